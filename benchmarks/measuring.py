@@ -1,0 +1,133 @@
+"""Measuring two sides of a row beside each other: ours, and the floor below which nothing goes.
+
+A machine's speed drifts while it is measured (clock, caches, neighbours). So the rounds of the two
+sides alternate, and who goes first alternates too: a drift hits both, and the ratio stays. The
+median stands for a side, since a disturbed round can only be slower; the spread says how far to
+trust it.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+
+class Stopwatch:
+    """Adds up the seconds spent inside its ``with`` blocks, and nothing around them."""
+
+    __slots__ = ("_clock", "_started", "seconds")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._started = 0.0
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._started = self._clock()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.seconds += self._clock() - self._started
+
+
+# One round of a side; it puts the part that counts under the stopwatch.
+Work = Callable[[Stopwatch], None]
+# Opens a side in an empty folder of its own, for all its rounds.
+Side = Callable[[Path], AbstractContextManager[Work]]
+
+
+class Row(NamedTuple):
+    """One thing that is measured.
+
+    Attributes:
+        name: what is done, as the table shows it.
+        operations: how many of them one round does; the figures are for one.
+        ours: how embedded_orch does it.
+        floor: the least that anything with the same outcome has to do; None where there is none.
+        target: what the figures should be, in words.
+    """
+
+    name: str
+    operations: int
+    ours: Side
+    floor: Side | None = None
+    target: str = ""
+
+
+class Figure(NamedTuple):
+    """Seconds for one operation, summed up over rounds."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median in seconds."""
+        return statistics.median(self.samples)
+
+    @property
+    def spread(self) -> float:
+        """The middle half of the samples is this wide, as a part of the median."""
+        if len(self.samples) == 1:
+            return 0.0
+        lower, _, upper = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return (upper - lower) / self.median
+
+
+class Outcome(NamedTuple):
+    """What a row came to."""
+
+    row: Row
+    ours: Figure
+    floor: Figure | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the floor ours takes; None without a floor."""
+        return None if self.floor is None else self.ours.median / self.floor.median
+
+
+def measure(row: Row, *, rounds: int) -> Outcome:
+    """Run both sides of a row for a number of rounds, after one that does not count.
+
+    Args:
+        row: what to run.
+        rounds: how many samples to take of each side; at least 1.
+    """
+    sides = {"ours": row.ours} if row.floor is None else {"ours": row.ours, "floor": row.floor}
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    with ExitStack() as stack:
+        works: dict[str, Work] = {}
+        for name, side in sides.items():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"bench-{name}-"))
+            works[name] = stack.enter_context(side(Path(folder)))
+        for names in order_of_rounds(list(works), rounds=rounds + 1):
+            for name in names:
+                samples[name].append(_one_round(works[name]) / row.operations)
+    figures = {name: Figure(tuple(taken[1:])) for name, taken in samples.items()}
+    return Outcome(row, figures["ours"], figures.get("floor"))
+
+
+def order_of_rounds(names: list[str], *, rounds: int) -> list[list[str]]:
+    """For each round, who goes first: they take turns."""
+    return [names if number % 2 == 0 else names[::-1] for number in range(rounds)]
+
+
+def _one_round(work: Work) -> float:
+    # What an earlier round left behind is collected at nobody's cost.
+    gc.collect()
+    stopwatch = Stopwatch()
+    work(stopwatch)
+    if stopwatch.seconds <= 0.0:
+        raise RuntimeError(f"{work!r} put nothing under its stopwatch")
+    return stopwatch.seconds

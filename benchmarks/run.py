@@ -1,0 +1,67 @@
+"""Measure the rows: ``make bench``, or ``python -m benchmarks.run --rows claim --json FILE``.
+
+A row lives in a module ``benchmarks/rows_<subject>.py``, in its list ``ROWS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.measuring import Outcome, Row, measure
+from benchmarks.reporting import record, table
+
+
+def all_rows() -> list[Row]:
+    """The rows of every module beside this one, in the order of their names."""
+    modules = sorted(path.stem for path in Path(__file__).parent.glob("rows_*.py"))
+    return [row for name in modules for row in importlib.import_module(f"benchmarks.{name}").ROWS]
+
+
+def choose(rows: Sequence[Row], words: Sequence[str]) -> list[Row]:
+    """The rows whose name contains one of the words; all without words.
+
+    Raises:
+        SystemExit: a word is in no name.
+    """
+    for word in words:
+        if not any(word in row.name for row in rows):
+            names = "\n  ".join(row.name for row in rows)
+            raise SystemExit(f"no row has {word!r} in its name; there are:\n  {names}")
+    return [row for row in rows if not words or any(word in row.name for word in words)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    parser.add_argument("--rows", nargs="+", default=[], metavar="WORD", help="parts of names")
+    parser.add_argument("--rounds", type=int, default=11, help="samples of each side (%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and machine there")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds has to be at least 1")
+
+    rows = choose(all_rows(), options.rows)
+    if not rows:
+        raise SystemExit("there are no rows: benchmarks/rows_*.py define none")
+    outcomes: list[Outcome] = []
+    for number, row in enumerate(rows, 1):
+        # On stderr, so that the table alone can be kept.
+        print(f"[{number}/{len(rows)}] {row.name}", file=sys.stderr, flush=True)
+        outcomes.append(measure(row, rounds=options.rounds))
+    print(table(outcomes))
+    if options.json is not None:
+        options.json.write_text(json.dumps(record(outcomes), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""An embedded workflow orchestrator: flows, tasks and their records, inside your own process.
+
+The names below are resolved when they are first used, so that importing this package costs next to
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedded_orch.flows import Flow, flow
+    from embedded_orch.futures import Future, FutureList
+    from embedded_orch.orchestrator import Orchestrator, open
+    from embedded_orch.runs import FlowRun, TaskRun
+    from embedded_orch.states import State, StateType
+    from embedded_orch.tasks import Task, task, unmapped
+    from embedded_orch.values import Secret
+
+__all__ = [
+    "Flow",
+    "FlowRun",
+    "Future",
+    "FutureList",
+    "Orchestrator",
+    "Secret",
+    "State",
+    "StateType",
+    "Task",
+    "TaskRun",
+    "flow",
+    "open",
+    "task",
+    "unmapped",
+]
+
+_HOMES = {
+    "Flow": "flows",
+    "FlowRun": "runs",
+    "Future": "futures",
+    "FutureList": "futures",
+    "Orchestrator": "orchestrator",
+    "Secret": "values",
+    "State": "states",
+    "StateType": "states",
+    "Task": "tasks",
+    "TaskRun": "runs",
+    "flow": "flows",
+    "open": "orchestrator",
+    "task": "tasks",
+    "unmapped": "tasks",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

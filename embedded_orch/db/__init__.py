@@ -1,0 +1,1 @@
+"""Sessions and transactions on a SQLite file, on ``:memory:`` and on Postgres, with one API."""

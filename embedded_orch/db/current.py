@@ -1,0 +1,103 @@
+"""Which transaction the running code is in.
+
+A context variable names the session that was begun here. Tasks and callbacks inherit context
+variables, and must not walk into a transaction that another of them holds, so a session also
+remembers the thread and the task that began it, and only they join it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from embedded_orch import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedded_orch.db.port import OpenTransaction, R, Transaction
+
+_here: ContextVar[Scope | None] = ContextVar("embedded_orch_transaction", default=None)
+
+
+def running_task() -> object | None:
+    """The asyncio or trio task that runs now, or None outside of an event loop."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            task: object = trio.lowlevel.current_task()
+        except RuntimeError:
+            # Not in a trio run: an asyncio task, or none.
+            task = None
+        if task is not None:
+            return task
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
+    try:
+        found: object | None = asyncio.current_task()
+    except RuntimeError:
+        # No running loop in this thread.
+        return None
+    return found
+
+
+class Scope:
+    """One open transaction, and who may join it."""
+
+    __slots__ = ("_previous", "_task", "_thread", "_token", "database", "is_read_only", "open")
+
+    def __init__(self, database: object, opened: OpenTransaction, *, is_read_only: bool) -> None:
+        self.database = database
+        self.open = opened
+        self.is_read_only = is_read_only
+        self._thread = threading.get_ident()
+        self._task = running_task()
+        self._previous: Scope | None = None
+
+    def enter(self) -> None:
+        """Make this the transaction of the running code."""
+        self._previous = _here.get()
+        _here.set(self)
+
+    def leave(self) -> None:
+        """Give way to the transaction that was current before."""
+        _here.set(self._previous)
+
+    def is_mine(self) -> bool:
+        """Whether the running thread and task began it."""
+        return self._thread == threading.get_ident() and self._task is running_task()
+
+    def is_my_thread(self) -> bool:
+        """Whether the running thread began it, in whichever task."""
+        return self._thread == threading.get_ident()
+
+
+def scope_for(database: object) -> Scope | None:
+    """The open transaction on ``database`` that the running code joins, if any."""
+    scope = _here.get()
+    while scope is not None:
+        if scope.database is database and scope.is_mine():
+            return scope
+        scope = scope._previous
+    return None
+
+
+def join(scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -> R:
+    """Run an operation inside an open transaction, so that it fails alone or not at all."""
+    if writes and scope.is_read_only:
+        raise errors.StatementRefused(
+            "a read-only session is open here, and this call writes; end the session first"
+        )
+    if not writes:
+        return operation(scope.open.transaction)
+    scope.open.script("savepoint joined")
+    try:
+        answer = operation(scope.open.transaction)
+    except BaseException:
+        scope.open.script("rollback to savepoint joined")
+        raise
+    scope.open.script("release savepoint joined")
+    return answer

@@ -1,0 +1,150 @@
+"""What a database is to the layers above: transactions, and three ways to run one.
+
+An operation is a plain function of a :class:`Transaction`. It runs whole inside one transaction,
+never awaits, and touches nothing but the transaction and its own arguments: it may run in another
+thread than its caller's, together with other callers' operations, and it may run again when its
+transaction was rolled back, or when a commit's outcome is unknown. So every operation that writes
+carries the ids of what it writes, made by the caller, and gives the same answer when it finds
+them written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from embedded_orch.db.rows import Rows
+    from embedded_orch.db.statements import Dialect
+
+R = TypeVar("R")
+
+
+class Transaction(Protocol):
+    """An open transaction. Values are None, bool, int, float, str, bytes or UUID; JSON is text."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which engine answers."""
+        ...
+
+    @property
+    def locks_reads(self) -> bool:
+        """Whether reads of ours lock the rows they read (``with_for_update`` on Postgres)."""
+        ...
+
+    def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
+        """All rows of a named statement."""
+        ...
+
+    def row(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        ...
+
+    def value(self, name: str, /, **values: object) -> Any:
+        """The first column of the first row, or None."""
+        ...
+
+    def run(self, name: str, /, **values: object) -> int:
+        """Run a named statement; how many rows it changed."""
+        ...
+
+    def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
+        """Run a named statement once for each set of values."""
+        ...
+
+    def script(self, sql: str) -> None:
+        """Run the statements of a migration."""
+        ...
+
+
+class Announced(Protocol):
+    """A write that was announced and not awaited."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed; None while it waits, and when it is committed."""
+        ...
+
+
+class Database(Protocol):
+    """One open database, shared by all threads and event loops of the process."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which engine answers."""
+        ...
+
+    @property
+    def url(self) -> str:
+        """What was opened, without a password."""
+        ...
+
+    def read(self, operation: Callable[[Transaction], R]) -> R:
+        """Run in a transaction that sees one snapshot and everything announced before."""
+        ...
+
+    def write(
+        self, operation: Callable[[Transaction], R], *, after: Announced | None = None
+    ) -> R:
+        """Run in a write transaction and return its answer once that is committed."""
+        ...
+
+    def announce(self, operation: Callable[[Transaction], object]) -> Announced:
+        """Queue a write and return at once.
+
+        It is committed in order, with the next write or within 10 ms. What was announced and not
+        yet committed is lost when the process dies.
+        """
+        ...
+
+    async def read_async(self, operation: Callable[[Transaction], R]) -> R:
+        """:meth:`read` without blocking the event loop."""
+        ...
+
+    async def write_async(
+        self, operation: Callable[[Transaction], R], *, after: Announced | None = None
+    ) -> R:
+        """:meth:`write` without blocking the event loop."""
+        ...
+
+    def begin(
+        self, *, read_only: bool = False, for_update: bool = False
+    ) -> OpenTransaction:
+        """A transaction that stays open: IMMEDIATE, or DEFERRED on a reader when read-only.
+
+        Args:
+            read_only: the transaction cannot write.
+            for_update: reads of ours in it lock their rows (Postgres).
+        """
+        ...
+
+    def close(self) -> None:
+        """Commit what was announced and let go of everything."""
+        ...
+
+
+class OpenTransaction(Protocol):
+    """A transaction that stays open until its owner ends it; for sessions."""
+
+    @property
+    def transaction(self) -> Transaction:
+        """For operations of ours that join it."""
+        ...
+
+    def execute(self, sql: str, parameters: tuple[object, ...]) -> Rows:
+        """Run one statement in the driver's numbered form."""
+        ...
+
+    def script(self, sql: str) -> None:
+        """Run a statement of transaction control."""
+        ...
+
+    def commit(self) -> None:
+        """Commit and let go of the connection."""
+        ...
+
+    def roll_back(self) -> None:
+        """Undo and let go of the connection."""
+        ...

@@ -1,0 +1,123 @@
+"""The readers of a SQLite file: connections that see their own snapshot and cannot write.
+
+A reader is made when all others are busy, up to a limit, and kept: the last one given back is the
+next one taken, so that its caches are warm. While a read transaction lasts, its guard's lock keeps
+every process from copying the log over pages that the snapshot still needs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import apsw
+
+from embedded_orch import errors
+from embedded_orch.db.sqlite.connecting import translate
+from embedded_orch.db.sqlite.transaction import SQLiteTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedded_orch.db.port import R, Transaction
+    from embedded_orch.db.sqlite.guard import FileGuard, ReaderLock
+    from embedded_orch.db.statements import Catalog
+
+
+class Reader:
+    """One read connection and its lock; used by one caller at a time."""
+
+    __slots__ = ("_lock", "connection", "transaction")
+
+    def __init__(
+        self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock
+    ) -> None:
+        self.connection = connection
+        self.transaction = SQLiteTransaction(connection, catalog)
+        self._lock = lock
+
+    def begin(self) -> None:
+        """Begin a DEFERRED transaction; its snapshot is taken by its first statement."""
+        self._lock.acquire()
+        try:
+            self.connection.execute("begin deferred")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def end(self) -> None:
+        """End the transaction; it has written nothing."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("rollback")
+        finally:
+            self._lock.release()
+
+
+class Readers:
+    """The readers of one file, lent to any thread."""
+
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        catalog: Catalog,
+        guard: FileGuard,
+        *,
+        most: int,
+        busy_timeout_seconds: float,
+        name: str,
+    ) -> None:
+        self._connect = connect
+        self._catalog = catalog
+        self._guard = guard
+        self._free = threading.BoundedSemaphore(most)
+        self._idle: list[Reader] = []
+        self._all: list[Reader] = []
+        self._most = most
+        self._patience = busy_timeout_seconds
+        self._name = name
+
+    def read(self, operation: Callable[[Transaction], R]) -> R:
+        """Run an operation on a snapshot."""
+        reader = self.take()
+        try:
+            reader.begin()
+            try:
+                return operation(reader.transaction)
+            finally:
+                reader.end()
+        except apsw.Error as error:
+            raise translate(error, self._name) from error
+        finally:
+            self.give(reader)
+
+    def take(self) -> Reader:
+        """A reader for the caller alone, until it is given back."""
+        if not self._free.acquire(timeout=self._patience):
+            raise errors.DatabaseBusy(
+                f"{self._name}: {self._most} read transactions have been open for "
+                f"{self._patience:g} s; end one, or open with a larger max_readers"
+            )
+        try:
+            return self._idle.pop()
+        except IndexError:
+            # None is idle: one more, up to the limit that the semaphore keeps.
+            try:
+                reader = Reader(self._connect(), self._catalog, self._guard.reader_lock())
+            except BaseException:
+                self._free.release()
+                raise
+            self._all.append(reader)
+            return reader
+
+    def give(self, reader: Reader) -> None:
+        """Give a reader back."""
+        self._idle.append(reader)
+        self._free.release()
+
+    def close(self) -> None:
+        """Close all connections. Nobody reads any more."""
+        for reader in self._all:
+            reader.connection.close()
+        self._all.clear()
+        self._idle.clear()

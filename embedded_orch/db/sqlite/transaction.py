@@ -1,0 +1,78 @@
+"""A transaction on one SQLite connection, as the layers above see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import apsw
+
+from embedded_orch.db.columns import decode_rows, decoders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from embedded_orch.db.columns import Decoders
+
+    from embedded_orch.db.statements import Catalog, Statement
+
+
+class SQLiteTransaction:
+    """Runs named statements on one connection. Whoever made it begins and ends it.
+
+    One object serves all the transactions of its connection, one after the other: it holds
+    nothing of them.
+    """
+
+    __slots__ = ("_catalog", "_execute", "connection")
+
+    dialect: Literal["sqlite"] = "sqlite"
+    locks_reads = False
+
+    def __init__(self, connection: apsw.Connection, catalog: Catalog) -> None:
+        self.connection = connection
+        self._catalog = catalog
+        self._execute = connection.execute
+
+    def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
+        """All rows of a named statement."""
+        statement = self._catalog[name]
+        cursor = self._execute(statement.sql, statement.bind(values))
+        how = statement.decoders
+        if how is None:
+            how = self._learn_columns(statement, cursor)
+        return decode_rows(cursor.fetchall(), how)
+
+    def row(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        rows = self.rows(name, **values)
+        return rows[0] if rows else None
+
+    def value(self, name: str, /, **values: object) -> Any:
+        """The first column of the first row, or None."""
+        rows = self.rows(name, **values)
+        return rows[0][0] if rows else None
+
+    def run(self, name: str, /, **values: object) -> int:
+        """Run a named statement; how many rows it changed."""
+        statement = self._catalog[name]
+        self._execute(statement.sql, statement.bind(values))
+        return self.connection.changes()
+
+    def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
+        """Run a named statement once for each set of values."""
+        statement = self._catalog[name]
+        self.connection.executemany(statement.sql, (statement.bind(each) for each in values))
+
+    def script(self, sql: str) -> None:
+        """Run the statements of a migration."""
+        self._execute(sql)
+
+    def _learn_columns(self, statement: Statement, cursor: apsw.Cursor) -> Decoders:
+        # A cursor tells its column names only while it stands on a row; before the first row of
+        # a statement there is nothing to decode either.
+        try:
+            names = [column[0] for column in cursor.get_description()]
+        except apsw.ExecutionCompleteError:
+            return ()
+        statement.decoders = decoders(names, "sqlite")
+        return statement.decoders

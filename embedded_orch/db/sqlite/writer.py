@@ -1,0 +1,476 @@
+"""The one writer of a SQLite file in this process: group commit without a hop for a lone caller.
+
+Callers append what they want written to a queue. Whoever finds the *turn* free takes it, leads:
+begins one IMMEDIATE transaction, runs every queued operation in it, its own and those of callers
+that came meanwhile, commits once, answers them all, and passes the turn on. So a lone caller
+commits in its own thread without meeting another, and eight busy threads share their commits.
+
+Operations run without savepoints, because almost none fails. When one raises, the transaction is
+rolled back and each operation of the group runs again in a transaction of its own, so that the
+failure is answered to its caller alone; that is why an operation must be able to run twice.
+
+Two more kinds of caller: an event loop, which must not wait for a lock, leaves its request to the
+writer's thread; and an announced write is waited for by nobody, is committed with the next group,
+or by the thread after at most 10 ms. The thread starts with the first of these and sleeps while
+there are none.
+
+Checkpoints are a step of their own (never inside a COMMIT, where a failing checkpoint makes a
+durable commit raise): the leader copies the log into the file once it has answered its group.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from embedded_orch import errors
+from embedded_orch.db.bell import Bell
+from embedded_orch.db.sqlite.connecting import translate
+from embedded_orch.db.sqlite.transaction import SQLiteTransaction
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from embedded_orch.db.port import R, Transaction
+    from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.statements import Catalog
+
+# A group is committed together; more than this only makes the first of it wait.
+_MOST_IN_A_GROUP = 256
+# How long an announced write may wait for a commit to go with (D17).
+_ANNOUNCED_SECONDS = 0.010
+# The thread parks, and waits to be woken, after this long without work.
+_PARK_AFTER_SECONDS = 0.5
+
+
+class Request:
+    """One operation on its way through the writer, and its outcome."""
+
+    __slots__ = ("_bell", "error", "is_done", "notify", "operation", "value")
+
+    def __init__(
+        self,
+        operation: Callable[[Transaction], Any],
+        notify: Callable[[], None] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.notify = notify
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.is_done = False
+        self._bell = Bell()
+
+    def finish(self) -> None:
+        """Tell whoever waits that ``value`` or ``error`` is final."""
+        self.is_done = True
+        if self.notify is not None:
+            self.notify()
+        else:
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Wake the waiting thread: it is answered, or its turn to lead has come."""
+        self._bell.ring()
+
+    def wait(self, seconds: float = -1) -> bool:
+        """Sleep until nudged; False when ``seconds`` went by instead."""
+        return self._bell.wait(seconds)
+
+    def outcome(self) -> Any:
+        """The value, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class AnnouncedWrite(Request):
+    """A request that nobody waits for."""
+
+    __slots__ = ()
+
+    def finish(self) -> None:
+        """Keep the outcome for whoever asks later."""
+        self.is_done = True
+
+    def nudge(self) -> None:
+        """Nobody sleeps on it."""
+        return
+
+
+class Writer:
+    """Owns the write connection of one database, and the turn to use it.
+
+    Any thread may call it. It is closed by the database that made it, after its last caller.
+
+    Args:
+        connection: the write connection.
+        catalog: the statements of its dialect.
+        guard: the lock between processes; None for a database that no other process can open.
+        busy_timeout_seconds: how long a caller waits for the turn.
+        checkpoint_pages: at how many pages of log to checkpoint; None where there is no log.
+        name: of the database, for messages.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        catalog: Catalog,
+        *,
+        guard: FileGuard | None,
+        busy_timeout_seconds: float,
+        checkpoint_pages: int | None,
+        name: str,
+    ) -> None:
+        self.transaction = SQLiteTransaction(connection, catalog)
+        self._connection = connection
+        self._execute = connection.execute
+        self._guard = guard
+        self._patience = busy_timeout_seconds
+        self._name = name
+        self._queue: deque[Request] = deque()
+        self._turn = threading.Lock()
+        self._wal_pages = 0
+        self._checkpoint_pages = checkpoint_pages
+        self._checkpoint_at = checkpoint_pages or 0
+        self._thread: threading.Thread | None = None
+        self._thread_bell = Bell()
+        self._thread_is_parked = True
+        self._thread_start = threading.Lock()
+        self._is_closing = False
+        if checkpoint_pages is not None:
+            connection.set_wal_hook(self._after_commit)
+
+    # -- what callers do ---------------------------------------------------------------------
+
+    def write(self, operation: Callable[[Transaction], R]) -> R:
+        """Run an operation in a write transaction; returns once it is committed."""
+        request = Request(operation)
+        self._queue.append(request)
+        deadline = 0.0
+        while not request.is_done:
+            if self._turn.acquire(blocking=False):
+                self._lead_and_pass_on()
+                continue
+            deadline = deadline or time.monotonic() + self._patience
+            if not request.wait(max(0.0, deadline - time.monotonic())):
+                self._give_up(request)
+        answer: R = request.outcome()
+        return answer
+
+    def announce(self, operation: Callable[[Transaction], object]) -> AnnouncedWrite:
+        """Queue an operation; it is committed with the next group or within 10 ms."""
+        request = AnnouncedWrite(operation)
+        self._queue.append(request)
+        if self._thread_is_parked:
+            self._wake_thread()
+        return request
+
+    def hand_over(self, request: Request) -> None:
+        """Leave a request with a ``notify`` to the writer's thread."""
+        self._queue.append(request)
+        self._wake_thread()
+
+    def withdraw(self, request: Request) -> bool:
+        """Take a request back; False when its transaction has begun."""
+        try:
+            self._queue.remove(request)
+        except ValueError:
+            return False
+        return True
+
+    def flush(self) -> None:
+        """Commit what is queued before this call."""
+        if self._queue:
+            self.write(_nothing)
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether something waits to be committed."""
+        return bool(self._queue)
+
+    def read(self, operation: Callable[[Transaction], R]) -> R:
+        """Run a read on the write connection, for databases that have only that one."""
+        self.take_turn()
+        try:
+            while self._queue:
+                self._lead()
+            self._execute("begin deferred")
+            try:
+                return operation(self.transaction)
+            except apsw.Error as error:
+                raise translate(error, self._name) from error
+            finally:
+                self._roll_back()
+        finally:
+            self.give_turn()
+
+    def take_turn(self) -> None:
+        """Wait for the write connection and keep it; for transactions that stay open."""
+        if not self._turn.acquire(timeout=self._patience):
+            raise errors.DatabaseBusy(
+                f"{self._name}: another transaction of this process has been open for "
+                f"{self._patience:g} s; end it, or open with a larger busy_timeout_seconds"
+            )
+
+    def give_turn(self) -> None:
+        """Let the next caller write."""
+        self._turn.release()
+        self._pass_on()
+
+    # -- transactions that stay open (sessions) ------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin a write transaction. The caller has the turn."""
+        while self._queue:
+            self._lead()
+        if self._guard is not None:
+            self._guard.acquire_write()
+        try:
+            self._execute("begin immediate")
+        except BaseException as error:
+            if self._guard is not None:
+                self._guard.release_write()
+            if isinstance(error, apsw.Error):
+                raise translate(error, self._name) from error
+            raise
+
+    def commit(self) -> None:
+        """Commit what :meth:`begin` began."""
+        try:
+            self._commit()
+        except apsw.Error as error:
+            raise translate(error, self._name) from error
+        finally:
+            self.roll_back()
+
+    def roll_back(self) -> None:
+        """End the transaction, if one is open, and let other processes write."""
+        try:
+            self._roll_back()
+        finally:
+            if self._guard is not None:
+                self._guard.release_write()
+        self._checkpoint_if_due()
+
+    # -- leading -------------------------------------------------------------------------------
+
+    def _lead_and_pass_on(self) -> None:
+        try:
+            self._lead()
+        finally:
+            self._turn.release()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        # After the turn is free: who appended before that and found it taken sleeps, and is
+        # waked here; who appends later finds it free.
+        if not self._queue:
+            return
+        for request in list(self._queue):
+            if request.notify is not None:
+                self._wake_thread()
+                return
+            if type(request) is Request:
+                request.nudge()
+                return
+
+    def _lead(self) -> None:
+        """Commit one group. The caller has the turn."""
+        group = self._take_group()
+        if not group:
+            return
+        try:
+            self._commit_group(group)
+        except Exception as error:
+            for request in group:
+                if request.error is None:
+                    request.error = error
+        except BaseException:
+            # Ctrl-C in the leader is not the others' affair: they run again, led by another.
+            self._queue.extendleft(reversed(group))
+            raise
+        for request in group:
+            request.finish()
+        self._checkpoint_if_due()
+
+    def _take_group(self) -> list[Request]:
+        group: list[Request] = []
+        queue = self._queue
+        while queue and len(group) < _MOST_IN_A_GROUP:
+            try:
+                group.append(queue.popleft())
+            except IndexError:
+                break
+        return group
+
+    def _commit_group(self, group: list[Request]) -> None:
+        try:
+            self._in_one_transaction(group)
+        except errors.CommitOutcomeUnknown:
+            # What it would have written carries its ids, so running it again answers the same
+            # whether or not the first commit reached the file.
+            self._in_one_transaction(group)
+        except apsw.Error as error:
+            translated = translate(error, self._name)
+            if isinstance(translated, errors.DatabaseUnavailable | errors.DatabaseBusy):
+                raise translated from error
+            self._one_by_one(group, translated, error)
+        except errors.DatabaseError:
+            raise
+        except Exception as error:
+            self._one_by_one(group, error, None)
+
+    def _one_by_one(
+        self, group: list[Request], error: Exception, cause: Exception | None
+    ) -> None:
+        if len(group) == 1:
+            error.__cause__ = cause or error.__cause__
+            group[0].error = error
+            return
+        for request in group:
+            try:
+                self._in_one_transaction([request])
+            except apsw.Error as failure:
+                request.error = translate(failure, self._name)
+                request.error.__cause__ = failure
+            except Exception as failure:
+                request.error = failure
+
+    def _in_one_transaction(self, group: list[Request]) -> None:
+        guard = self._guard
+        if guard is not None:
+            # The lock file before BEGIN: a process that waits for it holds nothing of SQLite's.
+            guard.acquire_write()
+        try:
+            transaction = self.transaction
+            try:
+                self._execute("begin immediate")
+                for request in group:
+                    request.value = request.operation(transaction)
+                self._commit()
+            except BaseException:
+                self._roll_back()
+                raise
+        finally:
+            if guard is not None:
+                guard.release_write()
+
+    def _commit(self) -> None:
+        try:
+            self._execute("commit")
+        except apsw.Error as error:
+            if self._connection.in_transaction:
+                raise
+            raise errors.CommitOutcomeUnknown(
+                f"{self._name}: the commit raised, and SQLite ended the transaction; look whether "
+                f"your rows are there before you repeat it ({error})"
+            ) from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._execute("rollback")
+
+    def _give_up(self, request: Request) -> None:
+        if self.withdraw(request):
+            raise errors.DatabaseBusy(
+                f"{self._name}: another transaction of this process has been open for "
+                f"{self._patience:g} s, and nothing was written; end it, or open with a larger "
+                f"busy_timeout_seconds"
+            )
+        # Too late to take it back: a leader has it, and will answer.
+        request.wait()
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def _after_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        if pages < self._wal_pages:
+            # All of the log had been copied, and this commit began it anew.
+            self._checkpoint_at = self._checkpoint_pages or 0
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint_if_due(self) -> None:
+        if self._checkpoint_pages is not None and self._wal_pages >= self._checkpoint_at:
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _checkpoint(self, mode: int) -> None:
+        """Copy the log into the file. The caller has the turn; a busy log stays as it is."""
+        try:
+            if self._guard is not None:
+                self._guard.acquire_write()
+            try:
+                self._connection.wal_checkpoint(mode=mode)
+            finally:
+                if self._guard is not None:
+                    self._guard.release_write()
+        except (apsw.BusyError, errors.DatabaseBusy):
+            # A reader holds the log; the next step copies what it held.
+            _log().debug("%s: the log is in use, checkpoint put off", self._name)
+        # Not at every commit, when a reader keeps the log from beginning anew.
+        self._checkpoint_at = self._wal_pages + (self._checkpoint_pages or 0)
+
+    def truncate_log(self) -> None:
+        """Copy all of the log into the file and empty it, if nobody reads."""
+        if self._checkpoint_pages is not None:
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _wake_thread(self) -> None:
+        if self._thread is None:
+            with self._thread_start:
+                if self._thread is None and not self._is_closing:
+                    self._thread_is_parked = False
+                    thread = threading.Thread(
+                        target=self._serve, name=f"embedded_orch writer {self._name}", daemon=True
+                    )
+                    thread.start()
+                    self._thread = thread
+        self._thread_bell.ring()
+
+    def _serve(self) -> None:
+        last_work = time.monotonic()
+        while not self._is_closing:
+            if self._queue:
+                with self._turn:
+                    self._lead()
+                self._pass_on()
+                last_work = time.monotonic()
+            elif time.monotonic() - last_work > _PARK_AFTER_SECONDS:
+                self._park()
+                last_work = time.monotonic()
+            self._thread_bell.wait(_ANNOUNCED_SECONDS)
+
+    def _park(self) -> None:
+        self._thread_is_parked = True
+        # Whoever announced just before the flag was set did not wake us.
+        if not self._queue:
+            self._thread_bell.wait()
+        self._thread_is_parked = False
+
+    def close(self) -> None:
+        """Commit what is queued, stop the thread, and empty the log. Nobody else may write."""
+        self.flush()
+        self._is_closing = True
+        if self._thread is not None:
+            self._thread_bell.ring()
+            self._thread.join()
+        with self._turn:
+            while self._queue:
+                self._lead()
+            self.truncate_log()
+
+
+def _log() -> logging.Logger:
+    import logging
+
+    return logging.getLogger("embedded_orch.db")
+
+
+def _nothing(transaction: Transaction) -> None:
+    """An operation that only waits for those before it."""

@@ -1,0 +1,144 @@
+"""The SQL statements of ``schema/``, by name.
+
+A file ``schema/statements/<table>.sql`` holds blocks, each headed by its name::
+
+    -- name: get
+    -- One flow run. Index: primary key.
+    select ... where id = :id;
+
+    -- name: claim [sqlite]
+    ...
+    -- name: claim [postgres]
+    ...
+
+A block without a dialect serves both. Parameters are named in the file; when a statement is
+loaded they become the driver's numbered form (``?1`` or ``$1``) and a tuple of the names in that
+order, so that running it translates nothing. A file is read when its first statement is asked
+for: start-up parses only what it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from embedded_orch.db.columns import Decoders
+
+Dialect = Literal["sqlite", "postgres"]
+
+_HEADING = re.compile(r"^-- name: (\w+)(?: \[(sqlite|postgres)\])?[ \t]*$", re.MULTILINE)
+# Comments go, strings stay as they are, :name becomes a parameter; a cast (::text) is none.
+_TOKENS = re.compile(r"--[^\n]*|'(?:[^']|'')*'|::|:([a-z_][a-z0-9_]*)")
+_MARK = {"sqlite": "?", "postgres": "$"}
+
+
+class Statement:
+    """One statement in the form its driver runs.
+
+    Attributes:
+        name: ``table.statement``.
+        sql: the text with numbered parameters.
+        parameters: the names of the parameters, in the order of their numbers.
+        decoders: how result columns become Python values, filled in at the first run.
+    """
+
+    __slots__ = ("decoders", "name", "parameters", "sql")
+
+    def __init__(self, name: str, sql: str, parameters: tuple[str, ...]) -> None:
+        self.name = name
+        self.sql = sql
+        self.parameters = parameters
+        self.decoders: Decoders | None = None
+
+    def bind(self, values: Mapping[str, object]) -> tuple[object, ...]:
+        """The values in the order of the parameters; all must be given, and no others."""
+        if len(values) != len(self.parameters):
+            self._complain(values)
+        try:
+            return tuple([values[name] for name in self.parameters])
+        except KeyError:
+            self._complain(values)
+            raise
+
+    def _complain(self, values: Mapping[str, object]) -> None:
+        wanted, given = set(self.parameters), set(values)
+        missing, unknown = sorted(wanted - given), sorted(given - wanted)
+        raise TypeError(f"{self.name}: missing parameters {missing}, unknown parameters {unknown}")
+
+    def __repr__(self) -> str:
+        return f"<Statement {self.name}({', '.join(self.parameters)})>"
+
+
+def schema_folder() -> str:
+    """Where ``schema/`` lies: inside the installed package, or beside it in a checkout."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    inside = os.path.join(package, "schema")
+    return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(package), "schema")
+
+
+def number_parameters(sql: str, dialect: Dialect) -> tuple[str, tuple[str, ...]]:
+    """Turn ``:name`` into the numbered form of a driver.
+
+    Returns:
+        The text without comments, and the names in the order of their numbers.
+    """
+    numbers: dict[str, int] = {}
+    mark = _MARK[dialect]
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            token = match[0]
+            return "" if token.startswith("--") else token
+        return f"{mark}{numbers.setdefault(name, len(numbers) + 1)}"
+
+    text = _TOKENS.sub(replace, sql).strip().rstrip(";").rstrip()
+    return text, tuple(numbers)
+
+
+class Catalog(dict[str, Statement]):
+    """All statements of one dialect, loaded table by table as they are asked for.
+
+    Args:
+        dialect: whose variants to load.
+        folder: the folder of the statement files; the package's own when not given.
+    """
+
+    def __init__(self, dialect: Dialect, folder: str | None = None) -> None:
+        super().__init__()
+        self.dialect: Dialect = dialect
+        self._folder = folder or os.path.join(schema_folder(), "statements")
+
+    def __missing__(self, name: str) -> Statement:
+        table = name.partition(".")[0]
+        self._load(table)
+        if name not in self:
+            raise LookupError(f"no statement {name!r} for {self.dialect} in {self._folder}")
+        return self[name]
+
+    def load_all(self) -> Iterator[Statement]:
+        """Load every file, for the checks that look at all statements."""
+        for file in sorted(os.listdir(self._folder)):
+            if file.endswith(".sql"):
+                self._load(file.removesuffix(".sql"))
+        return iter(list(self.values()))
+
+    def _load(self, table: str) -> None:
+        path = os.path.join(self._folder, f"{table}.sql")
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return
+        headings = list(_HEADING.finditer(text))
+        ends = [heading.start() for heading in headings[1:]] + [len(text)]
+        for heading, end in zip(headings, ends, strict=True):
+            if heading[2] not in (None, self.dialect):
+                continue
+            name = f"{table}.{heading[1]}"
+            sql, parameters = number_parameters(text[heading.end() : end], self.dialect)
+            self[name] = Statement(name, sql, parameters)

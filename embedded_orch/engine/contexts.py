@@ -1,0 +1,129 @@
+"""The flow run and task run that the running code is in."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from embedded_orch.engine.identity import call_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.runner import Runner
+    from embedded_orch.engine.specs import FlowSpec, TaskSpec
+
+
+class FlowRunContext:
+    """One attempt at a flow run: made when the function is called, gone when it returns.
+
+    Attributes:
+        engine: that runs it.
+        flow: what runs.
+        run_id: the flow run.
+        name: of the run.
+        epoch: in which this process owns the run.
+        run_count: which attempt this is.
+        has_records: whether earlier attempts may have completed some calls.
+    """
+
+    __slots__ = (
+        "_counting",
+        "_occurrences",
+        "_runner",
+        "engine",
+        "epoch",
+        "flow",
+        "has_records",
+        "name",
+        "run_count",
+        "run_id",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        flow: FlowSpec,
+        *,
+        run_id: UUID,
+        name: str,
+        epoch: int,
+        run_count: int,
+        has_records: bool,
+    ) -> None:
+        self.engine = engine
+        self.flow = flow
+        self.run_id = run_id
+        self.name = name
+        self.epoch = epoch
+        self.run_count = run_count
+        self.has_records = has_records
+        self._occurrences: dict[bytes, int] = {}
+        self._counting = threading.Lock()
+        self._runner: Runner | None = None
+
+    def dynamic_key(
+        self, task: TaskSpec, parent: UUID | None, arguments: Mapping[str, object]
+    ) -> str:
+        """Which call of the task this is: by its parent, its inputs, and the how-manieth of equals.
+
+        Equal calls are told apart by order alone, so it does not matter which of them a thread
+        brings first.
+        """
+        digest = call_digest(parent, task.key, arguments)
+        with self._counting:
+            occurrence = self._occurrences.get(digest, 0)
+            self._occurrences[digest] = occurrence + 1
+        return f"{digest.hex()}-{occurrence}"
+
+    @property
+    def runner(self) -> Runner:
+        """Where submitted tasks run; made with the first of them."""
+        with self._counting:
+            if self._runner is None:
+                from embedded_orch.engine.runner import Runner
+
+                self._runner = Runner()
+            return self._runner
+
+    @property
+    def has_runner(self) -> bool:
+        """Whether something was submitted."""
+        return self._runner is not None
+
+    def cancel_runner(self) -> None:
+        """Cancel submitted tasks that have not begun, and leave those that have to themselves."""
+        if self._runner is not None:
+            self._runner.cancel()
+
+    def stop_runner(self) -> None:
+        """Cancel submitted tasks that have not begun, and wait for those that have."""
+        if self._runner is not None:
+            self._runner.stop()
+
+    def __repr__(self) -> str:
+        return f"<FlowRunContext {self.name} {self.run_id}>"
+
+
+class TaskRunContext:
+    """The task run that the running code is in."""
+
+    __slots__ = ("flow_run", "name", "run_id", "task")
+
+    def __init__(
+        self, task: TaskSpec, flow_run: FlowRunContext | None, *, run_id: UUID, name: str
+    ) -> None:
+        self.task = task
+        self.flow_run = flow_run
+        self.run_id = run_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<TaskRunContext {self.name} {self.run_id}>"
+
+
+flow_run_context: ContextVar[FlowRunContext | None] = ContextVar("flow_run", default=None)
+task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", default=None)

@@ -1,0 +1,200 @@
+"""The engine is written once, for synchronous and asynchronous callers alike.
+
+A flow call or task call is a generator. Where it would have to wait, for the database, for a time,
+for the user's function, it yields an effect that says what it waits for and goes on with the
+answer. ``drive`` performs the effects in the calling thread; ``drive_async`` awaits them, on
+asyncio and on trio. So there are no two engines that drift apart, and the generators read as if
+everything were synchronous.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+
+    from embedded_orch.db.port import Announced, Database, Transaction
+    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.futures import Future
+
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Effect(Protocol):
+    """Something to wait for."""
+
+    def perform(self) -> Any:
+        """Do it in this thread."""
+        ...
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop."""
+        ...
+
+
+if TYPE_CHECKING:
+    Steps = Generator[Effect, Any, R]
+
+
+class Write(Generic[R]):
+    """A write whose commit is awaited."""
+
+    __slots__ = ("_after", "_database", "_operation")
+
+    def __init__(
+        self,
+        database: Database,
+        operation: Callable[[Transaction], R],
+        *,
+        after: Announced | None = None,
+    ) -> None:
+        self._database = database
+        self._operation = operation
+        self._after = after
+
+    def perform(self) -> R:
+        """Do it in this thread."""
+        return self._database.write(self._operation, after=self._after)
+
+    async def perform_async(self) -> R:
+        """Do it without blocking the event loop, and to its end even when cancelled."""
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            return await self._database.write_async(self._operation, after=self._after)
+
+
+class Read(Generic[R]):
+    """A read on a snapshot."""
+
+    __slots__ = ("_database", "_operation")
+
+    def __init__(self, database: Database, operation: Callable[[Transaction], R]) -> None:
+        self._database = database
+        self._operation = operation
+
+    def perform(self) -> R:
+        """Do it in this thread."""
+        return self._database.read(self._operation)
+
+    async def perform_async(self) -> R:
+        """Do it without blocking the event loop."""
+        return await self._database.read_async(self._operation)
+
+
+class Call:
+    """The user's function; an ``async def`` one when the call is driven asynchronously."""
+
+    __slots__ = ("_args", "_function", "_kwargs")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._function = function
+        self._args = args
+        self._kwargs = kwargs
+
+    def perform(self) -> Any:
+        """Do it in this thread."""
+        return self._function(*self._args, **self._kwargs)
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop."""
+        answer: Awaitable[Any] = self._function(*self._args, **self._kwargs)
+        return await answer
+
+
+class Sleep:
+    """Some seconds."""
+
+    __slots__ = ("_seconds", "_sleep")
+
+    def __init__(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        self._seconds = seconds
+        self._sleep = sleep
+
+    def perform(self) -> None:
+        """Do it in this thread."""
+        self._sleep(self._seconds)
+
+    async def perform_async(self) -> None:
+        """Do it without blocking the event loop."""
+        import anyio
+
+        await anyio.sleep(self._seconds)
+
+
+class WaitFor:
+    """Futures that an argument contains."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def perform(self) -> None:
+        """Do it in this thread."""
+        self._future.wait()
+
+    async def perform_async(self) -> None:
+        """Do it without blocking the event loop."""
+        await self._future.wait_async()
+
+
+class Stop:
+    """The end of what a flow run submitted."""
+
+    __slots__ = ("_flow_run",)
+
+    def __init__(self, flow_run: FlowRunContext) -> None:
+        self._flow_run = flow_run
+
+    def perform(self) -> None:
+        """Do it in this thread."""
+        self._flow_run.stop_runner()
+
+    async def perform_async(self) -> None:
+        """Do it without blocking the event loop, and to its end even when cancelled."""
+        if self._flow_run.has_runner:
+            import anyio
+            import anyio.to_thread
+
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._flow_run.stop_runner)
+
+
+def drive(steps: Steps[R]) -> R:
+    """Run a call to its end in this thread; returns or raises what it returns or raises."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = effect.perform()
+            except BaseException as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        result: R = stop.value
+        return result
+
+
+async def drive_async(steps: Steps[R]) -> R:
+    """Run a call to its end in this task."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = await effect.perform_async()
+            except BaseException as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        result: R = stop.value
+        return result

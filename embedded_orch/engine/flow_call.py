@@ -1,0 +1,225 @@
+"""One flow run, from its parameters to its final state: a new one, or one that is resumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch import errors, values
+from embedded_orch.engine import results
+from embedded_orch.engine.contexts import (
+    FlowRunContext,
+    flow_run_context,
+    task_run_context,
+)
+from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
+from embedded_orch.engine.futures import futures_in
+from embedded_orch.engine.names import run_name
+from embedded_orch.engine.outcome import outcome_of
+from embedded_orch.orchestration.values import Decision, Proposal, Verdict
+from embedded_orch.states import State, StateType
+from embedded_orch.store import flow_runs
+from embedded_orch.store.flow_runs import NewFlowRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.specs import FlowSpec
+
+
+class FlowCall:
+    """One flow run that this process owns.
+
+    Args:
+        engine: that runs it.
+        flow: what is called.
+        arguments: by parameter.
+        run_id: the run; a new one when not given.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        flow: FlowSpec,
+        arguments: Mapping[str, Any],
+        *,
+        run_id: UUID | None = None,
+        parent_task_run_id: UUID | None = None,
+    ) -> None:
+        self._engine = engine
+        self._flow = flow
+        self._arguments = arguments
+        self._parent_task_run_id = parent_task_run_id
+        self._epoch = 0
+        self._run_count = 1
+        self._has_records = False
+        self.run_id = run_id or engine.process.new_id()
+        self.name = run_name(engine.process.random_bytes(4))
+
+    def create_and_run(self) -> Steps[State]:
+        """Make the run and run it; returns its final state, or raises what interrupted it."""
+        yield Write(self._engine.database, self._creation())
+        self._engine.owner.registered()
+        return (yield from self._attempts())
+
+    def take_over_and_run(
+        self, *, name: str, epoch: int, run_count: int, owner_died: bool
+    ) -> Steps[State]:
+        """Take an interrupted run over and run it again; what it completed is not run again.
+
+        Args:
+            name: of the run.
+            epoch: in which its last owner was seen to be gone.
+            run_count: how often it has been attempted.
+            owner_died: whether its state still claims that it runs.
+        """
+        self.name = name
+        yield Write(self._engine.database, self._take_over(epoch, owner_died=owner_died))
+        self._engine.owner.registered()
+        self._epoch = epoch + 1
+        self._run_count = run_count + 1
+        self._has_records = True
+        return (yield from self._attempts())
+
+    # -- taking it -------------------------------------------------------------------------------
+
+    def _creation(self) -> Callable[[Transaction], object]:
+        process, flow = self._engine.process, self._flow
+        now = process.now()
+        parameters, unstored = values.encode_parameters(self._arguments)
+        new = NewFlowRun(
+            id=self.run_id,
+            flow_id=process.new_id(),
+            flow_name=flow.name,
+            name=self.name,
+            owner_id=self._engine.owner.id,
+            on_crash=flow.on_crash,
+            parameters=parameters,
+            unstored_parameters=unstored,
+            parameters_hash=values.hash_inputs(self._arguments),
+            entrypoint=flow.entrypoint,
+            flow_version=flow.version,
+            tags=flow.tags,
+            policy=flow.policy,
+            parent_task_run_id=self._parent_task_run_id,
+        )
+        states = [
+            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now),
+            self._running(now + 1),
+        ]
+
+        def create(tx: Transaction) -> None:
+            self._engine.owner.register(tx)
+            flow_runs.create_flow_run(tx, new, states, now=now)
+
+        return create
+
+    def _take_over(self, epoch: int, *, owner_died: bool) -> Callable[[Transaction], object]:
+        process = self._engine.process
+        now = process.now()
+        states = [self._running(now + 1, message="resumed")]
+        if owner_died:
+            crashed = Proposal(
+                id=process.new_id(),
+                type=StateType.CRASHED,
+                name="Crashed",
+                timestamp=now,
+                message="the process that ran it died",
+            )
+            states.insert(0, crashed)
+
+        def take(tx: Transaction) -> None:
+            self._engine.owner.register(tx)
+            flow_runs.take_over(
+                tx,
+                run_id=self.run_id,
+                owner_id=self._engine.owner.id,
+                epoch=epoch,
+                states=states,
+                now=now,
+                new_id=process.new_id,
+            )
+
+        return take
+
+    # -- running it ------------------------------------------------------------------------------
+
+    def _attempts(self) -> Steps[State]:
+        """Call the function until a final state is accepted."""
+        while True:
+            context = FlowRunContext(
+                self._engine,
+                self._flow,
+                run_id=self.run_id,
+                name=self.name,
+                epoch=self._epoch,
+                run_count=self._run_count,
+                has_records=self._has_records,
+            )
+            proposal, state = yield from self._attempt(context)
+            decision: Decision = yield self._propose(proposal)
+            if decision.verdict is not Verdict.REJECT:
+                return state
+            # The rules granted a retry. What this attempt completed is on record, and stands.
+            yield from self._enter_running()
+            self._run_count += 1
+            self._has_records = True
+
+    def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
+        """Call the function once; the state to propose, and the same with its value at hand."""
+        process = self._engine.process
+        token, task_token = flow_run_context.set(context), task_run_context.set(None)
+        try:
+            args, kwargs = self._flow.signature.spread(self._arguments)
+            value = yield Call(self._flow.function, args, kwargs)
+            for future in futures_in(value):
+                yield WaitFor(future)
+            outcome = outcome_of(value, process, run_name=f"flow run {self.name}")
+        except (errors.OwnershipLost, GeneratorExit):
+            context.cancel_runner()
+            raise
+        except Exception as error:
+            proposal = results.failed(process.new_id(), process.now(), error, kind="Flow")
+            outcome = proposal, results.state_of(proposal).with_error(error)
+        except BaseException as error:
+            yield Stop(context)
+            crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
+            yield self._propose(crashed)
+            raise
+        finally:
+            flow_run_context.reset(token)
+            task_run_context.reset(task_token)
+        yield Stop(context)
+        return outcome
+
+    def _enter_running(self) -> Steps[None]:
+        process = self._engine.process
+        while True:
+            decision: Decision = yield self._propose(self._running(process.now()))
+            if decision.verdict is Verdict.WAIT:
+                yield Sleep(decision.delay_seconds, process.sleep)
+            elif decision.verdict is Verdict.ABORT:
+                raise errors.CancelledRun(f"flow run {self.name}: {decision.reason}")
+            else:
+                return
+
+    def _running(self, timestamp: int, message: str | None = None) -> Proposal:
+        return Proposal(
+            id=self._engine.process.new_id(),
+            type=StateType.RUNNING,
+            name="Running",
+            timestamp=timestamp,
+            message=message,
+        )
+
+    def _propose(self, proposal: Proposal) -> Write[Decision]:
+        now = self._engine.process.now()
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.propose_flow_state(
+                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
+            ),
+        )

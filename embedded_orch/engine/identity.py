@@ -1,0 +1,29 @@
+"""Which call of a task a record belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedded_orch import values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+# 2^-40 for one collision among a million calls.
+_DIGEST_BYTES = 12
+
+
+def call_digest(parent: UUID | None, task_key: str, arguments: Mapping[str, object]) -> bytes:
+    """What equal calls have in common: their parent task run, task and inputs.
+
+    The source of the task is not part of it: the fix that lets a half-done run finish must not
+    throw away what is done. Inputs that cannot be hashed count by their type.
+    """
+    from hashlib import blake2b
+
+    digest = blake2b(values.hash_inputs(arguments), digest_size=_DIGEST_BYTES)
+    digest.update(task_key.encode())
+    if parent is not None:
+        digest.update(parent.bytes)
+    return digest.digest()

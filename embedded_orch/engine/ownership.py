@@ -1,0 +1,156 @@
+"""Who runs what: this process as an owner of runs, and what becomes of the runs of dead owners.
+
+A process writes itself down with its first run, and holds a byte of the life file beside the
+database locked for as long as it lives. So whoever opens the database knows at once which owners
+have died, without a time-out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
+from embedded_orch.store import processes
+from embedded_orch.store.processes import ProcessRow
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.process import Process
+
+# The random tail of an id: no two owners of one life file share a byte.
+_SLOT_BITS = 62
+# Runs of one dead owner that are set in one transaction.
+_BATCH = 500
+
+
+class Owner:
+    """One orchestrator as the owner of its runs. Any thread may use it.
+
+    Args:
+        database: where its runs are.
+        process: its clock and ids.
+        life_path: the life file; None for a database that no other process can open.
+    """
+
+    def __init__(self, database: Database, process: Process, life_path: str | None) -> None:
+        self.id: UUID = process.new_id()
+        self._database = database
+        self._process = process
+        self._life_path = life_path
+        self._life: LifeLock | None = None
+        self._row: ProcessRow | None = None
+        self._registering = threading.Lock()
+        self._is_registered = False
+
+    def register(self, tx: Transaction) -> None:
+        """Write this process down, in the transaction of a run that it takes."""
+        if not self._is_registered:
+            processes.register(tx, self._as_row(), now=self._process.now())
+
+    def registered(self) -> None:
+        """Called once that transaction is committed."""
+        self._is_registered = True
+
+    def sweep(self) -> int:
+        """Write down which owners have died, and set their runs Crashed; how many were set.
+
+        Runs that ask for it (``on_crash="resume"``) stay as they are, to be resumed. Idempotent:
+        several processes may do it at once, and each may stop anywhere.
+        """
+        others = [row for row in self._database.read(processes.not_ended) if row.id != self.id]
+        return sum(self._bury(row) for row in others if not self.is_alive(row))
+
+    def is_alive(self, other: ProcessRow) -> bool:
+        """Whether another owner lives, as far as can be known from here."""
+        if other.id == self.id:
+            return True
+        mine = self._facts()
+        if self._life_path is None:
+            # Nobody else can open this database; its owners are in this process, and say goodbye.
+            return True
+        if other.host == mine.host and other.boot_id != mine.boot_id:
+            return False
+        if other.life_file != mine.life_file:
+            # On a file: this is a copy, and the owner runs its own. On a server: another host.
+            return self._database.dialect != "sqlite"
+        if other.life_slot is not None:
+            answer = is_alive(self._life_path, other.life_slot)
+            if answer is not None:
+                return answer
+        return other.host != mine.host or _pid_lives(other.pid)
+
+    def end(self) -> None:
+        """Say goodbye: what this owner was running and did not finish is crashed."""
+        if self._is_registered and self._row is not None:
+            self._bury(self._row)
+        if self._life is not None:
+            self._life.release()
+
+    def _bury(self, row: ProcessRow) -> int:
+        message = f"the process that ran it died (pid {row.pid} on {row.host})"
+        if row.id == self.id:
+            message = "the orchestrator was closed while it ran"
+        total = 0
+        while True:
+            now = self._process.now()
+            count = self._database.write(
+                lambda tx: processes.bury(
+                    tx,
+                    id=row.id,
+                    now=now,
+                    new_id=self._process.new_id,
+                    message=message,
+                    limit=_BATCH,
+                )
+            )
+            total += count
+            if count < _BATCH:
+                return total
+
+    def _as_row(self) -> ProcessRow:
+        with self._registering:
+            if self._row is None:
+                slot = self.id.int & ((1 << _SLOT_BITS) - 1)
+                if self._life_path is not None:
+                    self._life = LifeLock(self._life_path, slot)
+                self._row = self._facts()
+            return self._row
+
+    def _facts(self) -> ProcessRow:
+        facts = process_facts()
+        return ProcessRow(
+            id=self.id,
+            host=facts.host,
+            boot_id=facts.boot_id,
+            pid=facts.pid,
+            pid_started=facts.start_ticks,
+            life_file=_identity(self._life_path),
+            life_slot=self.id.int & ((1 << _SLOT_BITS) - 1),
+        )
+
+
+def _identity(path: str | None) -> str | None:
+    """Device and inode of the life file, which tell it from one that was copied."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _pid_lives(pid: int) -> bool:
+    """Whether a process has this pid; where locks cannot tell, the best there is."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # It exists, and is another user's.
+        return True
+    return True

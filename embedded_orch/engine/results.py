@@ -1,0 +1,116 @@
+"""What a run ends with, as it is stored: its value, or its error as text."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from embedded_orch import values
+from embedded_orch.errors import MissingResult, ValueNotStorable
+from embedded_orch.orchestration.values import Proposal
+from embedded_orch.states import ERROR, VALUE, State, StateType
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+_log = logging.getLogger("embedded_orch.engine")
+_ADVICE = "the run goes on with the value in memory, and resuming it runs this call again"
+
+
+def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
+    """COMPLETED, with the value if it can be stored; else with a message that says why not."""
+    try:
+        data = values.encode(value, advice=_ADVICE)
+    except ValueNotStorable as error:
+        _log.warning("%s: %s", run_name, error)
+        return Proposal(
+            id=id,
+            type=StateType.COMPLETED,
+            name="Completed",
+            timestamp=now,
+            message=f"the result was not stored: {error}",
+        )
+    return Proposal(
+        id=id,
+        type=StateType.COMPLETED,
+        name="Completed",
+        timestamp=now,
+        data=data,
+        data_format=VALUE,
+    )
+
+
+def failed(id: UUID, now: int, error: BaseException, *, kind: str) -> Proposal:
+    """FAILED, with the error as text: exceptions are never pickled."""
+    return Proposal(
+        id=id,
+        type=StateType.FAILED,
+        name="Failed",
+        timestamp=now,
+        message=f"{kind} run encountered an exception: {_describe(error)}",
+        data=_encode_error(error),
+        data_format=ERROR,
+    )
+
+
+def crashed(id: UUID, now: int, error: BaseException, *, kind: str) -> Proposal:
+    """CRASHED, by what interrupted the run."""
+    return Proposal(
+        id=id,
+        type=StateType.CRASHED,
+        name="Crashed",
+        timestamp=now,
+        message=f"{kind} run was interrupted: {_describe(error)}",
+        data=_encode_error(error),
+        data_format=ERROR,
+    )
+
+
+def state_of(proposal: Proposal) -> State:
+    """The state object of what was stored."""
+    return State(
+        id=proposal.id,
+        type=proposal.type,
+        name=proposal.name,
+        timestamp=proposal.timestamp,
+        message=proposal.message,
+        state_details=proposal.details,
+        data=proposal.data,
+        data_format=proposal.data_format,
+    )
+
+
+def decode_recorded(data: bytes | None, data_format: str | None) -> tuple[bool, object]:
+    """Whether a stored value can be had again, and the value.
+
+    A value that is missing or cannot be read is no failure of the run: its call runs again.
+    """
+    if data is None or data_format != VALUE:
+        return False, None
+    try:
+        return True, values.decode(data)
+    except MissingResult as error:
+        _log.warning("a stored result cannot be read, its call runs again: %s", error)
+        return False, None
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def _encode_error(error: BaseException) -> bytes:
+    import traceback
+
+    text = {
+        "type": f"{type(error).__module__}:{type(error).__qualname__}",
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    clean = {key: _storable_text(value) for key, value in text.items()}
+    return msgspec.json.encode(clean)
+
+
+def _storable_text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -1,0 +1,139 @@
+"""Continuing a flow run that was interrupted, where it stopped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch import errors, values
+from embedded_orch.engine.effects import Read
+from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.states import StateType
+from embedded_orch.store import flow_runs, processes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.specs import FlowSpec
+    from embedded_orch.states import State
+    from embedded_orch.store.flow_runs import FlowRunRow
+    from embedded_orch.store.processes import ProcessRow
+
+    Owned = tuple[FlowRunRow, tuple[ProcessRow, bool] | None]
+
+_AT_WORK = frozenset(
+    {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}
+)
+
+
+def resume_run(
+    engine: Engine, flow: FlowSpec, run_id: UUID, parameters: Mapping[str, Any]
+) -> Steps[State]:
+    """Continue a run: its function is called again, and calls that completed are not.
+
+    Args:
+        engine: on the database of the run.
+        flow: whose run it is.
+        run_id: the run.
+        parameters: values for those parameters that could not be stored.
+
+    Raises:
+        RunNotFound: no flow run has this id.
+        RunNotResumable: it is another flow's, or runs in a living process.
+        ParametersNeeded: it was called with values that could not be stored.
+    """
+    run, owner = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
+    label = f"flow run {run.name} ({run.id})"
+    if run.flow_name != flow.name:
+        raise errors.RunNotResumable(
+            f"{label} is a run of the flow {run.flow_name!r}, not of {flow.name!r}; resume it with "
+            f"that flow"
+        )
+    if run.state is not None and run.state.type is StateType.COMPLETED:
+        return run.state
+    is_at_work = run.state is None or run.state.type in _AT_WORK
+    if is_at_work and owner is not None:
+        row, has_ended = owner
+        if not has_ended and engine.owner.is_alive(row):
+            raise errors.RunNotResumable(
+                f"{label} is running in process {row.pid} on {row.host}; wait for it, or stop it "
+                f"first"
+            )
+    arguments = _arguments(flow, run, parameters, label)
+    call = FlowCall(engine, flow, arguments, run_id=run.id)
+    return (
+        yield from call.take_over_and_run(
+            name=run.name,
+            epoch=run.epoch,
+            run_count=run.run_count,
+            owner_died=is_at_work and run.state is not None,
+        )
+    )
+
+
+def resume_or_start(
+    engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]
+) -> Steps[State]:
+    """Continue the newest unfinished run of a flow with equal parameters, or start one."""
+    digest = values.hash_inputs(arguments)
+    run_id = yield Read(
+        engine.database,
+        lambda tx: flow_runs.unfinished_with_parameters(
+            tx, flow_name=flow.name, parameters_hash=digest
+        ),
+    )
+    if run_id is None:
+        return (yield from FlowCall(engine, flow, arguments).create_and_run())
+    run, _ = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
+    given = {name: arguments[name] for name in run.unstored_parameters}
+    return (yield from resume_run(engine, flow, run_id, given))
+
+
+def _with_owner(tx: Transaction, run_id: UUID) -> Owned:
+    found = flow_runs.get_flow_runs(tx, [run_id])
+    if not found:
+        raise errors.RunNotFound(f"no flow run has the id {run_id} in this database")
+    run = found[0]
+    return run, processes.get(tx, id=run.owner_id) if run.owner_id is not None else None
+
+
+def _arguments(
+    flow: FlowSpec, run: FlowRunRow, given: Mapping[str, Any], label: str
+) -> dict[str, Any]:
+    """The parameters of the run: those on record, and those given for the others."""
+    needed = [name for name in run.unstored_parameters if name not in given]
+    if needed:
+        wanted = ", ".join(f"{name} (a {run.unstored_parameters[name]})" for name in needed)
+        raise errors.ParametersNeeded(
+            f"{label} was called with values that could not be stored: {wanted}; give them again: "
+            f"{flow.name}.resume(run_id, parameters={{{needed[0]!r}: ...}})"
+        )
+    stored = values.decode(run.parameters)
+    assert isinstance(stored, dict)
+    surplus = sorted(set(given) - set(run.unstored_parameters))
+    if surplus:
+        raise errors.ParameterBindError(
+            f"{label} has {', '.join(map(repr, surplus))} on record, or no such parameter; a "
+            f"resumed run goes on with what it was called with"
+        )
+    found = {**stored, **given}
+    unknown = sorted(set(found) ^ set(flow.signature.parameters))
+    if unknown:
+        return _fitted(flow, found, label)
+    return found
+
+
+def _fitted(flow: FlowSpec, found: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """The parameters of a run whose flow has other parameters now."""
+    gone = sorted(set(found) - set(flow.signature.parameters))
+    new = [name for name in flow.signature.parameters if name not in found]
+    without = [name for name in new if name not in flow.signature.defaults]
+    if gone or without:
+        raise errors.RunNotResumable(
+            f"{label} was called with {', '.join(found) or 'no parameters'}, and {flow.name} takes "
+            f"{', '.join(flow.signature.parameters) or 'none'} now; start a new run"
+        )
+    return {**found, **{name: flow.signature.defaults[name] for name in new}}

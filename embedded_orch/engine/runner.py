@@ -1,0 +1,167 @@
+"""Where submitted tasks run: threads for plain functions, one event loop for ``async def`` ones.
+
+A flow run has one runner, made with its first submitted task and stopped with it. Threads are
+started as work comes, up to a limit, and reused. A thread that only waits for another task lends
+its place meanwhile, so tasks that submit tasks cannot starve each other; the loop runs in a thread
+of its own, so that ``future.result()`` may be called on any other loop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from contextlib import AbstractContextManager, ExitStack
+
+    from anyio.from_thread import BlockingPortal
+
+# Threads that work at one time, unless the user says otherwise.
+DEFAULT_WORKERS = 32
+_IDLE_SECONDS = 5.0
+
+_here = threading.local()
+
+
+class Job:
+    """Something to run, and whom to tell when it is not going to be."""
+
+    __slots__ = ("cancel", "run")
+
+    def __init__(self, run: Callable[[], object], cancel: Callable[[BaseException], None]) -> None:
+        self.run = run
+        self.cancel = cancel
+
+
+class Runner:
+    """The threads and the loop of one flow run.
+
+    Any thread may submit; ``stop`` is called once, by the flow run that ends.
+    """
+
+    def __init__(self, max_workers: int = DEFAULT_WORKERS) -> None:
+        self._limit = max_workers
+        self._changed = threading.Condition(threading.Lock())
+        self._jobs: deque[Job] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._waiting = 0
+        self._is_stopped = False
+        self._loops: dict[str, BlockingPortal] = {}
+        self._open_loops: ExitStack | None = None
+
+    def submit(self, job: Job) -> None:
+        """Run a job in a thread.
+
+        Raises:
+            MissingContextError: the flow run has ended.
+        """
+        with self._changed:
+            self._check()
+            self._jobs.append(job)
+            self._staff()
+
+    def submit_async(
+        self, run: Callable[[], Coroutine[Any, Any, None]], *, backend: str
+    ) -> None:
+        """Run a coroutine function on the runner's loop."""
+        self._loop(backend).start_task_soon(run)
+
+    def lending(self) -> AbstractContextManager[None]:
+        """While it lasts, the calling worker does not count: another may work in its place."""
+        if getattr(_here, "runner", None) is self:
+            return self._lend()
+        return nullcontext()
+
+    def cancel(self) -> None:
+        """Cancel what has not begun, and take nothing more."""
+        with self._changed:
+            self._is_stopped = True
+            cancelled = list(self._jobs)
+            self._jobs.clear()
+            self._changed.notify_all()
+        for job in cancelled:
+            job.cancel(errors.CancelledRun("the flow ended before this task began"))
+
+    def stop(self) -> None:
+        """Cancel what has not begun, wait for what has, and let the threads go."""
+        self.cancel()
+        with self._changed:
+            self._changed.wait_for(lambda: self._threads == 0)
+        if self._open_loops is not None:
+            self._open_loops.close()
+            self._open_loops = None
+
+    @contextmanager
+    def _lend(self) -> Iterator[None]:
+        with self._changed:
+            self._waiting += 1
+            self._staff()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+
+    def _staff(self) -> None:
+        """Wake a worker or start one. The caller holds the lock."""
+        if not self._jobs:
+            return
+        if self._idle >= len(self._jobs):
+            self._changed.notify()
+        elif self._threads - self._waiting < self._limit:
+            self._threads += 1
+            threading.Thread(
+                target=self._work, name="embedded_orch worker", daemon=True
+            ).start()
+
+    def _work(self) -> None:
+        _here.runner = self
+        while True:
+            job = self._next_job()
+            if job is None:
+                return
+            job.run()
+
+    def _next_job(self) -> Job | None:
+        with self._changed:
+            while not self._jobs:
+                if self._is_stopped:
+                    return self._leave()
+                self._idle += 1
+                came = self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not came and not self._jobs:
+                    return self._leave()
+            if self._threads - self._waiting > self._limit:
+                # A worker that had lent its place is back: one too many.
+                return self._leave()
+            return self._jobs.popleft()
+
+    def _leave(self) -> None:
+        self._threads -= 1
+        self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._is_stopped:
+            raise errors.MissingContextError("the flow run that this task belongs to has ended")
+
+    def _loop(self, backend: str) -> BlockingPortal:
+        with self._changed:
+            self._check()
+            portal = self._loops.get(backend)
+            if portal is None:
+                from contextlib import ExitStack
+
+                from anyio.from_thread import start_blocking_portal
+
+                if self._open_loops is None:
+                    self._open_loops = ExitStack()
+                portal = self._open_loops.enter_context(start_blocking_portal(backend))
+                self._loops[backend] = portal
+            return portal

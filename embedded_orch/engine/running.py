@@ -1,0 +1,55 @@
+"""What kind of function is called, and in what kind of loop."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch.errors import SignatureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COROUTINE = 0x80
+_GENERATOR = 0x20
+_ASYNC_GENERATOR = 0x200
+
+
+def is_async_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine.
+
+    Raises:
+        SignatureError: it is no function, or a generator, which is not supported yet.
+    """
+    if not callable(function):
+        raise SignatureError(f"{function!r} cannot be called, so it cannot be a flow or a task")
+    if isinstance(function, classmethod | staticmethod):
+        raise SignatureError(
+            f"{function!r}: put the decorator of the flow or task below @classmethod or "
+            f"@staticmethod"
+        )
+    code = getattr(function, "__code__", None)
+    if code is None:
+        import inspect
+
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - the method itself is looked at
+        )
+    if code.co_flags & (_GENERATOR | _ASYNC_GENERATOR):
+        raise SignatureError(
+            f"{function!r} is a generator, which flows and tasks cannot be yet; return a list"
+        )
+    return bool(code.co_flags & _COROUTINE)
+
+
+def backend_of_running_loop() -> str:
+    """The anyio backend of the loop that runs here; asyncio when none does."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            # trio is imported, and does not run here.
+            return "asyncio"
+        return "trio"
+    return "asyncio"

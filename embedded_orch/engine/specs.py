@@ -1,0 +1,137 @@
+"""What the engine knows of a flow and of a task: the part of their options that running needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from embedded_orch import values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from embedded_orch.engine.signatures import Signature
+    from embedded_orch.orchestration.values import Policy
+
+OnCrash = Literal["fail", "resume"]
+RecordStart = Literal["announced", "before"]
+
+
+class Spec:
+    """What flows and tasks have in common: a function that is called and retried.
+
+    Attributes:
+        function: the user's.
+        name: for people.
+        key: the function's qualified name, which identifies its calls.
+        signature: how arguments become parameters.
+        is_async: whether the function is an ``async def``.
+        policy: its retries.
+        tags: of its runs.
+    """
+
+    __slots__ = (
+        "_source_hash",
+        "function",
+        "is_async",
+        "key",
+        "name",
+        "policy",
+        "signature",
+        "tags",
+    )
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        signature: Signature,
+        is_async: bool,
+        policy: Policy,
+        tags: Sequence[str],
+    ) -> None:
+        self.function = function
+        self.name = name
+        self.key: str = getattr(function, "__qualname__", None) or name
+        self.signature = signature
+        self.is_async = is_async
+        self.policy = policy
+        self.tags = tuple(tags)
+        self._source_hash: str | None = ""
+
+    @property
+    def source_hash(self) -> str | None:
+        """A hash of the function's source, made at the first call; None where there is none."""
+        if self._source_hash == "":
+            self._source_hash = values.source_hash(self.function)
+        return self._source_hash
+
+
+class TaskSpec(Spec):
+    """A task.
+
+    Attributes:
+        record_start: whether its RUNNING state is awaited before the function is called.
+    """
+
+    __slots__ = ("record_start",)
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        signature: Signature,
+        is_async: bool,
+        policy: Policy,
+        tags: Sequence[str],
+        record_start: RecordStart,
+    ) -> None:
+        super().__init__(
+            function,
+            name=name,
+            signature=signature,
+            is_async=is_async,
+            policy=policy,
+            tags=tags,
+        )
+        self.record_start = record_start
+
+
+class FlowSpec(Spec):
+    """A flow.
+
+    Attributes:
+        version: of the flow, for people.
+        on_crash: what becomes of a run whose process dies.
+    """
+
+    __slots__ = ("on_crash", "version")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        signature: Signature,
+        is_async: bool,
+        policy: Policy,
+        tags: Sequence[str],
+        version: str | None,
+        on_crash: OnCrash,
+    ) -> None:
+        super().__init__(
+            function,
+            name=name,
+            signature=signature,
+            is_async=is_async,
+            policy=policy,
+            tags=tags,
+        )
+        self.version = version
+        self.on_crash = on_crash
+
+    @property
+    def entrypoint(self) -> str:
+        """Where the function is found again: module:qualified name."""
+        return f"{getattr(self.function, '__module__', '')}:{self.key}"

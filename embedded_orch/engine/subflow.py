@@ -1,0 +1,73 @@
+"""A flow called by a flow: a run of its own, tracked by a task run of the caller.
+
+The task run gives the call its identity, so that a caller that is resumed or retried finds the
+child again: a completed child's value is used, an interrupted one is continued.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch.engine.effects import Read
+from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.specs import TaskSpec
+from embedded_orch.engine.task_call import TaskCall
+from embedded_orch.orchestration.values import Policy
+from embedded_orch.states import StateType
+from embedded_orch.store import flow_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.specs import FlowSpec
+    from embedded_orch.states import State
+
+
+def subflow_steps(
+    flow: FlowSpec, arguments: Mapping[str, Any], *, caller: FlowRunContext, parent: UUID | None
+) -> Steps[State]:
+    """Run a flow as part of another.
+
+    Args:
+        flow: the flow that is called.
+        arguments: by parameter; may hold futures of the caller's tasks.
+        caller: the flow run that calls it.
+        parent: the task run that calls it, if any.
+    """
+    engine = caller.engine
+
+    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[Any]:
+        child = None
+        if caller.has_records:
+            child = yield Read(
+                engine.database, lambda tx: flow_runs.child_of(tx, parent_task_run_id=task_run_id)
+            )
+        if child is None or child.state is None or child.state.type is StateType.COMPLETED:
+            # A completed child that is asked again had a value that could not be stored.
+            call = FlowCall(engine, flow, arguments, parent_task_run_id=task_run_id)
+            state: State = yield from call.create_and_run()
+        else:
+            call = FlowCall(engine, flow, arguments, run_id=child.id)
+            state = yield from call.take_over_and_run(
+                name=child.name,
+                epoch=child.epoch,
+                run_count=child.run_count,
+                owner_died=not child.state.is_final(),
+            )
+        return state.result()
+
+    tracker = TaskSpec(
+        flow.function,
+        name=flow.name,
+        signature=flow.signature,
+        is_async=flow.is_async,
+        policy=Policy(),
+        tags=flow.tags,
+        record_start="before",
+    )
+    return TaskCall(
+        engine, tracker, arguments, flow_run=caller, parent=parent, body=body
+    ).steps()

@@ -1,0 +1,285 @@
+"""One task call, from its arguments to its final state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from embedded_orch import errors
+from embedded_orch.engine import results
+from embedded_orch.engine.contexts import TaskRunContext, task_run_context
+from embedded_orch.engine.effects import Call, Read, Sleep, WaitFor, Write
+from embedded_orch.engine.futures import futures_in, resolve
+from embedded_orch.orchestration.values import Decision, Proposal, Verdict
+from embedded_orch.states import State, StateType
+from embedded_orch.store import task_runs
+from embedded_orch.store.task_runs import NewTaskRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
+    from embedded_orch.db.port import Announced, Transaction
+    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.futures import Future
+    from embedded_orch.engine.specs import TaskSpec
+
+_MICROSECONDS = 1_000_000
+
+
+class TaskCall:
+    """One call of a task, and everything that its steps share.
+
+    Args:
+        engine: that runs it.
+        task: what is called.
+        arguments: by parameter; may hold futures.
+        flow_run: the flow run it belongs to, if any.
+        parent: the task run that makes the call, if any.
+        body: what to do as the function, given the task run's id; the task's own function when
+            not given.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        task: TaskSpec,
+        arguments: Mapping[str, Any],
+        *,
+        flow_run: FlowRunContext | None,
+        parent: UUID | None,
+        body: Callable[[UUID, Mapping[str, Any]], Steps[Any]] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._task = task
+        self._arguments = arguments
+        self._flow_run = flow_run
+        self._epoch = flow_run.epoch if flow_run is not None else None
+        self._parent = parent
+        self._body = body or self._call_function
+        self._start: NewTaskRun | None = None
+        self._start_states: list[Proposal] = []
+        self._announced: Announced | None = None
+        self.run_id = engine.process.new_id()
+        self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
+
+    def steps(self) -> Steps[State]:
+        """Run it; returns the final state, or raises what interrupted it."""
+        failed_upstream = yield from self._resolve_arguments()
+        key = self._dynamic_key()
+        is_on_record = False
+        flow_run = self._flow_run
+        if flow_run is not None and flow_run.has_records:
+            call = yield Read(
+                self._engine.database,
+                lambda tx: task_runs.find_call(
+                    tx, flow_run_id=flow_run.run_id, task_key=self._task.key, dynamic_key=key
+                ),
+            )
+            if call is not None:
+                is_on_record = True
+                self.run_id = call.id
+                if call.state_type is StateType.COMPLETED:
+                    known, value = results.decode_recorded(call.data, call.data_format)
+                    if known:
+                        return self._recorded(value)
+        if failed_upstream is not None:
+            return (yield from self._not_ready(key, is_on_record, failed_upstream))
+        if is_on_record:
+            yield from self._restart()
+        else:
+            yield from self._begin(key)
+        return (yield from self._attempts())
+
+    # -- before the function ---------------------------------------------------------------------
+
+    def _resolve_arguments(self) -> Steps[Future[Any] | None]:
+        """Replace futures by their results; the first of them that did not complete, if any."""
+        futures = [future for value in self._arguments.values() for future in futures_in(value)]
+        if not futures:
+            return None
+        for future in futures:
+            yield WaitFor(future)
+        for future in futures:
+            if not future.state.is_completed():
+                return future
+        self._arguments = {
+            name: resolve(value, lambda future: future.result())
+            for name, value in self._arguments.items()
+        }
+        return None
+
+    def _dynamic_key(self) -> str:
+        if self._flow_run is None:
+            return f"{self._task.key}-{self.run_id}"
+        return self._flow_run.dynamic_key(self._task, self._parent, self._arguments)
+
+    def _recorded(self, value: object) -> State:
+        """What an earlier attempt completed, as the state of this call."""
+        now = self._engine.process.now()
+        state = State(
+            id=self.run_id,
+            type=StateType.COMPLETED,
+            name="Completed",
+            timestamp=now,
+            message="taken from the record of an earlier attempt",
+        )
+        return state.with_value(value)
+
+    def _not_ready(self, key: str, is_on_record: bool, upstream: Future[Any]) -> Steps[State]:
+        """Record that the call could not be made, because an argument's run did not complete."""
+        process = self._engine.process
+        message = (
+            f"upstream task run {upstream.name} did not complete: it is {upstream.state.name}"
+        )
+        pending = Proposal(
+            id=process.new_id(),
+            type=StateType.PENDING,
+            name="NotReady",
+            timestamp=process.now(),
+            message=message,
+        )
+        if is_on_record:
+            yield from self._propose(pending)
+        else:
+            start = self._new_run(key)
+            yield Write(
+                self._engine.database,
+                lambda tx: task_runs.start_task_run(
+                    tx, start, [pending], now=pending.timestamp, epoch=self._epoch
+                ),
+            )
+        return results.state_of(pending).with_error(errors.UpstreamFailed(f"{self.name}: {message}"))
+
+    def _new_run(self, key: str) -> NewTaskRun:
+        flow_run = self._flow_run
+        return NewTaskRun(
+            id=self.run_id,
+            flow_run_id=flow_run.run_id if flow_run is not None else None,
+            parent_task_run_id=self._parent,
+            name=self.name,
+            task_key=self._task.key,
+            dynamic_key=key,
+            source_hash=self._task.source_hash,
+            tags=self._task.tags,
+            policy=self._task.policy,
+            flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
+        )
+
+    def _begin(self, key: str) -> Steps[None]:
+        """Record the start: announced, unless it has to be on disk before the function runs."""
+        process = self._engine.process
+        now = process.now()
+        self._start = self._new_run(key)
+        self._start_states = [
+            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now),
+            self._running(now + 1),
+        ]
+        # In a run that was interrupted before, the start is awaited, so that a task that kills its
+        # process each time is on record by name (D17).
+        flow_run = self._flow_run
+        is_awaited = self._task.record_start == "before" or (
+            flow_run is not None and flow_run.has_records
+        )
+        if is_awaited:
+            yield Write(self._engine.database, self._insert_start)
+        else:
+            self._announced = self._engine.database.announce(self._insert_start)
+
+    def _insert_start(self, tx: Transaction) -> None:
+        assert self._start is not None
+        now = self._start_states[0].timestamp
+        task_runs.start_task_run(tx, self._start, self._start_states, now=now, epoch=self._epoch)
+
+    def _restart(self) -> Steps[None]:
+        """Run a call again that an earlier attempt did not finish."""
+        yield from self._enter_running()
+
+    # -- the function ----------------------------------------------------------------------------
+
+    def _attempts(self) -> Steps[State]:
+        """Call the function until a final state is accepted."""
+        context = TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
+        while True:
+            token = task_run_context.set(context)
+            try:
+                value = yield from self._body(self.run_id, self._arguments)
+            except (errors.OwnershipLost, GeneratorExit):
+                raise
+            except Exception as error:
+                state = yield from self._finish_failed(error)
+                if state is not None:
+                    return state
+                continue
+            except BaseException as error:
+                process = self._engine.process
+                yield from self._propose(
+                    results.crashed(process.new_id(), process.now(), error, kind="Task")
+                )
+                raise
+            finally:
+                task_run_context.reset(token)
+            return (yield from self._finish_completed(value))
+
+    def _call_function(self, run_id: UUID, arguments: Mapping[str, Any]) -> Steps[Any]:
+        args, kwargs = self._task.signature.spread(arguments)
+        return (yield Call(self._task.function, args, kwargs))
+
+    def _finish_completed(self, value: object) -> Steps[State]:
+        process = self._engine.process
+        completed = results.completed(
+            process.new_id(), process.now(), value, run_name=f"task run {self.name}"
+        )
+        decision = yield from self._propose(completed)
+        return results.state_of(decision.proposal or completed).with_value(value)
+
+    def _finish_failed(self, error: Exception) -> Steps[State | None]:
+        """The final state, or None when the rules grant a retry, and its time has come."""
+        process = self._engine.process
+        failed = results.failed(process.new_id(), process.now(), error, kind="Task")
+        decision = yield from self._propose(failed)
+        if decision.verdict is not Verdict.REJECT:
+            return results.state_of(decision.proposal or failed).with_error(error)
+        yield from self._enter_running()
+        return None
+
+    # -- states ----------------------------------------------------------------------------------
+
+    def _enter_running(self) -> Steps[None]:
+        """Propose RUNNING until it is accepted, waiting for as long as the rules say."""
+        process = self._engine.process
+        while True:
+            decision = yield from self._propose(self._running(process.now()))
+            if decision.verdict is Verdict.WAIT:
+                yield Sleep(decision.delay_seconds, process.sleep)
+            elif decision.verdict is Verdict.ABORT:
+                raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
+            else:
+                return
+
+    def _running(self, timestamp: int) -> Proposal:
+        return Proposal(
+            id=self._engine.process.new_id(),
+            type=StateType.RUNNING,
+            name="Running",
+            timestamp=timestamp,
+        )
+
+    def _propose(self, proposal: Proposal) -> Steps[Decision]:
+        now = self._engine.process.now()
+
+        def operation(tx: Transaction) -> Decision:
+            if self._announced is not None and self._announced.error is not None:
+                # The announced start did not reach the database: it goes with this state.
+                self._insert_start(tx)
+            return task_runs.propose_task_state(
+                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
+            )
+
+        decision: Decision = yield Write(
+            self._engine.database, operation, after=self._announced
+        )
+        return decision

@@ -1,0 +1,240 @@
+"""Every exception that embedded_orch raises.
+
+    OrchestratorError
+    ├── ConfigurationError              what was asked for cannot be, whatever the data
+    │   ├── InvalidURL
+    │   ├── MissingExtra                a package of an optional extra is not installed
+    │   ├── OptionNotSupported          an option that this version does not honour yet
+    │   ├── UnknownFilter
+    │   ├── AmbiguousOrchestrator       two open orchestrators could be meant
+    │   ├── MissingContextError         needs a running flow or task
+    │   └── SignatureError              a decorated function that cannot be called as a flow or task
+    ├── DatabaseError
+    │   ├── DatabaseUnavailable         cannot be reached or opened now
+    │   │   ├── AuthenticationFailed
+    │   │   ├── DatabaseReadOnly
+    │   │   ├── DatabaseFull
+    │   │   └── PoolExhausted           every connection is in use
+    │   ├── DatabaseBusy                another process kept the lock longer than busy_timeout
+    │   ├── DatabaseClosed
+    │   ├── NotOurDatabase              a file or schema that something else wrote
+    │   ├── DatabaseDamaged             truncated or corrupt
+    │   ├── DatabaseTooNew              written by a newer version of this library
+    │   ├── MigrationFailed
+    │   ├── NetworkFilesystem           WAL does not work where the file lies
+    │   ├── ForkedProcess               opened before fork(), used after it in the child
+    │   ├── ForeignAccess               another SQLite would have dropped our locks
+    │   ├── WouldDeadlock               a second writer in the thread or task that holds the first
+    │   ├── TransactionFailed           rolled back, after the retries that were allowed
+    │   ├── CommitOutcomeUnknown        a commit that raised and may have happened
+    │   ├── ConstraintViolated
+    │   └── StatementRefused            orch.sql(): not read-only, wrong, too long or too large
+    ├── RunError                        about one flow or task run
+    │   ├── RunNotFound
+    │   ├── RunNotResumable
+    │   ├── ParametersNeeded            a resumed run has parameters that were not stored
+    │   ├── OwnershipLost               another process has taken the run over
+    │   ├── MissingResult               the run finished, its value was not kept
+    │   ├── UnfinishedRun
+    │   │   └── PausedRun
+    │   ├── FailedRun
+    │   ├── CrashedRun
+    │   ├── CancelledRun
+    │   └── UpstreamFailed              an argument came from a run that did not complete
+    ├── ParameterBindError              arguments that do not fit the signature (also a TypeError)
+    ├── ParameterTypeError              an argument that is not of the declared type (also a TypeError)
+    ├── MappingError
+    │   ├── MappingLengthMismatch
+    │   └── MappingMissingIterable
+    └── ValueNotStorable                a value that would not come back equal and of its type
+"""
+
+from __future__ import annotations
+
+
+class OrchestratorError(Exception):
+    """Base class of everything that embedded_orch raises on its own account."""
+
+
+class ConfigurationError(OrchestratorError, ValueError):
+    """What was asked for cannot be, whatever the data: the call has to change."""
+
+
+class InvalidURL(ConfigurationError):
+    """A database URL that names no database we know how to open."""
+
+
+class MissingExtra(ConfigurationError, ImportError):
+    """A package is not installed that comes with an extra, such as ``[postgres]``."""
+
+
+class OptionNotSupported(ConfigurationError):
+    """An option of Prefect's that this version does not honour, and so does not accept."""
+
+
+class UnknownFilter(ConfigurationError):
+    """A filter that the collection does not have; the message names those it has."""
+
+
+class AmbiguousOrchestrator(ConfigurationError):
+    """Two different orchestrators are open, and the call could mean either."""
+
+
+class MissingContextError(ConfigurationError, RuntimeError):
+    """The call only makes sense while a flow or a task runs."""
+
+
+class SignatureError(ConfigurationError, TypeError):
+    """A function that cannot be a flow or a task, found when it was decorated."""
+
+
+class DatabaseError(OrchestratorError):
+    """Something about the database, not about one run."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database cannot be reached or opened now; nothing was changed."""
+
+
+class AuthenticationFailed(DatabaseUnavailable):
+    """The server refused the user or the password."""
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The file or its folder cannot be written."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """No room left on the disk; the transaction was rolled back."""
+
+
+class PoolExhausted(DatabaseUnavailable):
+    """Every connection stayed in use for as long as a caller may wait for one."""
+
+
+class DatabaseBusy(DatabaseError):
+    """Another process held the write lock longer than ``busy_timeout``."""
+
+
+class DatabaseClosed(DatabaseError):
+    """The orchestrator was closed before the call."""
+
+
+class NotOurDatabase(DatabaseError):
+    """The file or schema exists and was written by something else; it was not touched."""
+
+
+class DatabaseDamaged(DatabaseError):
+    """The file is truncated or corrupt; it was not changed."""
+
+
+class DatabaseTooNew(DatabaseError):
+    """A newer version of embedded_orch wrote this database; it was not changed."""
+
+
+class MigrationFailed(DatabaseError):
+    """A migration did not apply; its transaction was rolled back."""
+
+
+class NetworkFilesystem(DatabaseError):
+    """The file lies where write-ahead logging does not work."""
+
+
+class ForkedProcess(DatabaseError):
+    """An object that was opened before ``fork()`` was used in the child."""
+
+
+class ForeignAccess(DatabaseError):
+    """Another SQLite library, or a plain ``open()``, would have dropped our file locks."""
+
+
+class WouldDeadlock(DatabaseError):
+    """A write that could only wait for the transaction that its own caller holds open."""
+
+
+class TransactionFailed(DatabaseError):
+    """A transaction that was rolled back and has used up its retries."""
+
+
+class CommitOutcomeUnknown(DatabaseError):
+    """A commit that raised: what it held is either all there or not there at all."""
+
+
+class ConstraintViolated(DatabaseError):
+    """A statement that would have broken a rule of the schema; it was rolled back."""
+
+
+class StatementRefused(DatabaseError):
+    """``orch.sql()`` refused or stopped a statement; the message says why."""
+
+
+class RunError(OrchestratorError):
+    """Something about one flow or task run."""
+
+
+class RunNotFound(RunError, LookupError):
+    """No run has this id."""
+
+
+class RunNotResumable(RunError):
+    """The run is in a state that a resume cannot continue, or it runs elsewhere now."""
+
+
+class ParametersNeeded(RunError):
+    """The run was called with values that could not be stored; resuming it asks for them."""
+
+
+class OwnershipLost(RunError):
+    """Another process has taken the run over; this one changed nothing after that."""
+
+
+class MissingResult(RunError):
+    """The run finished, and its value was not kept."""
+
+
+class UnfinishedRun(RunError, RuntimeError):
+    """The result of a run was asked for that has none yet."""
+
+
+class PausedRun(UnfinishedRun):
+    """The result of a paused run was asked for."""
+
+
+class FailedRun(RunError):
+    """The run failed, and the exception itself is not at hand."""
+
+
+class CrashedRun(RunError):
+    """The process of the run died, or was interrupted, before it finished."""
+
+
+class CancelledRun(RunError):
+    """The run was cancelled."""
+
+
+class UpstreamFailed(RunError):
+    """A task was given the future of a run that did not complete; it was not run."""
+
+
+class ParameterBindError(OrchestratorError, TypeError):
+    """The arguments do not fit the signature of the function."""
+
+
+class ParameterTypeError(OrchestratorError, TypeError):
+    """An argument is not, and cannot be turned into, what the signature declares."""
+
+
+class MappingError(OrchestratorError, ValueError):
+    """``.map`` was called with arguments it cannot spread."""
+
+
+class MappingLengthMismatch(MappingError):
+    """The iterables given to ``.map`` have different lengths."""
+
+
+class MappingMissingIterable(MappingError):
+    """None of the arguments given to ``.map`` is iterable."""
+
+
+class ValueNotStorable(OrchestratorError, TypeError):
+    """A value would not come back equal and of its type, so it is not stored at all."""

@@ -1,0 +1,246 @@
+"""The ``@flow`` decorator, and what a decorated function can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from embedded_orch import errors
+from embedded_orch.engine.contexts import flow_run_context, task_run_context
+from embedded_orch.engine.effects import drive, drive_async
+from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
+from embedded_orch.engine.running import is_async_function
+from embedded_orch.engine.signatures import Signature
+from embedded_orch.engine.specs import FlowSpec
+
+if TYPE_CHECKING:
+    from typing import Literal
+    from uuid import UUID
+
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.orchestrator import Orchestrator
+    from embedded_orch.states import State
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FORBIDDEN_IN_NAMES = "/%&<>"
+
+
+class Flow(Generic[P, R]):
+    """A function whose runs are recorded, retried and can be resumed.
+
+    Attributes:
+        fn: the function.
+        name: of the flow; all its runs are found by it.
+        version: for people.
+        spec: what the engine knows of it.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        tags: Iterable[str] = (),
+        retries: int = 0,
+        retry_delay_seconds: float = 0,
+        on_crash: Literal["fail", "resume"] = "fail",
+    ) -> None:
+        check_retries(retries, retry_delay_seconds)
+        if isinstance(retry_delay_seconds, Sequence):
+            raise errors.ConfigurationError(
+                "retry_delay_seconds of a flow is one number of seconds"
+            )
+        if on_crash not in ("fail", "resume"):
+            raise errors.ConfigurationError(f"on_crash={on_crash!r}: it is 'fail' or 'resume'")
+        self.fn = fn
+        self.name = name or getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
+        bad = [character for character in _FORBIDDEN_IN_NAMES if character in self.name]
+        if bad or not self.name:
+            raise errors.ConfigurationError(
+                f"the flow name {self.name!r} holds {' '.join(bad)}; it cannot hold any of "
+                f"{' '.join(_FORBIDDEN_IN_NAMES)}"
+            )
+        self.version = version
+        self.spec = FlowSpec(
+            fn,
+            name=self.name,
+            signature=Signature(fn),
+            is_async=is_async_function(fn),
+            policy=retry_policy(retries, retry_delay_seconds),
+            tags=tuple(tags),
+            version=version,
+            on_crash=on_crash,
+        )
+        update_wrapper(self, fn)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind a flow that is a method to its object."""
+        if instance is None:
+            return self
+        return BoundFlow(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it, and return what the function returns; a coroutine for an ``async def``.
+
+        Raises:
+            Exception: what the function raised, once its retries are used up.
+            ParameterBindError: the arguments do not fit.
+        """
+        for option in ("return_state", "wait_for"):
+            if option in kwargs:
+                raise errors.OptionNotSupported(
+                    f"{self.name}(..., {option}=...) is not supported yet; leave it out"
+                )
+        arguments = self.spec.signature.bind(args, kwargs)
+        caller = flow_run_context.get()
+        if caller is None:
+            engine = _current().engine
+            return cast("R", self._run(FlowCall(engine, self.spec, arguments).create_and_run()))
+        from embedded_orch.engine.subflow import subflow_steps
+
+        task_run = task_run_context.get()
+        parent = task_run.run_id if task_run is not None else None
+        steps = subflow_steps(self.spec, arguments, caller=caller, parent=parent)
+        return cast("R", self._run(steps))
+
+    def resume(
+        self, run_id: UUID | str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> R:
+        """Continue a run where it stopped: tasks that completed are not run again.
+
+        The function is called again; a task call that has a completed record returns what is
+        recorded. A call is recognised by its task, its inputs, the task run that made it, and, of
+        equal ones, by the order.
+
+        Args:
+            run_id: the run: Crashed, Failed, Cancelled or Paused, or left by a process that died.
+                A Completed one returns its stored value, and nothing runs. Without an id, the
+                newest unfinished run of this flow with equal ``parameters`` is continued, or one
+                is started if there is none.
+            parameters: with an id, values for those parameters that could not be stored; without,
+                all that the flow is called with.
+
+        Returns:
+            What the call would have returned; a coroutine for an ``async def``.
+
+        Raises:
+            RunNotFound: no flow run has this id.
+            RunNotResumable: it runs in a living process, or is another flow's.
+            ParametersNeeded: it was called with values that could not be stored.
+            MissingResult: it completed, and its value was not kept.
+        """
+        if flow_run_context.get() is not None:
+            raise errors.MissingContextError(
+                f"{self.name}.resume() was called inside a flow run; resume runs from outside"
+            )
+        orchestrator = _current()
+        if run_id is None:
+            from embedded_orch.engine.resuming import resume_or_start
+
+            arguments = self.spec.signature.bind((), parameters or {})
+            return cast("R", self._run(resume_or_start(orchestrator.engine, self.spec, arguments)))
+        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
+
+    def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
+        """Resume a run of an open orchestrator, and wait for its final state."""
+        steps = self._resumption(orchestrator, run_id, {})
+        if not self.spec.is_async:
+            return drive(steps)
+        from anyio.from_thread import start_blocking_portal
+
+        with start_blocking_portal() as portal:
+            state: State = portal.call(drive_async, steps)
+            return state
+
+    def _resumption(
+        self, orchestrator: Orchestrator, run_id: UUID | str, given: Mapping[str, Any]
+    ) -> Steps[State]:
+        from embedded_orch.collections import as_uuid
+        from embedded_orch.engine.resuming import resume_run
+
+        found = as_uuid(run_id, "flow run")
+        return resume_run(orchestrator.engine, self.spec, found, given)
+
+    def _run(self, steps: Steps[State]) -> Any:
+        if self.spec.is_async:
+            return _result_of(steps)
+        return drive(steps).result()
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name}>"
+
+
+class BoundFlow:
+    """A flow that is a method, bound to its object."""
+
+    __slots__ = ("_flow", "_instance")
+
+    def __init__(self, flow: Flow[Any, Any], instance: object) -> None:
+        self._flow = flow
+        self._instance = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; see :meth:`Flow.__call__`."""
+        return self._flow(self._instance, *args, **kwargs)
+
+    def resume(
+        self, run_id: UUID | str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Continue a run with this object; see :meth:`Flow.resume`."""
+        name = self._flow.spec.signature.parameters[0]
+        return self._flow.resume(run_id, parameters={name: self._instance, **(parameters or {})})
+
+    def __repr__(self) -> str:
+        return f"<Flow {self._flow.name} of {self._instance!r}>"
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    tags: Iterable[str] = (),
+    retries: int = 0,
+    retry_delay_seconds: float = 0,
+    on_crash: Literal["fail", "resume"] = "fail",
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a flow.
+
+    Args:
+        fn: the function, a plain or an ``async def`` one.
+        name: of the flow; the function's name with ``-`` for ``_`` when not given.
+        version: for people.
+        tags: of its runs.
+        retries: how often the function is called again when it raises; tasks that completed are
+            not run again.
+        retry_delay_seconds: to wait before each retry.
+        on_crash: what becomes of a run whose process died: "fail" marks it Crashed, "resume"
+            leaves it to the next process that calls ``orch.resume_crashed()``.
+
+    Raises:
+        OptionNotSupported: an option of Prefect's that is not supported yet.
+        SignatureError: a parameter has a reserved name.
+    """
+    refuse_unknown("flow", options, Flow.__init__)
+    if fn is None:
+        return lambda function: Flow(function, **options)
+    return Flow(fn, **options)
+
+
+async def _result_of(steps: Steps[State]) -> Any:
+    state = await drive_async(steps)
+    return state.result()
+
+
+def _current() -> Orchestrator:
+    from embedded_orch.orchestrator import registry
+
+    return registry.current()

@@ -1,0 +1,49 @@
+"""What storing a state changes on its run, whatever the rules said (Prefect's global transforms)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from embedded_orch.orchestration.values import Proposal, Run
+from embedded_orch.states import TERMINAL_TYPES, StateType
+
+
+def bookkeep(run: Run, state: Proposal) -> Run:
+    """The run after ``state`` is stored: its state, times and counts."""
+    enters_running = state.type is StateType.RUNNING
+    is_scheduled = state.type is StateType.SCHEDULED
+    scheduled_time = state.details.scheduled_time if is_scheduled else None
+    start_time, end_time = _start_and_end(run, state)
+    total_run_time = run.total_run_time
+    if run.state_type is StateType.RUNNING and run.state_timestamp is not None:
+        total_run_time += max(0, state.timestamp - run.state_timestamp)
+    expected = run.expected_start_time
+    if expected is None:
+        expected = scheduled_time if scheduled_time is not None else state.timestamp
+    return msgspec.structs.replace(
+        run,
+        state_id=state.id,
+        state_type=state.type,
+        state_name=state.name,
+        state_timestamp=state.timestamp,
+        scheduled_time=state.details.scheduled_time,
+        run_count=run.run_count + enters_running,
+        expected_start_time=expected,
+        next_scheduled_start_time=scheduled_time,
+        start_time=start_time,
+        end_time=end_time,
+        total_run_time=total_run_time,
+    )
+
+
+def _start_and_end(run: Run, state: Proposal) -> tuple[int | None, int | None]:
+    start_time, end_time = run.start_time, run.end_time
+    if state.type is StateType.RUNNING and start_time is None:
+        start_time = state.timestamp
+    if state.type in TERMINAL_TYPES:
+        if end_time is None:
+            end_time = state.timestamp
+            start_time = start_time if start_time is not None else state.timestamp
+    elif run.state_type in TERMINAL_TYPES:
+        end_time = None
+    return start_time, end_time

@@ -1,0 +1,131 @@
+"""The rules that may object to a transition, in the order in which they are asked.
+
+A rule names the states that it is about, by the type that the run has and the type that was
+intended, and answers with nothing (no objection), with a completed proposal, or with a decision.
+The names and the behaviour are Prefect 3's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
+from embedded_orch.states import TERMINAL_TYPES, StateType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Set
+
+    Answer = Decision | Proposal | None
+    Question = Callable[[Run, Proposal, int], Answer]
+
+_ANY = frozenset(StateType)
+_MICROSECONDS = 1_000_000
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One rule: which transitions it is about, and its question."""
+
+    name: str
+    leaving: Set[StateType]
+    entering: Set[StateType]
+    ask: Question
+
+    def applies_to(self, current: StateType | None, intended: StateType) -> bool:
+        """Whether the rule is about this pair; a run without a state leaves none."""
+        return current in self.leaving and intended in self.entering
+
+
+def _leave_terminal(run: Run, proposal: Proposal, now: int) -> Answer:
+    if proposal.type in (StateType.CANCELLING, StateType.PAUSED, StateType.CRASHED):
+        return Decision(Verdict.ABORT, f"the run has ended as {run.state_name}")
+    return None
+
+
+def _prevent_pending(run: Run, proposal: Proposal, now: int) -> Answer:
+    is_substate = (
+        run.state_type is StateType.PENDING
+        and proposal.name != run.state_name
+        and proposal.name != "Pending"
+    )
+    if is_substate:
+        return None
+    return Decision(Verdict.ABORT, f"the run is {run.state_name} already")
+
+
+def _copy_scheduled_time(run: Run, proposal: Proposal, now: int) -> Answer:
+    if proposal.details.scheduled_time is not None or run.scheduled_time is None:
+        return None
+    details = msgspec.structs.replace(proposal.details, scheduled_time=run.scheduled_time)
+    return msgspec.structs.replace(proposal, details=details)
+
+
+def _wait_for_scheduled_time(run: Run, proposal: Proposal, now: int) -> Answer:
+    if run.scheduled_time is None or run.scheduled_time <= now:
+        return None
+    delay = (run.scheduled_time - now) / _MICROSECONDS
+    return Decision(Verdict.WAIT, "the run is scheduled for later", delay_seconds=delay)
+
+
+def _retry_failed(run: Run, proposal: Proposal, now: int) -> Answer:
+    policy: Policy = run.policy
+    if proposal.details.retriable is False or run.run_count > policy.retries:
+        return None
+    due = now + int(policy.delay(run.run_count) * _MICROSECONDS)
+    details = msgspec.structs.replace(proposal.details, scheduled_time=due)
+    waiting = msgspec.structs.replace(
+        proposal, type=StateType.SCHEDULED, name="AwaitingRetry", details=details
+    )
+    return Decision(Verdict.REJECT, "the run has retries left", proposal=waiting)
+
+
+def _rename_reruns(run: Run, proposal: Proposal, now: int) -> Answer:
+    if run.run_count == 0 or proposal.name != "Running":
+        return None
+    name = "Retrying" if run.state_name == "AwaitingRetry" else "Rerunning"
+    return msgspec.structs.replace(proposal, name=name)
+
+
+_LEAVE_TERMINAL = Rule("HandleTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal)
+_COPY_SCHEDULED_TIME = Rule(
+    "CopyScheduledTime",
+    frozenset({StateType.SCHEDULED}),
+    frozenset({StateType.PENDING}),
+    _copy_scheduled_time,
+)
+_WAIT_FOR_SCHEDULED_TIME = Rule(
+    "WaitForScheduledTime",
+    frozenset({StateType.SCHEDULED, StateType.PENDING}),
+    frozenset({StateType.RUNNING}),
+    _wait_for_scheduled_time,
+)
+_RETRY_FAILED = Rule(
+    "RetryFailed",
+    frozenset({StateType.RUNNING}),
+    frozenset({StateType.FAILED}),
+    _retry_failed,
+)
+
+FLOW_RULES = (
+    _LEAVE_TERMINAL,
+    Rule(
+        "PreventPendingTransitions",
+        frozenset(
+            {StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.CANCELLED}
+        ),
+        frozenset({StateType.PENDING}),
+        _prevent_pending,
+    ),
+    _COPY_SCHEDULED_TIME,
+    _WAIT_FOR_SCHEDULED_TIME,
+    _RETRY_FAILED,
+)
+
+TASK_RULES = (
+    _LEAVE_TERMINAL,
+    _COPY_SCHEDULED_TIME,
+    _WAIT_FOR_SCHEDULED_TIME,
+    _RETRY_FAILED,
+    Rule("RenameReruns", _ANY, frozenset({StateType.RUNNING}), _rename_reruns),
+)

@@ -1,0 +1,320 @@
+"""Opening a database, and the object that owns it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch import errors
+from embedded_orch.collections import FlowRuns, TaskRuns
+from embedded_orch.db import urls
+from embedded_orch.db.opening import OpenDatabases
+from embedded_orch.engine.engine import Engine
+from embedded_orch.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from types import TracebackType
+
+    from embedded_orch.db.opening import Shared
+    from embedded_orch.db.port import Database
+    from embedded_orch.db.rows import Rows
+    from embedded_orch.db.session import AsyncSession, Session
+    from embedded_orch.flows import Flow
+    from embedded_orch.runs import FlowRun
+    from embedded_orch.store_access import Store
+
+
+class Registry:
+    """The orchestrators that this process has open, and the one that is the default.
+
+    The only state of the package that is not inside an orchestrator.
+    """
+
+    def __init__(self) -> None:
+        self.process = Process()
+        self.databases = OpenDatabases(self.process)
+        self._lock = threading.RLock()
+        self._open: list[Orchestrator] = []
+        self._default: Orchestrator | None = None
+
+    def add(self, orchestrator: Orchestrator) -> None:
+        """An orchestrator was opened."""
+        with self._lock:
+            self._open.append(orchestrator)
+
+    def remove(self, orchestrator: Orchestrator) -> None:
+        """An orchestrator was closed."""
+        with self._lock:
+            if orchestrator in self._open:
+                self._open.remove(orchestrator)
+            if orchestrator is self._default:
+                self._default = None
+
+    def current(self) -> Orchestrator:
+        """The orchestrator that a call means.
+
+        The innermost ``with`` block's; else the only one that is open; else the default database,
+        opened now.
+
+        Raises:
+            AmbiguousOrchestrator: several are open on different databases.
+        """
+        entered = _entered.get()
+        if entered is not None and not entered.is_closed:
+            return entered
+        with self._lock:
+            explicit = [each for each in self._open if each is not self._default]
+            databases = {id(each.database): each for each in explicit}
+            if len(databases) > 1:
+                names = ", ".join(sorted(each.url for each in databases.values()))
+                raise errors.AmbiguousOrchestrator(
+                    f"several orchestrators are open ({names}), and this call could mean any of "
+                    f"them; make it inside `with` of the one you mean"
+                )
+            if explicit:
+                return explicit[-1]
+            if self._default is None:
+                self._default = open_orchestrator(None)
+            return self._default
+
+    def close_all(self) -> None:
+        """Close what is open, when the interpreter exits."""
+        for orchestrator in list(self._open):
+            orchestrator.close()
+
+    def forget_in_child(self) -> None:
+        """A forked child has nothing open: what it inherited refuses to be used."""
+        self.__init__()  # type: ignore[misc]
+
+
+_entered: ContextVar[Orchestrator | None] = ContextVar("embedded_orch_entered", default=None)
+registry = Registry()
+atexit.register(registry.close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=registry.forget_in_child)
+
+
+class Orchestrator:
+    """An open database with everything that runs on it.
+
+    Use it with ``with`` or ``async with``, or close it by hand. Any thread may use it; flows called
+    inside the block use it, in threads that are started inside it too.
+
+    Attributes:
+        flow_runs: the flow runs in it.
+        task_runs: the task runs in it.
+    """
+
+    def __init__(self, shared: Shared, databases: OpenDatabases, process: Process) -> None:
+        self._shared = shared
+        self._databases = databases
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self._previous: list[Orchestrator | None] = []
+        database = shared.database
+        self.engine = Engine(database, process, shared.life_path)
+        self.flow_runs = FlowRuns(database)
+        self.task_runs = TaskRuns(database)
+
+    @property
+    def database(self) -> Database:
+        """The data layer; shared by all orchestrators on one database."""
+        return self._shared.database
+
+    @property
+    def url(self) -> str:
+        """What is open, without a password."""
+        return self._shared.database.url
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return self._is_closed
+
+    @property
+    def store(self) -> Store:
+        """Provisional: pools, queues, deployments and claims, until they have an API of their own."""
+        from embedded_orch.store_access import Store
+
+        return Store(self.database, self.engine.process, self.engine.owner)
+
+    # -- a person's own statements ---------------------------------------------------------------
+
+    def session(
+        self,
+        *,
+        begin_transaction: bool = False,
+        with_for_update: bool = False,
+        read_only: bool = False,
+    ) -> AbstractContextManager[Session]:
+        """Your own statements in the same database and under the same transaction rules.
+
+        Args:
+            begin_transaction: one transaction for the whole block; else one for each statement.
+            with_for_update: reads of ours in it lock their rows until it ends (Postgres; on
+                SQLite a transaction that may write excludes every other writer anyway).
+            read_only: nothing in it may write; it sees one snapshot and blocks nobody.
+        """
+        from embedded_orch.db.session import open_session
+
+        return open_session(
+            self.database,
+            begin_transaction=begin_transaction,
+            with_for_update=with_for_update,
+            read_only=read_only,
+        )
+
+    def session_context(
+        self,
+        *,
+        begin_transaction: bool = False,
+        with_for_update: bool = False,
+        read_only: bool = False,
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """:meth:`session` for asynchronous code; a transaction may stay open across awaits."""
+        from embedded_orch.db.session import open_async_session
+
+        return open_async_session(
+            self.database,
+            begin_transaction=begin_transaction,
+            with_for_update=with_for_update,
+            read_only=read_only,
+        )
+
+    def sql(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        timeout_seconds: float = 30.0,
+        max_rows: int = 100_000,
+    ) -> Rows:
+        """Read the database with a statement of your own.
+
+        Args:
+            statement: one query, with parameters as ``:name``. The views ``flows``, ``flow_runs``,
+                ``task_runs``, ``flow_run_states`` and ``task_run_states`` have readable columns.
+            parameters: values for them.
+            timeout_seconds: how long it may take.
+            max_rows: how many rows it may return.
+
+        Raises:
+            StatementRefused: it is wrong, would change something, took too long, or found more.
+        """
+        return self.database.query(
+            statement, parameters, timeout_seconds=timeout_seconds, max_rows=max_rows
+        )
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy the database to a new file, whole and consistent, while it is in use.
+
+        Raises:
+            ConfigurationError: the file exists, or the database is on a server (use pg_dump).
+        """
+        self.database.backup(os.path.abspath(os.fspath(path)))
+
+    # -- interrupted runs ------------------------------------------------------------------------
+
+    def resume_crashed(self, *flows: Flow[..., Any]) -> list[FlowRun]:
+        """Resume the runs whose process died and whose flow says ``on_crash="resume"``.
+
+        One after the other, oldest first. A run is resumed by the flow of its name among ``flows``,
+        or by the one that its entry point names in a module that is imported already; nothing is
+        imported. Runs whose flow is not found stay as they are, and are warned about.
+
+        Returns:
+            The runs that were resumed, as they are now.
+        """
+        from embedded_orch.recovery import resume_crashed
+
+        return resume_crashed(self, flows)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give up its runs, commit what was announced, and let go of the database."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        registry.remove(self)
+        try:
+            self.engine.close()
+        finally:
+            self._databases.close(self._shared)
+
+    def __enter__(self) -> Orchestrator:
+        self._previous.append(_entered.get())
+        _entered.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _entered.set(self._previous.pop())
+        self.close()
+
+    async def __aenter__(self) -> Orchestrator:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        import anyio
+        import anyio.to_thread
+
+        _entered.set(self._previous.pop())
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.close)
+
+    def __repr__(self) -> str:
+        return f"<Orchestrator {self.url}{' closed' if self._is_closed else ''}>"
+
+
+def open_orchestrator(
+    url: str | os.PathLike[str] | None = None, **settings: Any
+) -> Orchestrator:
+    """Open a database; see :func:`embedded_orch.open`."""
+    databases, process = registry.databases, registry.process
+    shared = databases.open(urls.default_url() if url is None else url, settings)
+    try:
+        orchestrator = Orchestrator(shared, databases, process)
+        orchestrator.engine.owner.sweep()
+    except BaseException:
+        databases.close(shared)
+        raise
+    registry.add(orchestrator)
+    return orchestrator
+
+
+def open(url: str | os.PathLike[str] | None = None, **settings: Any) -> Orchestrator:
+    """Open a database, made and migrated if need be, and run flows on it.
+
+    Args:
+        url: a path, ``sqlite:///path``, ``:memory:`` or ``postgresql://...``. Without one, the
+            default database: ``EMBEDDED_ORCH_URL``, else ``orch.db`` in ``EMBEDDED_ORCH_HOME``,
+            else in this platform's folder for the user's data.
+        settings: on SQLite ``durability`` ("normal", "full", "off"), ``journal`` ("wal",
+            "truncate"), ``cache_size`` (pages), ``busy_timeout_seconds``, ``max_readers``,
+            ``checkpoint_pages``; on Postgres those of
+            :class:`embedded_orch.db.postgres.options.PostgresOptions`.
+
+    Returns:
+        An open orchestrator. Two of one database share everything but their ownership of runs.
+
+    Raises:
+        ConfigurationError: a wrong URL, an unknown setting, or another one than it is open with.
+        DatabaseError: it cannot be opened; nothing was changed.
+    """
+    return open_orchestrator(url, **settings)

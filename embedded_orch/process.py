@@ -1,0 +1,74 @@
+"""What a process is to its databases: its clock, its ids, its sleep and its facts.
+
+Nothing else in the package asks the operating system for the time, for randomness or for who it
+is, so that a test can put several processes, each with a clock of its own, into one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+_VERSION_AND_VARIANT = (7 << 76) | (0b10 << 62)
+
+
+class Process:
+    """One process as its databases see it. Safe to use from any thread.
+
+    Args:
+        clock: microseconds since 1970-01-01 UTC.
+        entropy: ``entropy(n)`` gives n random bytes.
+        sleep: waits for a number of seconds.
+    """
+
+    __slots__ = ("_clock", "_entropy", "_last_stamp", "_lock", "pid", "sleep")
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock = clock or _system_clock
+        self._entropy = entropy
+        self._lock = threading.Lock()
+        self._last_stamp = 0
+        self.sleep = sleep
+        self.pid = os.getpid()
+
+    def now(self) -> int:
+        """The time, in microseconds since 1970-01-01 UTC."""
+        return self._clock()
+
+    def new_id(self) -> UUID:
+        """A UUIDv7 (RFC 9562) greater than every one made before it by this object.
+
+        The 12 bits after the milliseconds count 244 ns steps (RFC 9562 section 6.2, method 3), so
+        ids sort by the time at which they were made; two made in one step, or after the clock was
+        set back, go on from the last.
+        """
+        milliseconds, microseconds = divmod(self._clock(), 1000)
+        stamp = (milliseconds << 12) | (microseconds * 4096 // 1000)
+        with self._lock:
+            if stamp <= self._last_stamp:
+                stamp = self._last_stamp + 1
+            self._last_stamp = stamp
+        tail = int.from_bytes(self._entropy(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
+        return UUID(
+            int=((stamp >> 12) << 80) | ((stamp & 0xFFF) << 64) | _VERSION_AND_VARIANT | tail
+        )
+
+    def random_bytes(self, count: int) -> bytes:
+        """``count`` random bytes."""
+        return self._entropy(count)
+
+    def __repr__(self) -> str:
+        return f"<Process pid={self.pid}>"
+
+
+def _system_clock() -> int:
+    return time.time_ns() // 1000

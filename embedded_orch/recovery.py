@@ -1,0 +1,53 @@
+"""Resuming the runs of flows that ask for it after a crash."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch.flows import Flow
+from embedded_orch.store import flow_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from embedded_orch.orchestrator import Orchestrator
+    from embedded_orch.runs import FlowRun
+
+_log = logging.getLogger("embedded_orch.recovery")
+
+
+def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:
+    """Resume what waits for it; see :meth:`Orchestrator.resume_crashed`."""
+    orchestrator.engine.owner.sweep()
+    resumed: list[UUID] = []
+    for run_id, flow_name, entrypoint in orchestrator.database.read(flow_runs.to_resume):
+        flow = _flow_for(flow_name, entrypoint, flows)
+        if flow is None:
+            _log.warning(
+                "flow run %s of %s waits to be resumed, and its flow (%s) is not imported here; "
+                "import it, or give it to resume_crashed()",
+                run_id,
+                flow_name,
+                entrypoint,
+            )
+            continue
+        flow.resume_on(orchestrator, run_id)
+        resumed.append(run_id)
+    return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
+
+
+def _flow_for(
+    name: str, entrypoint: str | None, flows: Sequence[Flow[..., Any]]
+) -> Flow[..., Any] | None:
+    for flow in flows:
+        if flow.name == name:
+            return flow
+    module, _, path = (entrypoint or "").partition(":")
+    # Only what is imported already: a database must not be able to make this process import.
+    found: object = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, Flow) and found.name == name else None

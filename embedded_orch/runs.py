@@ -1,0 +1,158 @@
+"""Flow runs and task runs, as people read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch import times, values
+from embedded_orch.store import flow_runs, task_runs
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from embedded_orch.db.port import Database
+    from embedded_orch.states import State
+    from embedded_orch.store.flow_runs import FlowRunRow
+    from embedded_orch.store.task_runs import TaskRunRow
+
+
+class Run:
+    """What flow runs and task runs have in common. A snapshot: reading it again is a new one.
+
+    Attributes:
+        id: of the run.
+        name: for people.
+        state: the current state.
+        run_count: how often it was attempted.
+    """
+
+    __slots__ = ("_database", "_row", "id", "name", "run_count", "state")
+
+    def __init__(self, database: Database, row: FlowRunRow | TaskRunRow) -> None:
+        self._database = database
+        self._row = row
+        self.id: UUID = row.id
+        self.name: str = row.name
+        self.state: State | None = row.state
+        self.run_count: int = row.run_count
+
+    @property
+    def created(self) -> datetime:
+        """When it was made, UTC."""
+        return times.datetime_from_microseconds(self._row.created)
+
+    @property
+    def expected_start_time(self) -> datetime | None:
+        """When it was first due, UTC."""
+        return times.optional_datetime(self._row.expected_start_time)
+
+    @property
+    def next_scheduled_start_time(self) -> datetime | None:
+        """When it is due next, UTC; None unless it is SCHEDULED."""
+        return times.optional_datetime(self._row.next_scheduled_start_time)
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When it first ran, UTC."""
+        return times.optional_datetime(self._row.start_time)
+
+    @property
+    def end_time(self) -> datetime | None:
+        """When it ended, UTC."""
+        return times.optional_datetime(self._row.end_time)
+
+    @property
+    def total_run_time(self) -> timedelta:
+        """How long it has been RUNNING, over all attempts that ended."""
+        return times.duration(self._row.total_run_time)
+
+    @property
+    def tags(self) -> list[str]:
+        """Its tags."""
+        return list(self._row.tags or ())
+
+    def __repr__(self) -> str:
+        state = self.state.name if self.state is not None else "no state"
+        return f"<{type(self).__name__} {self.name} {self.id}: {state}>"
+
+
+class FlowRun(Run):
+    """One run of a flow.
+
+    Attributes:
+        flow_name: of the flow.
+        on_crash: what becomes of it when its process dies.
+    """
+
+    __slots__ = ("_flow_row", "flow_name", "on_crash")
+
+    def __init__(self, database: Database, row: FlowRunRow) -> None:
+        super().__init__(database, row)
+        self._flow_row = row
+        self.flow_name = row.flow_name
+        self.on_crash = row.on_crash
+
+    @property
+    def flow_id(self) -> UUID:
+        """The flow."""
+        return self._flow_row.flow_id
+
+    @property
+    def flow_version(self) -> str | None:
+        """The version that the flow had."""
+        return self._flow_row.flow_version
+
+    @property
+    def parent_task_run_id(self) -> UUID | None:
+        """The task run that called it, for a flow that a flow called."""
+        return self._flow_row.parent_task_run_id
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What it was called with, as far as that could be stored."""
+        found = values.decode(self._flow_row.parameters)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def unstored_parameters(self) -> dict[str, str]:
+        """Name and type of the parameters that could not be stored."""
+        return dict(self._flow_row.unstored_parameters)
+
+    @property
+    def history(self) -> list[State]:
+        """All its states, oldest first; read when asked for."""
+        return self._database.read(lambda tx: flow_runs.flow_run_history(tx, run_id=self.id))
+
+
+class TaskRun(Run):
+    """One run of a task: one call of it.
+
+    Attributes:
+        task_key: the qualified name of the task's function.
+        dynamic_key: which call of it.
+    """
+
+    __slots__ = ("_task_row", "dynamic_key", "task_key")
+
+    def __init__(self, database: Database, row: TaskRunRow) -> None:
+        super().__init__(database, row)
+        self._task_row = row
+        self.task_key = row.task_key
+        self.dynamic_key = row.dynamic_key
+
+    @property
+    def flow_run_id(self) -> UUID | None:
+        """The flow run it belongs to, if any."""
+        return self._task_row.flow_run_id
+
+    @property
+    def parent_task_run_id(self) -> UUID | None:
+        """The task run that called it, for a task that a task called."""
+        return self._task_row.parent_task_run_id
+
+    @property
+    def history(self) -> list[State]:
+        """All its states, oldest first; read when asked for."""
+        return self._database.read(lambda tx: task_runs.task_run_history(tx, run_id=self.id))

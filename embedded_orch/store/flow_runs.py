@@ -1,0 +1,282 @@
+"""Flow runs: made, moved from state to state, taken over, found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from embedded_orch import errors
+from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
+from embedded_orch.states import State, StateDetails, StateType
+from embedded_orch.store.flows import ensure_flow, flow_id
+from embedded_orch.store.transitions import (
+    check_epoch,
+    crash,
+    encode_struct,
+    first_states,
+    insert_state,
+    propose,
+    run_fields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from embedded_orch.db.port import Transaction
+
+NEWEST = UUID(int=(1 << 128) - 1)
+"""An id after every other: where a listing of the newest begins."""
+
+
+class NewFlowRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow run that is about to be made."""
+
+    id: UUID
+    flow_id: UUID
+    """For the flow, when no flow has the name yet."""
+    flow_name: str
+    name: str
+    owner_id: UUID | None
+    on_crash: str = "fail"
+    parameters: str = "{}"
+    unstored_parameters: Mapping[str, str] = {}
+    parameters_hash: bytes | None = None
+    entrypoint: str | None = None
+    flow_version: str | None = None
+    tags: Sequence[str] = ()
+    policy: Policy = Policy()
+    parent_task_run_id: UUID | None = None
+
+
+class FlowRunRow(msgspec.Struct, frozen=True):
+    """A flow run as it is read for people."""
+
+    id: UUID
+    flow_id: UUID
+    flow_name: str
+    name: str
+    state: State | None
+    run_count: int
+    expected_start_time: int | None
+    next_scheduled_start_time: int | None
+    start_time: int | None
+    end_time: int | None
+    total_run_time: int
+    owner_id: UUID | None
+    epoch: int
+    on_crash: str
+    parameters: str
+    unstored_parameters: dict[str, str]
+    entrypoint: str | None
+    flow_version: str | None
+    tags: list[str]
+    parent_task_run_id: UUID | None
+    created: int
+
+
+def create_flow_run(
+    tx: Transaction, new: NewFlowRun, states: Sequence[Proposal], *, now: int
+) -> Run:
+    """Make a flow run in its first states; nothing when its id is there already."""
+    run, stored = first_states(Run(id=new.id, is_flow_run=True, policy=new.policy), states, now=now)
+    found = ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
+    made = tx.run(
+        "flow_run.insert",
+        flow_id=found,
+        name=new.name,
+        owner_id=new.owner_id,
+        epoch=0,
+        on_crash=new.on_crash,
+        parameters=new.parameters,
+        unstored_parameters=encode_struct(new.unstored_parameters),
+        parameters_hash=new.parameters_hash,
+        entrypoint=new.entrypoint,
+        flow_version=new.flow_version,
+        tags=encode_struct(list(new.tags)),
+        empirical_policy=encode_struct(new.policy),
+        parent_task_run_id=new.parent_task_run_id,
+        now=now,
+        **run_fields(run),
+    )
+    if made:
+        for state in stored:
+            insert_state(tx, "flow_run", new.id, state)
+    return run
+
+
+def propose_flow_state(
+    tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int, epoch: int | None
+) -> Decision:
+    """Propose a state for a flow run; see :func:`embedded_orch.store.transitions.propose`."""
+    return propose(tx, "flow_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch)
+
+
+def take_over(
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    owner_id: UUID,
+    epoch: int,
+    states: Sequence[Proposal],
+    now: int,
+    new_id: Callable[[], UUID],
+) -> int:
+    """Make another process the owner of a run, and run it again.
+
+    Args:
+        tx: a write transaction.
+        run_id: the run.
+        owner_id: the process that takes it.
+        epoch: the epoch in which its last owner was seen to be gone.
+        states: what happened to it: Crashed where the owner died unnoticed, then Running.
+        now: microseconds since 1970 UTC.
+        new_id: makes the ids of the states of task runs that the last owner left unfinished.
+
+    Returns:
+        The new epoch.
+
+    Raises:
+        RunNotResumable: somebody else was faster.
+    """
+    row = tx.row("flow_run.for_transition", id=run_id)
+    if row is None:
+        raise errors.RunNotFound(f"no flow run has the id {run_id}")
+    if row[1] == states[-1].id:
+        # This very take-over, a second time.
+        return epoch + 1
+    if not tx.run("flow_run.change_owner", id=run_id, owner_id=owner_id, epoch=epoch, now=now):
+        raise errors.RunNotResumable(
+            f"flow run {row[13]} ({run_id}) was taken over by another process just now; it is "
+            f"running there"
+        )
+    for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
+        crash(
+            tx,
+            "task_run",
+            run_id=task_run_id,
+            new_id=new_id,
+            now=now,
+            message="the process that ran it died",
+        )
+    for state in states:
+        decision = propose(
+            tx, "flow_run", run_id=run_id, proposal=state, now=now, epoch=epoch + 1
+        )
+        if decision.proposal is None:
+            raise errors.RunNotResumable(
+                f"flow run {row[13]} ({run_id}) cannot become {state.name}: {decision.reason}"
+            )
+    return epoch + 1
+
+
+def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:
+    """Refuse an owner whose run was taken over.
+
+    Raises:
+        OwnershipLost: it was.
+    """
+    check_epoch(tx.value("flow_run.epoch", id=run_id), epoch, run_id)
+
+
+def get_flow_runs(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
+    """The flow runs with these ids, in this order; those that do not exist are left out."""
+    rows = tx.rows("flow_run.get_many", ids=encode_struct([str(id) for id in ids]))
+    return [
+        FlowRunRow(*row[:4], state_from(row[4:12]), *row[12:])
+        for row in rows
+    ]
+
+
+def unfinished_with_parameters(
+    tx: Transaction, *, flow_name: str, parameters_hash: bytes
+) -> UUID | None:
+    """The newest run of a flow with equal parameters that has not completed."""
+    found = flow_id(tx, name=flow_name)
+    if found is None:
+        return None
+    run_id: UUID | None = tx.value(
+        "flow_run.unfinished_with_parameters", flow_id=found, parameters_hash=parameters_hash
+    )
+    return run_id
+
+
+def child_of(tx: Transaction, *, parent_task_run_id: UUID) -> FlowRunRow | None:
+    """The newest flow run that a task run called, if any."""
+    found: UUID | None = tx.value("flow_run.child_of", parent_task_run_id=parent_task_run_id)
+    return None if found is None else get_flow_runs(tx, [found])[0]
+
+
+def to_resume(tx: Transaction) -> list[tuple[UUID, str, str | None]]:
+    """Id, flow name and entry point of the runs that wait to be resumed, oldest first."""
+    return [(row[0], row[1], row[2]) for row in tx.rows("flow_run.to_resume")]
+
+
+def find_flow_runs(
+    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
+) -> list[FlowRunRow]:
+    """A page of the flow runs that fit, newest first."""
+    lead, values = _lead(tx, filters)
+    if lead is None:
+        return []
+    ids = [
+        id
+        for (id,) in tx.rows(f"flow_run.find_{lead}", before=before, limit=limit, **values)
+    ]
+    return get_flow_runs(tx, ids)
+
+
+def count_flow_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
+    """How many flow runs fit."""
+    lead, values = _lead(tx, filters)
+    return 0 if lead is None else int(tx.value(f"flow_run.count_{lead}", **values))
+
+
+def _lead(
+    tx: Transaction, filters: Mapping[str, object]
+) -> tuple[str | None, dict[str, object]]:
+    """Which filter leads the search, and the values that its statement wants."""
+    tags = filters.get("tags")
+    values: dict[str, object] = {
+        "state_name": filters.get("state_name"),
+        "tags": None if tags is None else encode_struct(tags),
+    }
+    flow_name, name, state_type = (filters.get(k) for k in ("flow_name", "name", "state_type"))
+    flow = None
+    if flow_name is not None:
+        flow = flow_id(tx, name=str(flow_name))
+        if flow is None:
+            return None, {}
+    if name is not None:
+        return "by_name", {**values, "name": name, "flow_id": flow, "state_type": state_type}
+    if flow is not None:
+        return "by_flow", {**values, "flow_id": flow, "state_type": state_type}
+    if state_type is not None:
+        return "by_state", {**values, "state_type": state_type}
+    return "newest", values
+
+
+def flow_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
+    """All states of a flow run, oldest first."""
+    rows = tx.rows("flow_run_state.history", flow_run_id=run_id)
+    return [state for row in rows if (state := state_from(row)) is not None]
+
+
+def state_from(row: Sequence[object]) -> State | None:
+    """The state in the columns id, type, name, timestamp, message, details, data and format."""
+    id, type, name, timestamp, message, details, data, data_format = row
+    if id is None:
+        return None
+    assert isinstance(id, UUID)
+    assert isinstance(timestamp, int)
+    return State(
+        id=id,
+        type=StateType(type),
+        name=str(name),
+        timestamp=timestamp,
+        message=message if isinstance(message, str) else None,
+        state_details=msgspec.convert(details, StateDetails) if details else None,
+        data=data if isinstance(data, bytes) else None,
+        data_format=data_format if isinstance(data_format, str) else None,
+    )

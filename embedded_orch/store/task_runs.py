@@ -1,0 +1,167 @@
+"""Task runs: the record of each call, from its start to its result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
+from embedded_orch.states import State, StateType
+from embedded_orch.store.flow_runs import check_owner, state_from
+from embedded_orch.store.transitions import (
+    encode_struct,
+    first_states,
+    insert_state,
+    propose,
+    run_fields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from embedded_orch.db.port import Transaction
+
+
+class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A task run that is about to be made."""
+
+    id: UUID
+    flow_run_id: UUID | None
+    parent_task_run_id: UUID | None
+    name: str
+    task_key: str
+    dynamic_key: str
+    source_hash: str | None = None
+    tags: Sequence[str] = ()
+    policy: Policy = Policy()
+    flow_run_run_count: int = 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What is on record of a call."""
+
+    id: UUID
+    state_type: StateType
+    data: bytes | None
+    data_format: str | None
+    source_hash: str | None
+
+
+class TaskRunRow(msgspec.Struct, frozen=True):
+    """A task run as it is read for people."""
+
+    id: UUID
+    flow_run_id: UUID | None
+    parent_task_run_id: UUID | None
+    name: str
+    task_key: str
+    dynamic_key: str
+    state: State | None
+    run_count: int
+    expected_start_time: int | None
+    next_scheduled_start_time: int | None
+    start_time: int | None
+    end_time: int | None
+    total_run_time: int
+    source_hash: str | None
+    tags: list[str] | None
+    created: int
+
+
+def start_task_run(
+    tx: Transaction,
+    new: NewTaskRun,
+    states: Sequence[Proposal],
+    *,
+    now: int,
+    epoch: int | None,
+) -> Run:
+    """Make a task run in its first states; nothing when its id is there already.
+
+    Raises:
+        OwnershipLost: another process has taken the flow run since ``epoch``.
+    """
+    if new.flow_run_id is not None and epoch is not None:
+        check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
+    run = Run(id=new.id, is_flow_run=False, policy=new.policy)
+    run, stored = first_states(run, states, now=now)
+    made = tx.run(
+        "task_run.insert",
+        flow_run_id=new.flow_run_id,
+        parent_task_run_id=new.parent_task_run_id,
+        name=new.name,
+        task_key=new.task_key,
+        dynamic_key=new.dynamic_key,
+        flow_run_run_count=new.flow_run_run_count,
+        source_hash=new.source_hash,
+        tags=encode_struct(list(new.tags)) if new.tags else None,
+        empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
+        now=now,
+        **run_fields(run),
+    )
+    if made:
+        for state in stored:
+            insert_state(tx, "task_run", new.id, state)
+    return run
+
+
+def propose_task_state(
+    tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int, epoch: int | None
+) -> Decision:
+    """Propose a state for a task run; see :func:`embedded_orch.store.transitions.propose`."""
+    return propose(tx, "task_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch)
+
+
+def find_call(
+    tx: Transaction, *, flow_run_id: UUID, task_key: str, dynamic_key: str
+) -> Call | None:
+    """What is on record of a call in a flow run."""
+    row = tx.row(
+        "task_run.find_call", flow_run_id=flow_run_id, task_key=task_key, dynamic_key=dynamic_key
+    )
+    return None if row is None else Call(row[0], StateType(row[1]), *row[2:])
+
+
+def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:
+    """The task runs with these ids, in this order; those that do not exist are left out."""
+    rows = tx.rows("task_run.get_many", ids=encode_struct([str(id) for id in ids]))
+    return [TaskRunRow(*row[:6], state_from(row[6:14]), *row[14:]) for row in rows]
+
+
+def find_task_runs(
+    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
+) -> list[TaskRunRow]:
+    """A page of the task runs that fit, newest first."""
+    lead, values = _lead(filters)
+    rows = tx.rows(f"task_run.find_{lead}", before=before, limit=limit, **values)
+    return get_task_runs(tx, [id for (id,) in rows])
+
+
+def count_task_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
+    """How many task runs fit."""
+    lead, values = _lead(filters)
+    return int(tx.value(f"task_run.count_{lead}", **values))
+
+
+def task_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
+    """All states of a task run, oldest first."""
+    rows = tx.rows("task_run_state.history", task_run_id=run_id)
+    return [state for row in rows if (state := state_from(row)) is not None]
+
+
+def _lead(filters: Mapping[str, object]) -> tuple[str, dict[str, object]]:
+    """Which filter leads the search, and the values that its statement wants."""
+    state = {name: filters.get(name) for name in ("task_key", "state_type", "state_name")}
+    if filters.get("flow_run_id") is not None:
+        named = {"flow_run_id": filters["flow_run_id"], "name": filters.get("name")}
+        return "by_flow_run", {**named, **state}
+    if filters.get("name") is not None:
+        return "by_name", {"name": filters["name"], **state}
+    if state["state_type"] not in (None, StateType.COMPLETED.value):
+        return "by_state", state
+    return "newest", state
+
+
+_NO_POLICY = Policy()

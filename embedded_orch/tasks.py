@@ -1,0 +1,334 @@
+"""The ``@task`` decorator, and what a decorated function can do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from embedded_orch import errors
+from embedded_orch.engine.contexts import flow_run_context, task_run_context
+from embedded_orch.engine.effects import drive, drive_async
+from embedded_orch.engine.futures import Future, FutureList, futures_in, resolve
+from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
+from embedded_orch.engine.running import backend_of_running_loop, is_async_function
+from embedded_orch.engine.signatures import Signature
+from embedded_orch.engine.specs import TaskSpec
+from embedded_orch.engine.task_call import TaskCall
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.states import State
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+_CALL_OPTIONS = ("return_state", "wait_for")
+
+
+class Task(Generic[P, R]):
+    """A function whose calls are recorded, retried and, in a resumed flow run, not made twice.
+
+    Calling it runs it, here and now, and returns what it returns. ``submit`` runs it beside the
+    caller, ``map`` once for each item.
+
+    Attributes:
+        fn: the function.
+        name: for people.
+        task_key: the function's qualified name, which identifies its calls.
+        spec: what the engine knows of it.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        tags: Iterable[str] = (),
+        retries: int = 0,
+        retry_delay_seconds: float | Sequence[float] = 0,
+        record_start: Literal["announced", "before"] = "announced",
+    ) -> None:
+        check_retries(retries, retry_delay_seconds)
+        if record_start not in ("announced", "before"):
+            raise errors.ConfigurationError(
+                f"record_start={record_start!r}: it is 'announced' or 'before'"
+            )
+        self.fn = fn
+        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        self.spec = TaskSpec(
+            fn,
+            name=self.name,
+            signature=Signature(fn),
+            is_async=is_async_function(fn),
+            policy=retry_policy(retries, retry_delay_seconds),
+            tags=tuple(tags),
+            record_start=record_start,
+        )
+        self.task_key = self.spec.key
+        update_wrapper(self, fn)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind a task that is a method to its object."""
+        if instance is None:
+            return self
+        return BoundTask(self, instance)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it, and return what the function returns; a coroutine for an ``async def``.
+
+        Raises:
+            Exception: what the function raised, once its retries are used up.
+            ParameterBindError: the arguments do not fit.
+        """
+        return cast("R", self._call(args, kwargs))
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run it beside the caller: in a thread, or an ``async def`` on the runner's loop.
+
+        Arguments may be, or contain, futures of other tasks; they are waited for and replaced by
+        their results.
+
+        Raises:
+            MissingContextError: no flow is running here.
+        """
+        flow_run = self._flow_run("submit")
+        return self._submit(flow_run, self.spec.signature.bind(args, self._checked(kwargs)))
+
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """Submit it once for each item of the iterable arguments, which must be of one length.
+
+        What is not iterable, is text or bytes, or is marked with :func:`unmapped` goes to each
+        call as it is. A dict maps over its keys.
+
+        Raises:
+            MissingContextError: no flow is running here.
+            MappingLengthMismatch: the iterables have different lengths.
+            MappingMissingIterable: no argument is iterable.
+        """
+        flow_run = self._flow_run("map")
+        given = self.spec.signature.bind(args, self._checked(kwargs))
+        left_out = self._left_out(args, kwargs)
+        return FutureList(
+            [
+                self._submit(flow_run, arguments)
+                for arguments in spread_over(given, self.name, constant=left_out)
+            ]
+        )
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        arguments = self.spec.signature.bind(args, self._checked(kwargs))
+        call = self._new_call(flow_run_context.get(), arguments)
+        if self.spec.is_async:
+            return _result_of(call)
+        return drive(call.steps()).result()
+
+    def _new_call(
+        self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]
+    ) -> TaskCall:
+        caller = task_run_context.get()
+        return TaskCall(
+            flow_run.engine if flow_run is not None else _current_engine(),
+            self.spec,
+            arguments,
+            flow_run=flow_run,
+            parent=caller.run_id if caller is not None else None,
+        )
+
+    def _submit(self, flow_run: FlowRunContext, arguments: Mapping[str, Any]) -> Future[Any]:
+        from embedded_orch.engine.runner import Job
+
+        call = self._new_call(flow_run, arguments)
+        runner = flow_run.runner
+        future: Future[Any] = Future(call.name, runner)
+        future.task_run_id = call.run_id
+        context = copy_context()
+        if self.spec.is_async:
+
+            async def run_async() -> None:
+                try:
+                    state = await drive_async(call.steps())
+                except BaseException as error:
+                    future.fail(error)
+                    raise
+                future.task_run_id = call.run_id
+                future.finish(state)
+
+            runner.submit_async(
+                lambda: context.run(run_async), backend=backend_of_running_loop()
+            )
+            return future
+
+        def run() -> None:
+            try:
+                state = context.run(drive, call.steps())
+            except BaseException as error:
+                future.fail(error)
+                return
+            future.task_run_id = call.run_id
+            future.finish(state)
+
+        runner.submit(Job(run, future.fail))
+        return future
+
+    def _flow_run(self, what: str) -> FlowRunContext:
+        flow_run = flow_run_context.get()
+        if flow_run is None:
+            raise errors.MissingContextError(
+                f"{self.name}.{what}() runs a task beside a flow, and no flow is running here; "
+                f"call it inside a @flow, or call {self.name}() itself"
+            )
+        return flow_run
+
+    def _checked(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        for option in _CALL_OPTIONS:
+            if option in kwargs:
+                raise errors.OptionNotSupported(
+                    f"{self.name}(..., {option}=...) is not supported yet; leave it out"
+                )
+        return kwargs
+
+    def _left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
+        """The parameters that the call leaves to their defaults, which are never mapped over."""
+        named = set(self.spec.signature.parameters[: len(args)]) | set(kwargs)
+        return set(self.spec.signature.defaults) - named
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+class BoundTask:
+    """A task that is a method, bound to its object."""
+
+    __slots__ = ("_instance", "_task")
+
+    def __init__(self, task: Task[Any, Any], instance: object) -> None:
+        self._task = task
+        self._instance = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it; see :meth:`Task.__call__`."""
+        return self._task(self._instance, *args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run it beside the caller; see :meth:`Task.submit`."""
+        return self._task.submit(self._instance, *args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """Submit it once for each item; see :meth:`Task.map`."""
+        return self._task.map(unmapped(self._instance), *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self._task.name} of {self._instance!r}>"
+
+
+class unmapped(Generic[T]):  # noqa: N801 - a function to those who call it
+    """An argument of ``map`` that goes to each call as it is, though it is iterable."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"unmapped({self.value!r})"
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    tags: Iterable[str] = (),
+    retries: int = 0,
+    retry_delay_seconds: float | Sequence[float] = 0,
+    record_start: Literal["announced", "before"] = "announced",
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a task.
+
+    Args:
+        fn: the function, a plain or an ``async def`` one.
+        name: for people; the function's name when not given.
+        tags: of its runs.
+        retries: how often it is called again when it raises.
+        retry_delay_seconds: to wait before each retry; of several the last goes on.
+        record_start: "announced" commits the start of a call with its end or within 10 ms, and
+            "before" waits for that commit, so that a start is on record whatever happens.
+
+    Raises:
+        OptionNotSupported: an option of Prefect's that is not supported yet.
+        SignatureError: a parameter has a reserved name.
+    """
+    refuse_unknown("task", options, Task.__init__)
+    if fn is None:
+        return lambda function: Task(function, **options)
+    return Task(fn, **options)
+
+
+def spread_over(
+    given: Mapping[str, Any], name: str, *, constant: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """The arguments of each call of a map.
+
+    Args:
+        given: the arguments of the map, by parameter.
+        name: of the task, for messages.
+        constant: the parameters that go to each call as they are.
+    """
+    given = {parameter: _whole(value) for parameter, value in given.items()}
+    mapped: dict[str, list[Any]] = {}
+    for parameter, value in given.items():
+        if parameter not in constant and _is_mapped(value):
+            mapped[parameter] = list(value)
+    if not mapped:
+        raise errors.MappingMissingIterable(
+            f"{name}.map() needs an iterable argument to map over; there is none among "
+            f"{', '.join(given) or 'no arguments'}"
+        )
+    lengths = {parameter: len(items) for parameter, items in mapped.items()}
+    if len(set(lengths.values())) > 1:
+        raise errors.MappingLengthMismatch(
+            f"{name}.map() was given iterables of different lengths: {lengths}"
+        )
+    static = {
+        parameter: value.value if isinstance(value, unmapped) else value
+        for parameter, value in given.items()
+        if parameter not in mapped
+    }
+    order = list(given)
+    return [
+        {parameter: {**static, **dict(zip(mapped, items, strict=True))}[parameter] for parameter in order}
+        for items in zip(*mapped.values(), strict=True)
+    ]
+
+
+def _whole(value: Any) -> Any:
+    """A future that is mapped over is waited for: the length of its result is needed."""
+    if isinstance(value, Future) and futures_in(value):
+        return resolve(value, lambda future: future.result())
+    return value
+
+
+def _is_mapped(value: Any) -> bool:
+    if isinstance(value, (str, bytes, unmapped)):
+        return False
+    return hasattr(value, "__iter__") and not hasattr(value, "read")
+
+
+async def _result_of(call: TaskCall) -> Any:
+    state: State = await drive_async(call.steps())
+    return state.result()
+
+
+def _current_engine() -> Engine:
+    from embedded_orch.orchestrator import registry
+
+    return registry.current().engine

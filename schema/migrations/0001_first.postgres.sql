@@ -1,0 +1,285 @@
+-- The first schema: flows, their runs and states, processes, and the work queue.
+-- Postgres variant; its twin is 0001_first.sqlite.sql. Same tables, columns and keys.
+-- It runs with search_path set to the schema that the orchestrator was given.
+--
+-- Conventions
+--   ids         UUIDv7, made by the caller; in order of time, so that keys append
+--   times       microseconds since 1970-01-01 UTC, never read from the database's clock
+--   durations   microseconds
+--   JSON        jsonb
+
+-- Whether a JSON array holds all elements of another. On SQLite the program brings it.
+create function has_all(held jsonb, wanted jsonb) returns boolean
+language sql immutable
+return held @> wanted;
+
+create table flow (
+    id       uuid    not null primary key,
+    name     text    not null unique,
+    tags     jsonb   not null default '[]' check (jsonb_typeof(tags) = 'array'),
+    labels   jsonb   not null default '{}' check (jsonb_typeof(labels) = 'object'),
+    created  bigint  not null,
+    updated  bigint  not null
+);
+
+-- One row for each process that has run something here. Whether it still lives is not written
+-- down: it holds byte life_slot of the life file locked for as long as it does.
+create table process (
+    id            uuid    not null primary key,
+    host          text    not null,
+    boot_id       text,                  -- changes when the host restarts; null where unknown
+    pid           bigint  not null,
+    pid_started   bigint,               -- clock ticks since boot; tells a reused pid
+    life_file     text,                  -- device:inode of the file whose lock tells that it lives
+    life_slot     bigint,
+    started       bigint  not null,
+    ended         bigint                 -- null until it closed, or was found dead
+);
+
+create index process_living on process (host) where ended is null;
+
+create table work_pool (
+    id                 uuid    not null primary key,
+    name               text    not null unique,
+    description        text,
+    type               text    not null default 'process',
+    base_job_template  jsonb   not null default '{}' check (jsonb_typeof(base_job_template) = 'object'),
+    is_paused          boolean not null default false,
+    concurrency_limit  integer check (concurrency_limit >= 0),
+    default_queue_id   uuid,
+    status             text    not null default 'NOT_READY'
+                               check (status in ('READY', 'NOT_READY', 'PAUSED')),
+    created            bigint  not null,
+    updated            bigint  not null
+);
+
+create table work_queue (
+    id                 uuid    not null primary key,
+    work_pool_id       uuid    not null references work_pool (id) on delete cascade,
+    name               text    not null,
+    description        text    not null default '',
+    is_paused          boolean not null default false,
+    concurrency_limit  integer check (concurrency_limit >= 0),
+    priority           integer not null check (priority >= 1),   -- 1 is served first
+    status             text    not null default 'NOT_READY'
+                               check (status in ('READY', 'NOT_READY', 'PAUSED')),
+    last_polled        bigint,
+    created            bigint  not null,
+    updated            bigint  not null,
+    unique (work_pool_id, name)
+);
+
+create index work_queue_by_priority on work_queue (work_pool_id, priority, id);
+
+alter table work_pool add constraint work_pool_default_queue
+    foreign key (default_queue_id) references work_queue (id) deferrable initially deferred;
+
+create table deployment (
+    id                        uuid    not null primary key,
+    flow_id                   uuid    not null references flow (id) on delete cascade,
+    name                      text    not null,
+    version                   text,
+    description               text,
+    tags                      jsonb   not null default '[]' check (jsonb_typeof(tags) = 'array'),
+    labels                    jsonb   not null default '{}' check (jsonb_typeof(labels) = 'object'),
+    parameters                json    not null default '{}' check (json_typeof(parameters) = 'object'),
+    parameter_openapi_schema  jsonb,
+    enforce_parameter_schema  boolean not null default true,
+    paused                    boolean not null default false,
+    path                      text,
+    entrypoint                text,
+    job_variables             jsonb   not null default '{}' check (jsonb_typeof(job_variables) = 'object'),
+    work_queue_id             uuid    references work_queue (id) on delete set null,
+    concurrency_limit         integer check (concurrency_limit > 0),
+    concurrency_options       jsonb,
+    status                    text    not null default 'NOT_READY'
+                                      check (status in ('READY', 'NOT_READY')),
+    last_polled               bigint,
+    created                   bigint  not null,
+    updated                   bigint  not null,
+    unique (flow_id, name)
+);
+
+create index deployment_by_work_queue on deployment (work_queue_id) where work_queue_id is not null;
+
+create table flow_run (
+    id                         uuid    not null primary key,
+    flow_id                    uuid    not null references flow (id) on delete cascade,
+    name                       text    not null,
+    -- the current state, copied from its row in flow_run_state
+    state_id                   uuid,
+    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
+                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
+                                       'CANCELLING')),
+    state_name                 text,
+    state_timestamp            bigint,
+    run_count                  integer not null default 0 check (run_count >= 0),
+    expected_start_time        bigint,
+    next_scheduled_start_time  bigint,
+    start_time                 bigint,
+    end_time                   bigint,
+    total_run_time             bigint  not null default 0 check (total_run_time >= 0),
+    -- who runs it: a write that names another epoch than this one changes nothing
+    owner_id                   uuid    references process (id) on delete set null,
+    epoch                      bigint  not null default 0,
+    on_crash                   text    not null default 'fail' check (on_crash in ('fail', 'resume')),
+    -- what it was called with
+    parameters                 json    not null default '{}' check (json_typeof(parameters) = 'object'),
+    unstored_parameters        json    not null default '{}'    -- name: type, of those not storable
+                                       check (json_typeof(unstored_parameters) = 'object'),
+    parameters_hash            bytea,
+    entrypoint                 text,                            -- module:qualified name of the function
+    flow_version               text,
+    idempotency_key            text,
+    tags                       jsonb   not null default '[]' check (jsonb_typeof(tags) = 'array'),
+    labels                     jsonb   not null default '{}' check (jsonb_typeof(labels) = 'object'),
+    empirical_policy           jsonb   not null default '{}' check (jsonb_typeof(empirical_policy) = 'object'),
+    created_by                 jsonb,
+    infrastructure_pid         text,
+    job_variables              jsonb   not null default '{}' check (jsonb_typeof(job_variables) = 'object'),
+    -- where it came from and where it waits
+    parent_task_run_id         uuid,
+    deployment_id              uuid,                            -- no key: the runs outlive their deployment
+    deployment_version         text,
+    auto_scheduled             boolean not null default false,
+    work_queue_id              uuid    references work_queue (id) on delete set null,
+    claim_id                   uuid,                            -- the claim that took it last
+    created                    bigint  not null,
+    updated                    bigint  not null,
+    check ((state_type is null) = (state_timestamp is null)),
+    check ((state_type is null) = (state_id is null))
+);
+
+create unique index flow_run_by_idempotency_key
+    on flow_run (flow_id, idempotency_key) where idempotency_key is not null;
+create index flow_run_by_flow on flow_run (flow_id, id);
+create index flow_run_by_name on flow_run (name, id);
+create index flow_run_by_state on flow_run (state_type, id);
+create index flow_run_by_expected_start on flow_run (expected_start_time);
+-- what may be resumed by the parameters it was called with
+create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
+    where state_type <> 'COMPLETED';
+-- what a claim reads, in the order in which it takes
+create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start_time, id)
+    where state_type = 'SCHEDULED' and work_queue_id is not null;
+-- what holds a slot of its queue and pool
+create index flow_run_holding_slot on flow_run (work_queue_id)
+    where state_type in ('PENDING', 'RUNNING') and work_queue_id is not null;
+create index flow_run_by_claim on flow_run (claim_id) where claim_id is not null;
+create index flow_run_owned on flow_run (owner_id)
+    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
+create index flow_run_by_parent on flow_run (parent_task_run_id) where parent_task_run_id is not null;
+create index flow_run_by_deployment on flow_run (deployment_id, id) where deployment_id is not null;
+
+-- Append-only. Clustered by run, so that a history is one range.
+create table flow_run_state (
+    flow_run_id    uuid    not null references flow_run (id) on delete cascade,
+    timestamp      bigint  not null,
+    id             uuid    not null,     -- also the id of its event
+    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
+                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    name           text    not null,
+    message        text,
+    state_details  jsonb   check (jsonb_typeof(state_details) = 'object'),   -- null: all defaults
+    data           bytea,                                          -- an encoded value or error
+    data_format    text,                                          -- how data is encoded
+    primary key (flow_run_id, timestamp),
+    check ((data is null) = (data_format is null))
+);
+
+create table task_run (
+    id                         uuid    not null primary key,
+    flow_run_id                uuid    references flow_run (id) on delete cascade,
+    parent_task_run_id         uuid,
+    name                       text    not null,
+    task_key                   text    not null,     -- the function's qualified name
+    dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
+    state_id                   uuid,
+    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
+                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
+                                       'CANCELLING')),
+    state_name                 text,
+    state_timestamp            bigint,
+    run_count                  integer not null default 0 check (run_count >= 0),
+    flow_run_run_count         integer not null default 0,
+    expected_start_time        bigint,
+    next_scheduled_start_time  bigint,
+    start_time                 bigint,
+    end_time                   bigint,
+    total_run_time             bigint  not null default 0 check (total_run_time >= 0),
+    source_hash                text,                 -- of the function's source, beside the identity
+    task_version               text,
+    tags                       jsonb   check (jsonb_typeof(tags) = 'array'),            -- null: none
+    labels                     jsonb   check (jsonb_typeof(labels) = 'object'),         -- null: none
+    task_inputs                jsonb   check (jsonb_typeof(task_inputs) = 'object'),    -- null: none
+    empirical_policy           jsonb   check (jsonb_typeof(empirical_policy) = 'object'),
+    created                    bigint  not null,
+    updated                    bigint  not null,
+    check ((state_type is null) = (state_timestamp is null)),
+    check ((state_type is null) = (state_id is null))
+);
+
+create unique index task_run_by_call on task_run (flow_run_id, task_key, dynamic_key)
+    where flow_run_id is not null;
+-- NULL differs from NULL in a unique index; a run outside a flow has a key all the same
+create unique index task_run_by_call_outside_flows on task_run (task_key, dynamic_key)
+    where flow_run_id is null;
+create index task_run_by_flow_run on task_run (flow_run_id, id);
+create index task_run_by_name on task_run (name, id);
+create index task_run_not_completed on task_run (state_type, id) where state_type <> 'COMPLETED';
+
+create table task_run_state (
+    task_run_id    uuid    not null references task_run (id) on delete cascade,
+    timestamp      bigint  not null,
+    id             uuid    not null,
+    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
+                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    name           text    not null,
+    message        text,
+    state_details  jsonb   check (jsonb_typeof(state_details) = 'object'),
+    data           bytea,
+    data_format    text,
+    primary key (task_run_id, timestamp),
+    check ((data is null) = (data_format is null))
+);
+
+-- The same tables for people, with times.
+
+create view flows as
+select id, name, tags, labels, to_timestamp(created / 1e6) as created
+from flow;
+
+create view flow_runs as
+select flow_run.id, flow.name as flow_name, flow_run.name, state_type, state_name,
+       to_timestamp(state_timestamp / 1e6) as state_timestamp,
+       run_count,
+       to_timestamp(expected_start_time / 1e6) as expected_start_time,
+       to_timestamp(start_time / 1e6) as start_time,
+       to_timestamp(end_time / 1e6) as end_time,
+       total_run_time / 1e6 as total_run_time_seconds,
+       parameters, unstored_parameters, flow_run.tags, on_crash, flow_version, idempotency_key,
+       to_timestamp(flow_run.created / 1e6) as created
+from flow_run join flow on flow.id = flow_run.flow_id;
+
+create view task_runs as
+select id, flow_run_id, name, task_key, state_type, state_name,
+       to_timestamp(state_timestamp / 1e6) as state_timestamp,
+       run_count,
+       to_timestamp(start_time / 1e6) as start_time,
+       to_timestamp(end_time / 1e6) as end_time,
+       total_run_time / 1e6 as total_run_time_seconds,
+       coalesce(tags, '[]') as tags,
+       to_timestamp(created / 1e6) as created
+from task_run;
+
+create view flow_run_states as
+select flow_run_id, to_timestamp(timestamp / 1e6) as timestamp, type, name, message, state_details,
+       case data_format when 'json' then convert_from(data, 'UTF8') end as value,
+       data_format
+from flow_run_state;
+
+create view task_run_states as
+select task_run_id, to_timestamp(timestamp / 1e6) as timestamp, type, name, message, state_details,
+       case data_format when 'json' then convert_from(data, 'UTF8') end as value,
+       data_format
+from task_run_state;

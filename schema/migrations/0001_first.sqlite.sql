@@ -1,0 +1,293 @@
+-- The first schema: flows, their runs and states, processes, and the work queue.
+-- SQLite variant; its twin is 0001_first.postgres.sql. Same tables, columns and keys.
+--
+-- Conventions
+--   ids         UUIDv7 as 16 bytes, made by the caller; in order of time, so that keys append
+--   times       microseconds since 1970-01-01 UTC, never read from the database's clock
+--   durations   microseconds
+--   JSON        text, checked to be JSON
+--   booleans    0 or 1
+
+create table flow (
+    id       blob    not null primary key check (length(id) = 16),
+    name     text    not null unique,
+    tags     text    not null default '[]' check (json_type(tags) = 'array'),
+    labels   text    not null default '{}' check (json_type(labels) = 'object'),
+    created  integer not null,
+    updated  integer not null
+) strict, without rowid;
+
+-- One row for each process that has run something here. Whether it still lives is not written
+-- down: it holds byte life_slot of the life file locked for as long as it does.
+create table process (
+    id            blob    not null primary key check (length(id) = 16),
+    host          text    not null,
+    boot_id       text,                  -- changes when the host restarts; null where unknown
+    pid           integer not null,
+    pid_started   integer,               -- clock ticks since boot; tells a reused pid
+    life_file     text,                  -- device:inode of the file whose lock tells that it lives
+    life_slot     integer,
+    started       integer not null,
+    ended         integer                -- null until it closed, or was found dead
+) strict, without rowid;
+
+create index process_living on process (host) where ended is null;
+
+create table work_pool (
+    id                 blob    not null primary key check (length(id) = 16),
+    name               text    not null unique,
+    description        text,
+    type               text    not null default 'process',
+    base_job_template  text    not null default '{}' check (json_type(base_job_template) = 'object'),
+    is_paused          integer not null default 0 check (is_paused in (0, 1)),
+    concurrency_limit  integer check (concurrency_limit >= 0),
+    default_queue_id   blob    references work_queue (id) deferrable initially deferred,
+    status             text    not null default 'NOT_READY'
+                               check (status in ('READY', 'NOT_READY', 'PAUSED')),
+    created            integer not null,
+    updated            integer not null
+) strict, without rowid;
+
+create table work_queue (
+    id                 blob    not null primary key check (length(id) = 16),
+    work_pool_id       blob    not null references work_pool (id) on delete cascade,
+    name               text    not null,
+    description        text    not null default '',
+    is_paused          integer not null default 0 check (is_paused in (0, 1)),
+    concurrency_limit  integer check (concurrency_limit >= 0),
+    priority           integer not null check (priority >= 1),   -- 1 is served first
+    status             text    not null default 'NOT_READY'
+                               check (status in ('READY', 'NOT_READY', 'PAUSED')),
+    last_polled        integer,
+    created            integer not null,
+    updated            integer not null,
+    unique (work_pool_id, name)
+) strict, without rowid;
+
+create index work_queue_by_priority on work_queue (work_pool_id, priority, id);
+
+create table deployment (
+    id                        blob    not null primary key check (length(id) = 16),
+    flow_id                   blob    not null references flow (id) on delete cascade,
+    name                      text    not null,
+    version                   text,
+    description               text,
+    tags                      text    not null default '[]' check (json_type(tags) = 'array'),
+    labels                    text    not null default '{}' check (json_type(labels) = 'object'),
+    parameters                text    not null default '{}' check (json_type(parameters) = 'object'),
+    parameter_openapi_schema  text    check (json_valid(parameter_openapi_schema)),
+    enforce_parameter_schema  integer not null default 1 check (enforce_parameter_schema in (0, 1)),
+    paused                    integer not null default 0 check (paused in (0, 1)),
+    path                      text,
+    entrypoint                text,
+    job_variables             text    not null default '{}' check (json_type(job_variables) = 'object'),
+    work_queue_id             blob    references work_queue (id) on delete set null,
+    concurrency_limit         integer check (concurrency_limit > 0),
+    concurrency_options       text    check (json_valid(concurrency_options)),
+    status                    text    not null default 'NOT_READY'
+                                      check (status in ('READY', 'NOT_READY')),
+    last_polled               integer,
+    created                   integer not null,
+    updated                   integer not null,
+    unique (flow_id, name)
+) strict, without rowid;
+
+create index deployment_by_work_queue on deployment (work_queue_id) where work_queue_id is not null;
+
+create table flow_run (
+    id                         blob    not null primary key check (length(id) = 16),
+    flow_id                    blob    not null references flow (id) on delete cascade,
+    name                       text    not null,
+    -- the current state, copied from its row in flow_run_state
+    state_id                   blob,
+    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
+                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
+                                       'CANCELLING')),
+    state_name                 text,
+    state_timestamp            integer,
+    run_count                  integer not null default 0 check (run_count >= 0),
+    expected_start_time        integer,
+    next_scheduled_start_time  integer,
+    start_time                 integer,
+    end_time                   integer,
+    total_run_time             integer not null default 0 check (total_run_time >= 0),
+    -- who runs it: a write that names another epoch than this one changes nothing
+    owner_id                   blob    references process (id) on delete set null,
+    epoch                      integer not null default 0,
+    on_crash                   text    not null default 'fail' check (on_crash in ('fail', 'resume')),
+    -- what it was called with
+    parameters                 text    not null default '{}' check (json_type(parameters) = 'object'),
+    unstored_parameters        text    not null default '{}'    -- name: type, of those not storable
+                                       check (json_type(unstored_parameters) = 'object'),
+    parameters_hash            blob,
+    entrypoint                 text,                            -- module:qualified name of the function
+    flow_version               text,
+    idempotency_key            text,
+    tags                       text    not null default '[]' check (json_type(tags) = 'array'),
+    labels                     text    not null default '{}' check (json_type(labels) = 'object'),
+    empirical_policy           text    not null default '{}' check (json_type(empirical_policy) = 'object'),
+    created_by                 text    check (json_valid(created_by)),
+    infrastructure_pid         text,
+    job_variables              text    not null default '{}' check (json_type(job_variables) = 'object'),
+    -- where it came from and where it waits
+    parent_task_run_id         blob,
+    deployment_id              blob,                            -- no key: the runs outlive their deployment
+    deployment_version         text,
+    auto_scheduled             integer not null default 0 check (auto_scheduled in (0, 1)),
+    work_queue_id              blob    references work_queue (id) on delete set null,
+    claim_id                   blob,                            -- the claim that took it last
+    created                    integer not null,
+    updated                    integer not null,
+    check ((state_type is null) = (state_timestamp is null)),
+    check ((state_type is null) = (state_id is null))
+) strict, without rowid;
+
+create unique index flow_run_by_idempotency_key
+    on flow_run (flow_id, idempotency_key) where idempotency_key is not null;
+create index flow_run_by_flow on flow_run (flow_id, id);
+create index flow_run_by_name on flow_run (name, id);
+create index flow_run_by_state on flow_run (state_type, id);
+create index flow_run_by_expected_start on flow_run (expected_start_time);
+-- what may be resumed by the parameters it was called with
+create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
+    where state_type <> 'COMPLETED';
+-- what a claim reads, in the order in which it takes
+create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start_time, id)
+    where state_type = 'SCHEDULED' and work_queue_id is not null;
+-- what holds a slot of its queue and pool
+create index flow_run_holding_slot on flow_run (work_queue_id)
+    where state_type in ('PENDING', 'RUNNING') and work_queue_id is not null;
+create index flow_run_by_claim on flow_run (claim_id) where claim_id is not null;
+create index flow_run_owned on flow_run (owner_id)
+    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
+create index flow_run_by_parent on flow_run (parent_task_run_id) where parent_task_run_id is not null;
+create index flow_run_by_deployment on flow_run (deployment_id, id) where deployment_id is not null;
+
+-- Append-only. Clustered by run, so that a history is one range.
+create table flow_run_state (
+    flow_run_id    blob    not null references flow_run (id) on delete cascade,
+    timestamp      integer not null,
+    id             blob    not null check (length(id) = 16),     -- also the id of its event
+    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
+                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    name           text    not null,
+    message        text,
+    state_details  text    check (json_type(state_details) = 'object'),   -- null: all defaults
+    data           blob,                                          -- an encoded value or error
+    data_format    text,                                          -- how data is encoded
+    primary key (flow_run_id, timestamp),
+    check ((data is null) = (data_format is null))
+) strict, without rowid;
+
+create table task_run (
+    id                         blob    not null primary key check (length(id) = 16),
+    flow_run_id                blob    references flow_run (id) on delete cascade,
+    parent_task_run_id         blob,
+    name                       text    not null,
+    task_key                   text    not null,     -- the function's qualified name
+    dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
+    state_id                   blob,
+    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
+                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
+                                       'CANCELLING')),
+    state_name                 text,
+    state_timestamp            integer,
+    run_count                  integer not null default 0 check (run_count >= 0),
+    flow_run_run_count         integer not null default 0,
+    expected_start_time        integer,
+    next_scheduled_start_time  integer,
+    start_time                 integer,
+    end_time                   integer,
+    total_run_time             integer not null default 0 check (total_run_time >= 0),
+    source_hash                text,                 -- of the function's source, beside the identity
+    task_version               text,
+    tags                       text    check (json_type(tags) = 'array'),            -- null: none
+    labels                     text    check (json_type(labels) = 'object'),         -- null: none
+    task_inputs                text    check (json_type(task_inputs) = 'object'),    -- null: none
+    empirical_policy           text    check (json_type(empirical_policy) = 'object'),
+    created                    integer not null,
+    updated                    integer not null,
+    check ((state_type is null) = (state_timestamp is null)),
+    check ((state_type is null) = (state_id is null))
+) strict, without rowid;
+
+create unique index task_run_by_call on task_run (flow_run_id, task_key, dynamic_key)
+    where flow_run_id is not null;
+-- NULL differs from NULL in a unique index; a run outside a flow has a key all the same
+create unique index task_run_by_call_outside_flows on task_run (task_key, dynamic_key)
+    where flow_run_id is null;
+create index task_run_by_flow_run on task_run (flow_run_id, id);
+create index task_run_by_name on task_run (name, id);
+create index task_run_not_completed on task_run (state_type, id) where state_type <> 'COMPLETED';
+
+create table task_run_state (
+    task_run_id    blob    not null references task_run (id) on delete cascade,
+    timestamp      integer not null,
+    id             blob    not null check (length(id) = 16),
+    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
+                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    name           text    not null,
+    message        text,
+    state_details  text    check (json_type(state_details) = 'object'),
+    data           blob,
+    data_format    text,
+    primary key (task_run_id, timestamp),
+    check ((data is null) = (data_format is null))
+) strict, without rowid;
+
+-- The same tables for people: readable ids and times, in any SQLite tool.
+
+create view flows as
+select substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-' || substr(h, 13, 4) || '-'
+       || substr(h, 17, 4) || '-' || substr(h, 21) as id,
+       name, tags, labels,
+       strftime('%Y-%m-%d %H:%M:%f', created / 1e6, 'unixepoch') as created
+from (select lower(hex(id)) as h, * from flow);
+
+create view flow_runs as
+select substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-' || substr(h, 13, 4) || '-'
+       || substr(h, 17, 4) || '-' || substr(h, 21) as id,
+       flow_name, name, state_type, state_name,
+       strftime('%Y-%m-%d %H:%M:%f', state_timestamp / 1e6, 'unixepoch') as state_timestamp,
+       run_count,
+       strftime('%Y-%m-%d %H:%M:%f', expected_start_time / 1e6, 'unixepoch') as expected_start_time,
+       strftime('%Y-%m-%d %H:%M:%f', start_time / 1e6, 'unixepoch') as start_time,
+       strftime('%Y-%m-%d %H:%M:%f', end_time / 1e6, 'unixepoch') as end_time,
+       total_run_time / 1e6 as total_run_time_seconds,
+       parameters, unstored_parameters, tags, on_crash, flow_version, idempotency_key,
+       strftime('%Y-%m-%d %H:%M:%f', created / 1e6, 'unixepoch') as created
+from (select lower(hex(flow_run.id)) as h, flow.name as flow_name, flow_run.*
+      from flow_run join flow on flow.id = flow_run.flow_id);
+
+create view task_runs as
+select substr(h, 1, 8) || '-' || substr(h, 9, 4) || '-' || substr(h, 13, 4) || '-'
+       || substr(h, 17, 4) || '-' || substr(h, 21) as id,
+       substr(f, 1, 8) || '-' || substr(f, 9, 4) || '-' || substr(f, 13, 4) || '-'
+       || substr(f, 17, 4) || '-' || substr(f, 21) as flow_run_id,
+       name, task_key, state_type, state_name,
+       strftime('%Y-%m-%d %H:%M:%f', state_timestamp / 1e6, 'unixepoch') as state_timestamp,
+       run_count,
+       strftime('%Y-%m-%d %H:%M:%f', start_time / 1e6, 'unixepoch') as start_time,
+       strftime('%Y-%m-%d %H:%M:%f', end_time / 1e6, 'unixepoch') as end_time,
+       total_run_time / 1e6 as total_run_time_seconds,
+       coalesce(tags, '[]') as tags,
+       strftime('%Y-%m-%d %H:%M:%f', created / 1e6, 'unixepoch') as created
+from (select lower(hex(id)) as h, lower(hex(flow_run_id)) as f, * from task_run);
+
+create view flow_run_states as
+select substr(f, 1, 8) || '-' || substr(f, 9, 4) || '-' || substr(f, 13, 4) || '-'
+       || substr(f, 17, 4) || '-' || substr(f, 21) as flow_run_id,
+       strftime('%Y-%m-%d %H:%M:%f', timestamp / 1e6, 'unixepoch') as timestamp,
+       type, name, message, state_details,
+       case data_format when 'json' then cast(data as text) end as value,
+       data_format
+from (select lower(hex(flow_run_id)) as f, * from flow_run_state);
+
+create view task_run_states as
+select substr(t, 1, 8) || '-' || substr(t, 9, 4) || '-' || substr(t, 13, 4) || '-'
+       || substr(t, 17, 4) || '-' || substr(t, 21) as task_run_id,
+       strftime('%Y-%m-%d %H:%M:%f', timestamp / 1e6, 'unixepoch') as timestamp,
+       type, name, message, state_details,
+       case data_format when 'json' then cast(data as text) end as value,
+       data_format
+from (select lower(hex(task_run_id)) as t, * from task_run_state);

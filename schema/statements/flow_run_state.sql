@@ -1,0 +1,18 @@
+-- States of flow runs: append-only, clustered by run.
+
+-- name: insert
+-- Nothing when it is there: a repeat of the same write. Key: flow_run_id, timestamp.
+insert into flow_run_state (
+    flow_run_id, timestamp, id, type, name, message, state_details, data, data_format
+)
+values (
+    :flow_run_id, :timestamp, :id, :type, :name, :message, :state_details, :data, :data_format
+)
+on conflict (flow_run_id, timestamp) do nothing;
+
+-- name: history
+-- All states of a run, oldest first. Index: primary key.
+select id, type, name, timestamp, message, state_details, data, data_format
+from flow_run_state
+where flow_run_id = :flow_run_id
+order by timestamp;

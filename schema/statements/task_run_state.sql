@@ -1,0 +1,18 @@
+-- States of task runs: append-only, clustered by run.
+
+-- name: insert
+-- Nothing when it is there: a repeat of the same write. Key: task_run_id, timestamp.
+insert into task_run_state (
+    task_run_id, timestamp, id, type, name, message, state_details, data, data_format
+)
+values (
+    :task_run_id, :timestamp, :id, :type, :name, :message, :state_details, :data, :data_format
+)
+on conflict (task_run_id, timestamp) do nothing;
+
+-- name: history
+-- All states of a run, oldest first. Index: primary key.
+select id, type, name, timestamp, message, state_details, data, data_format
+from task_run_state
+where task_run_id = :task_run_id
+order by timestamp;

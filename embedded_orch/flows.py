@@ -1,4 +1,8 @@
-"""The ``@flow`` decorator, and what a decorated function can do."""
+"""The ``@flow`` decorator, and what a decorated function can do.
+
+Decorating checks the function and its options, and imports nothing that only a call needs: the
+engine is imported by the first call.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,16 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.contexts import flow_run_context, task_run_context
-from embedded_orch.engine.effects import drive, drive_async
-from embedded_orch.engine.flow_call import FlowCall
 from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
 from embedded_orch.engine.running import is_async_function
 from embedded_orch.engine.signatures import Signature
-from embedded_orch.engine.specs import FlowSpec
 
 if TYPE_CHECKING:
     from typing import Literal
     from uuid import UUID
 
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.states import State
 
@@ -36,7 +37,7 @@ class Flow(Generic[P, R]):
         fn: the function.
         name: of the flow; all its runs are found by it.
         version: for people.
-        spec: what the engine knows of it.
+        is_async: whether calling it gives a coroutine.
     """
 
     def __init__(
@@ -66,17 +67,32 @@ class Flow(Generic[P, R]):
                 f"{' '.join(_FORBIDDEN_IN_NAMES)}"
             )
         self.version = version
-        self.spec = FlowSpec(
-            fn,
-            name=self.name,
-            signature=Signature(fn),
-            is_async=is_async_function(fn),
-            policy=retry_policy(retries, retry_delay_seconds),
-            tags=tuple(tags),
-            version=version,
-            on_crash=on_crash,
-        )
+        self.tags = tuple(tags)
+        self.retries = retries
+        self.retry_delay_seconds = retry_delay_seconds
+        self.on_crash = on_crash
+        self.is_async = is_async_function(fn)
+        self._signature = Signature(fn)
+        self._spec: FlowSpec | None = None
         update_wrapper(self, fn)
+
+    @property
+    def spec(self) -> FlowSpec:
+        """What the engine knows of it."""
+        if self._spec is None:
+            from embedded_orch.engine.specs import FlowSpec
+
+            self._spec = FlowSpec(
+                self.fn,
+                name=self.name,
+                signature=self._signature,
+                is_async=self.is_async,
+                policy=retry_policy(self.retries, self.retry_delay_seconds),
+                tags=self.tags,
+                version=self.version,
+                on_crash=self.on_crash,
+            )
+        return self._spec
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind a flow that is a method to its object."""
@@ -96,9 +112,13 @@ class Flow(Generic[P, R]):
                 raise errors.OptionNotSupported(
                     f"{self.name}(..., {option}=...) is not supported yet; leave it out"
                 )
-        arguments = self.spec.signature.bind(args, kwargs)
+        from embedded_orch.engine.contexts import flow_run_context, task_run_context
+
+        arguments = self._signature.bind(args, kwargs)
         caller = flow_run_context.get()
         if caller is None:
+            from embedded_orch.engine.flow_call import FlowCall
+
             engine = _current().engine
             return cast("R", self._run(FlowCall(engine, self.spec, arguments).create_and_run()))
         from embedded_orch.engine.subflow import subflow_steps
@@ -134,6 +154,8 @@ class Flow(Generic[P, R]):
             ParametersNeeded: it was called with values that could not be stored.
             MissingResult: it completed, and its value was not kept.
         """
+        from embedded_orch.engine.contexts import flow_run_context
+
         if flow_run_context.get() is not None:
             raise errors.MissingContextError(
                 f"{self.name}.resume() was called inside a flow run; resume runs from outside"
@@ -142,14 +164,16 @@ class Flow(Generic[P, R]):
         if run_id is None:
             from embedded_orch.engine.resuming import resume_or_start
 
-            arguments = self.spec.signature.bind((), parameters or {})
+            arguments = self._signature.bind((), parameters or {})
             return cast("R", self._run(resume_or_start(orchestrator.engine, self.spec, arguments)))
         return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
 
     def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
         """Resume a run of an open orchestrator, and wait for its final state."""
         steps = self._resumption(orchestrator, run_id, {})
-        if not self.spec.is_async:
+        from embedded_orch.engine.effects import drive, drive_async
+
+        if not self.is_async:
             return drive(steps)
         from anyio.from_thread import start_blocking_portal
 
@@ -167,8 +191,10 @@ class Flow(Generic[P, R]):
         return resume_run(orchestrator.engine, self.spec, found, given)
 
     def _run(self, steps: Steps[State]) -> Any:
-        if self.spec.is_async:
+        if self.is_async:
             return _result_of(steps)
+        from embedded_orch.engine.effects import drive
+
         return drive(steps).result()
 
     def __repr__(self) -> str:
@@ -236,6 +262,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 async def _result_of(steps: Steps[State]) -> Any:
+    from embedded_orch.engine.effects import drive_async
+
     state = await drive_async(steps)
     return state.result()
 

@@ -1,4 +1,8 @@
-"""The ``@task`` decorator, and what a decorated function can do."""
+"""The ``@task`` decorator, and what a decorated function can do.
+
+Decorating checks the function and its options, and imports nothing that only a call needs: the
+engine is imported by the first call.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,18 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.contexts import flow_run_context, task_run_context
-from embedded_orch.engine.effects import drive, drive_async
-from embedded_orch.engine.futures import Future, FutureList, futures_in, resolve
 from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
 from embedded_orch.engine.running import backend_of_running_loop, is_async_function
 from embedded_orch.engine.signatures import Signature
-from embedded_orch.engine.specs import TaskSpec
-from embedded_orch.engine.task_call import TaskCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.futures import Future, FutureList
+    from embedded_orch.engine.specs import TaskSpec
+    from embedded_orch.engine.task_call import TaskCall
     from embedded_orch.states import State
 
 P = ParamSpec("P")
@@ -42,7 +44,7 @@ class Task(Generic[P, R]):
         fn: the function.
         name: for people.
         task_key: the function's qualified name, which identifies its calls.
-        spec: what the engine knows of it.
+        is_async: whether calling it gives a coroutine.
     """
 
     def __init__(
@@ -62,17 +64,32 @@ class Task(Generic[P, R]):
             )
         self.fn = fn
         self.name = name or getattr(fn, "__name__", type(fn).__name__)
-        self.spec = TaskSpec(
-            fn,
-            name=self.name,
-            signature=Signature(fn),
-            is_async=is_async_function(fn),
-            policy=retry_policy(retries, retry_delay_seconds),
-            tags=tuple(tags),
-            record_start=record_start,
-        )
-        self.task_key = self.spec.key
+        self.task_key: str = getattr(fn, "__qualname__", None) or self.name
+        self.tags = tuple(tags)
+        self.retries = retries
+        self.retry_delay_seconds = retry_delay_seconds
+        self.record_start = record_start
+        self.is_async = is_async_function(fn)
+        self._signature = Signature(fn)
+        self._spec: TaskSpec | None = None
         update_wrapper(self, fn)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What the engine knows of it."""
+        if self._spec is None:
+            from embedded_orch.engine.specs import TaskSpec
+
+            self._spec = TaskSpec(
+                self.fn,
+                name=self.name,
+                signature=self._signature,
+                is_async=self.is_async,
+                policy=retry_policy(self.retries, self.retry_delay_seconds),
+                tags=self.tags,
+                record_start=self.record_start,
+            )
+        return self._spec
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind a task that is a method to its object."""
@@ -99,7 +116,7 @@ class Task(Generic[P, R]):
             MissingContextError: no flow is running here.
         """
         flow_run = self._flow_run("submit")
-        return self._submit(flow_run, self.spec.signature.bind(args, self._checked(kwargs)))
+        return self._submit(flow_run, self._signature.bind(args, self._checked(kwargs)))
 
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Submit it once for each item of the iterable arguments, which must be of one length.
@@ -113,7 +130,9 @@ class Task(Generic[P, R]):
             MappingMissingIterable: no argument is iterable.
         """
         flow_run = self._flow_run("map")
-        given = self.spec.signature.bind(args, self._checked(kwargs))
+        from embedded_orch.engine.futures import FutureList
+
+        given = self._signature.bind(args, self._checked(kwargs))
         left_out = self._left_out(args, kwargs)
         return FutureList(
             [
@@ -123,15 +142,21 @@ class Task(Generic[P, R]):
         )
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        arguments = self.spec.signature.bind(args, self._checked(kwargs))
+        from embedded_orch.engine.contexts import flow_run_context
+        from embedded_orch.engine.effects import drive
+
+        arguments = self._signature.bind(args, self._checked(kwargs))
         call = self._new_call(flow_run_context.get(), arguments)
-        if self.spec.is_async:
+        if self.is_async:
             return _result_of(call)
         return drive(call.steps()).result()
 
     def _new_call(
         self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]
     ) -> TaskCall:
+        from embedded_orch.engine.contexts import task_run_context
+        from embedded_orch.engine.task_call import TaskCall
+
         caller = task_run_context.get()
         return TaskCall(
             flow_run.engine if flow_run is not None else _current_engine(),
@@ -142,6 +167,8 @@ class Task(Generic[P, R]):
         )
 
     def _submit(self, flow_run: FlowRunContext, arguments: Mapping[str, Any]) -> Future[Any]:
+        from embedded_orch.engine.effects import drive, drive_async
+        from embedded_orch.engine.futures import Future
         from embedded_orch.engine.runner import Job
 
         call = self._new_call(flow_run, arguments)
@@ -149,7 +176,7 @@ class Task(Generic[P, R]):
         future: Future[Any] = Future(call.name, runner)
         future.task_run_id = call.run_id
         context = copy_context()
-        if self.spec.is_async:
+        if self.is_async:
 
             async def run_async() -> None:
                 try:
@@ -178,6 +205,8 @@ class Task(Generic[P, R]):
         return future
 
     def _flow_run(self, what: str) -> FlowRunContext:
+        from embedded_orch.engine.contexts import flow_run_context
+
         flow_run = flow_run_context.get()
         if flow_run is None:
             raise errors.MissingContextError(
@@ -196,8 +225,8 @@ class Task(Generic[P, R]):
 
     def _left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
         """The parameters that the call leaves to their defaults, which are never mapped over."""
-        named = set(self.spec.signature.parameters[: len(args)]) | set(kwargs)
-        return set(self.spec.signature.defaults) - named
+        named = set(self._signature.parameters[: len(args)]) | set(kwargs)
+        return set(self._signature.defaults) - named
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -312,6 +341,8 @@ def spread_over(
 
 def _whole(value: Any) -> Any:
     """A future that is mapped over is waited for: the length of its result is needed."""
+    from embedded_orch.engine.futures import Future, futures_in, resolve
+
     if isinstance(value, Future) and futures_in(value):
         return resolve(value, lambda future: future.result())
     return value
@@ -324,6 +355,8 @@ def _is_mapped(value: Any) -> bool:
 
 
 async def _result_of(call: TaskCall) -> Any:
+    from embedded_orch.engine.effects import drive_async
+
     state: State = await drive_async(call.steps())
     return state.result()
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.errors import ConfigurationError, OptionNotSupported
-from embedded_orch.orchestration.values import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from embedded_orch.orchestration.values import Policy
 
 # Prefect's limit.
 _MOST_DELAYS = 50
@@ -51,6 +52,8 @@ def check_retries(retries: object, delay: object) -> None:
 
 def retry_policy(retries: int, delay: float | Sequence[float]) -> Policy:
     """The retries as the rules read them."""
+    from embedded_orch.orchestration.values import Policy
+
     return Policy(
         retries=retries,
         retry_delay=tuple(delay) if isinstance(delay, Sequence) else delay,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from types import MemberDescriptorType, ModuleType
+from types import BuiltinFunctionType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -224,11 +224,11 @@ def _obstacle_to_reading(cls: type, kind: Kind, fields: tuple[Field, ...]) -> st
     """Say why the fields of an instance are not all there is to it, or None."""
     if kind not in ("dataclass", "attrs"):
         return None
-    try:
-        object.__new__(cls)
-    except TypeError:
-        builtin = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-        return f"its class is built on {builtin.__qualname__}, which keeps a state of its own"
+    # Not by trying object.__new__: what it makes would be deleted, and __del__ would run.
+    for base in cls.__mro__[:-1]:
+        written_in_c = isinstance(base.__dict__.get("__new__"), BuiltinFunctionType)
+        if written_in_c or not base.__flags__ & _HEAP_TYPE:
+            return f"its class is built on {base.__qualname__}, which keeps a state of its own"
     for field in fields:
         attribute = static_attribute(cls, field.name)
         if hasattr(type(attribute), "__set__") and type(attribute) is not MemberDescriptorType:
@@ -255,8 +255,8 @@ def _equality_of(cls: type, kind: Kind) -> Literal["fields", "identity", "own"]:
     if method is object.__eq__:
         return "identity"
     if method is static_attribute(msgspec.Struct, "__eq__"):
-        config: Any = static_attribute(cls, "__struct_config__")
-        return "fields" if config.eq else "identity"
+        struct: Any = cls
+        return "fields" if struct.__struct_config__.eq else "identity"
     if method is _TUPLE.__eq__:
         return "fields" if kind == "namedtuple" else "own"
     code = getattr(method, "__code__", None)

@@ -235,17 +235,17 @@ from jsonb_to_recordset(:claimed) as claimed (id uuid, state_id uuid)
 where flow_run.id = claimed.id;
 
 -- name: claimed [sqlite]
--- What a claim took, in its order, which is that of the ids it was given for the states.
--- Index: flow_run_by_claim, primary key.
+-- What a claim took. The ids of its states were given out in ascending order, which is therefore
+-- that of the claim. Index: flow_run_by_claim, primary key.
 select flow_run.id, flow_run.flow_id, flow_run.name, flow_run.run_count, flow_run.epoch,
        flow_run.deployment_id, flow_run.work_queue_id, flow_run.entrypoint, flow_run.parameters,
        flow_run.tags, flow_run.job_variables, pending.id as state_id,
        pending.timestamp as state_timestamp, pending.state_details
 from flow_run
 join flow_run_state as pending on pending.flow_run_id = flow_run.id
-join json_each(:state_ids) as given on unhex(given.value, '-') = pending.id
 where flow_run.claim_id = :claim_id
-order by given.key;
+      and pending.id in (select unhex(value, '-') from json_each(:state_ids))
+order by pending.id;
 
 -- name: claimed [postgres]
 -- The same.
@@ -255,7 +255,8 @@ select flow_run.id, flow_run.flow_id, flow_run.name, flow_run.run_count, flow_ru
        pending.timestamp as state_timestamp, pending.state_details
 from flow_run
 join flow_run_state as pending on pending.flow_run_id = flow_run.id
-join jsonb_array_elements_text(:state_ids) with ordinality as given (value, key)
-    on cast(given.value as uuid) = pending.id
 where flow_run.claim_id = :claim_id
-order by given.key;
+      and pending.id in (
+          select cast(value as uuid) from jsonb_array_elements_text(:state_ids) as given (value)
+      )
+order by pending.id;

@@ -9,7 +9,7 @@ look each time at what is left.
   synced nothing, and both are told to SQLite as the error code that the kind names.
 - A ``Subject`` is what is put to the test: ``script`` runs operations through the faulty VFS and
   writes the fate of each into a ``Fates``; ``held`` and ``goes_on`` look at the file afterwards as
-  a new process would, without faults. ``RawSubject`` is one on bare apsw.
+  a new process would, without faults. One on bare apsw stands in ``test_nth_fault``.
 - ``sweep`` tries the positions and collects ``Trial`` records, of which ``violations`` tells what
   must never be.
 
@@ -38,15 +38,13 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Protocol
 
 import apsw
 import msgspec
-
-from tests.faults.power_cuts import create_schema, held_operations, write_run
 
 _WRITES = frozenset({"xWrite", "xTruncate"})
 
@@ -96,6 +94,7 @@ class FaultyVFS(apsw.VFS):
         self.calls = 0
         self.armed = True
         self.raised: list[BaseException] = []
+        self.first_failed: str | None = None
         self._lock = threading.Lock()
         super().__init__(name, "")
 
@@ -115,6 +114,7 @@ class FaultyVFS(apsw.VFS):
         if late == 0 or (late > 0 and self.fault.sticky):
             error = apsw.exception_for(self.fault.kind.code)
             self.raised.append(error)
+            self.first_failed = self.first_failed or call
             raise error
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
@@ -187,6 +187,7 @@ class Trial(msgspec.Struct, frozen=True):
     """What one fault did."""
 
     fault: Fault
+    failed_call: str | None
     violations: tuple[str, ...]
     raised_but_durable: frozenset[int]
     came_back: frozenset[int]
@@ -218,6 +219,7 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
         shutil.rmtree(fresh)
     return Trial(
         fault=fault,
+        failed_call=vfs.first_failed,
         violations=tuple(violations),
         raised_but_durable=frozenset(fates.unknown) & held,
         came_back=frozenset(n for n in held if fates.unknown.get(n, True) is False),
@@ -279,13 +281,13 @@ class Sweep(msgspec.Struct):
         return [trial for trial in self.trials if trial.came_back]
 
     def __str__(self) -> str:
-        lines = [
+        counts = (
             f"{len(self.trials)} faults, {len(self.violations)} violations;"
             f" {sum(1 for t in self.trials if t.unknown)} runs in which a COMMIT raised,"
             f" {len(self.raised_but_durable)} of them durable all the same,"
             f" {len(self.came_back)} after a look-up that did not find it"
-        ]
-        return "\n".join([*lines, *self.violations[:5]])
+        )
+        return "\n".join([counts, *self.violations[:5]])
 
 
 def sweep(
@@ -325,119 +327,3 @@ def _positions(count: int, at_most: int | None) -> Iterator[int]:
         return
     for step in range(at_most):
         yield 1 + step * (count - 1) // (at_most - 1)
-
-
-# -- A subject on bare apsw ----------------------------------------------------------------------
-
-
-class RawSubject:
-    """Operations on one connection of bare apsw, as a careful caller makes them.
-
-    After an error it rolls back, looks up an operation whose COMMIT raised, and goes on with the
-    next; it opens the database anew if the opening failed. It is left as a process leaves it that
-    is killed: open transactions rolled back, no checkpoint at the end.
-
-    Args:
-        synchronous: the PRAGMA's value.
-        autocheckpoint_pages: 0 for a checkpoint as a step of its own after every sixth operation;
-            otherwise the size of the WAL at which COMMIT does it, SQLite's own way.
-        operations: how many, besides the schema.
-    """
-
-    def __init__(
-        self, *, synchronous: str, autocheckpoint_pages: int = 0, operations: int = 30
-    ) -> None:
-        self._synchronous = synchronous
-        self._autocheckpoint_pages = autocheckpoint_pages
-        self._operations = operations
-
-    def script(self, path: str, vfs: str, fates: Fates) -> None:
-        connection: apsw.Connection | None = None
-        try:
-            for number in range(self._operations + 1):
-                connection = connection or self._try_to_open(path, vfs)
-                if connection is None:
-                    fates.refused.add(number)
-                    continue
-                self._operate(connection, number, fates)
-                if number % 6 == 5 and not self._autocheckpoint_pages:
-                    _try(lambda: connection.execute("PRAGMA wal_checkpoint(PASSIVE)"))
-        finally:
-            if connection is not None:
-                connection.close()
-
-    def held(self, path: str) -> frozenset[int]:
-        connection = self._open(path, "")
-        try:
-            problems = connection.execute("PRAGMA integrity_check(1)").get
-            if problems != "ok":
-                raise apsw.CorruptError(f"integrity_check: {problems}")
-            return held_operations(connection)
-        finally:
-            connection.close()
-
-    def goes_on(self, path: str) -> bool:
-        before = self.held(path)
-        number = self._operations + 1 if 0 in before else 0
-        fates = Fates()
-        connection = self._open(path, "")
-        try:
-            self._operate(connection, number, fates)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            connection.close()
-        return self.held(path) == before | {number} == before | fates.acknowledged
-
-    def _operate(self, connection: apsw.Connection, number: int, fates: Fates) -> None:
-        committing = False
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            if number == 0:
-                create_schema(connection)
-            else:
-                write_run(connection, number)
-            committing = True
-            connection.execute("COMMIT")
-            fates.acknowledged.add(number)
-        except apsw.Error:
-            if connection.in_transaction:
-                _try(lambda: connection.execute("ROLLBACK"))
-            if committing:
-                fates.unknown[number] = _look_up(connection, number)
-            else:
-                fates.refused.add(number)
-
-    def _try_to_open(self, path: str, vfs: str) -> apsw.Connection | None:
-        try:
-            return self._open(path, vfs)
-        except apsw.Error:
-            return None
-
-    def _open(self, path: str, vfs: str) -> apsw.Connection:
-        connection = apsw.Connection(path, vfs=vfs or None)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={self._synchronous}")
-            connection.execute(f"PRAGMA wal_autocheckpoint={self._autocheckpoint_pages}")
-            # Few pages, so that there are reads to fail, and spills before the COMMIT.
-            connection.execute("PRAGMA cache_size=8")
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        except apsw.Error:
-            connection.close()
-            raise
-        return connection
-
-
-def _try(step: Callable[[], object]) -> None:
-    """Do a step that the fault may hit; what it was for is judged by the file, later."""
-    try:
-        step()
-    except apsw.Error:
-        return
-
-
-def _look_up(connection: apsw.Connection, number: int) -> bool | None:
-    try:
-        return number in held_operations(connection)
-    except apsw.Error:
-        return None

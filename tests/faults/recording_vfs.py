@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import pairwise
 from random import Random
 
 import apsw
@@ -364,7 +365,7 @@ def _blocks(write: Write, block_bytes: int) -> list[Write]:
     edges = [write.offset, *range(first, end, block_bytes), end]
     return [
         Write(write.file, low, write.data[low - write.offset : high - write.offset])
-        for low, high in zip(edges, edges[1:], strict=False)
+        for low, high in pairwise(edges)
     ]
 
 

@@ -32,6 +32,7 @@ from tests.faults.power_cuts import (
 )
 from tests.faults.recording_vfs import Create, Delete, Disk, Log, Sync, Write
 
+NONE: set[int] = set()
 DAMAGE = {Verdict.HOLE, Verdict.TORN, Verdict.CORRUPT}
 
 
@@ -192,7 +193,7 @@ def test_a_directory_that_is_never_synced_loses_acknowledged_operations(tmp_path
         ("b1 a1 b2", {1}, Verdict.WHOLE),
         ("b1 a1 b2", {1, 2}, Verdict.WHOLE),
         ("b1 a1 b2 a2", {1}, Verdict.SHORTENED),
-        ("b1 a1 b2 a2", set(), Verdict.SHORTENED),
+        ("b1 a1 b2 a2", NONE, Verdict.SHORTENED),
         ("b1 a1 b2 a2", {2}, Verdict.HOLE),
         ("b1 a1 b2", {2}, Verdict.HOLE),
         ("b1 b2 a1 a2", {2}, Verdict.SHORTENED),

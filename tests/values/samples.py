@@ -150,7 +150,8 @@ def is_same(one: Any, other: Any) -> bool:  # noqa: PLR0911, C901 (one line for 
     if isinstance(one, (range, slice)):
         return (one.start, one.stop, one.step) == (other.start, other.stop, other.step)
     if hasattr(type(one), "__match_args__"):  # dataclasses, attrs classes, Structs
-        return is_same(fields_of(one), fields_of(other))
+        ours, theirs = fields_of(one), fields_of(other)
+        return ours.keys() == theirs.keys() and all(is_same(ours[k], theirs[k]) for k in ours)
     return bool(one == other)
 
 
@@ -182,7 +183,8 @@ texts = st.one_of(
 numbers = st.one_of(
     st.booleans(),
     st.integers(),
-    st.sampled_from([2**63, 2**64, -(2**63) - 1, 10**4299, 10**4300, -(10**5000)]),
+    st.sampled_from([2**63, 2**64, -(2**63) - 1]),
+    st.sampled_from([4299, 4300, 5001]).map(lambda exponent: -(10**exponent)),
     st.floats(),
     st.sampled_from([-0.0, 1e16, 9007199254740993.0, 9999999999999998.0, -1e16, 5e-324, 1e-7]),
 )
@@ -207,8 +209,10 @@ hashable_leaves = st.one_of(
     st.builds(range, st.integers(), st.integers(), st.integers(1, 9)),
 )
 
-# Signalling NaN cannot be hashed; two NaNs are two members of a set, which is no good example.
-members = hashable_leaves.filter(lambda value: value == value)  # noqa: PLR0124
+# Signalling NaNs cannot be hashed, and NaNs are members of a set as often as they are put in.
+members = hashable_leaves.filter(
+    lambda value: isinstance(value, int) or "nan" not in repr(value).lower()
+)
 hashables = st.recursive(
     members,
     lambda inner: st.one_of(

@@ -112,10 +112,10 @@ def _configure(
         connection.pragma("query_only", 1)
 
 
-def _has_all(held: str, wanted: str) -> bool:
+def _has_all(*arrays: object) -> bool:
     """The twin of the function that the Postgres schema brings."""
-    found: list[object] = msgspec.json.decode(held)
-    return all(each in found for each in msgspec.json.decode(wanted))
+    held, wanted = (msgspec.json.decode(str(array), type=list[object]) for array in arrays)
+    return all(each in held for each in wanted)
 
 
 def _convert_binding(cursor: apsw.Cursor, number: int, value: object) -> bytes:

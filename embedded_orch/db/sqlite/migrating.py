@@ -101,7 +101,8 @@ def _apply_next(
     connection.execute("begin immediate")
     try:
         connection.execute(catalog["migration.create_table"].sql)
-        applied = connection.execute(catalog["migration.applied"].sql).fetchall()
+        rows = connection.execute(catalog["migration.applied"].sql)
+        applied = [(int(str(version)), str(name), str(checksum)) for version, name, checksum in rows]
         todo = pending(known, applied, where)
         if not todo:
             connection.execute("rollback")

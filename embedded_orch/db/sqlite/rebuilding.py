@@ -65,11 +65,12 @@ def rebuild_table(
     )
     if count != 1:
         raise errors.MigrationFailed(f"the rebuild of {table} defines another table: {definition}")
-    kept = connection.execute(
+    found = connection.execute(
         "select type, name, sql from sqlite_schema where sql is not null and"
         " (type = 'view' or type = 'trigger' or (type = 'index' and tbl_name = ?))",
         (table,),
     ).fetchall()
+    kept = [(str(kind), str(name), str(sql)) for kind, name, sql in found]
     # Views and triggers may name the table; while it is gone, SQLite would refuse each statement.
     for kind, name, _ in kept:
         if kind != "index":

@@ -179,7 +179,7 @@ class TaskCall:
             self._running(now + 1),
         ]
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
-        # process each time is on record by name (D17).
+        # process each time is on record by name.
         flow_run = self._flow_run
         is_awaited = self._task.record_start == "before" or (
             flow_run is not None and flow_run.has_records

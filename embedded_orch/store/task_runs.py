@@ -153,15 +153,12 @@ def task_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
 
 def _lead(filters: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """Which filter leads the search, and the values that its statement wants."""
-    state = {name: filters.get(name) for name in ("task_key", "state_type", "state_name")}
+    values = {name: filters.get(name) for name in ("name", "task_key", "state_type", "state_name")}
     if filters.get("flow_run_id") is not None:
-        named = {"flow_run_id": filters["flow_run_id"], "name": filters.get("name")}
-        return "by_flow_run", {**named, **state}
-    if filters.get("name") is not None:
-        return "by_name", {"name": filters["name"], **state}
-    if state["state_type"] not in (None, StateType.COMPLETED.value):
-        return "by_state", state
-    return "newest", state
+        return "by_flow_run", {"flow_run_id": filters["flow_run_id"], **values}
+    if values["state_type"] not in (None, StateType.COMPLETED.value):
+        return "by_state", values
+    return "newest", values
 
 
 _NO_POLICY = Policy()

@@ -19,7 +19,7 @@ from math import copysign
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from embedded_orch.values.plain import is_plain_float
+from embedded_orch.values.plain import is_plain_float, is_plain_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,21 +27,13 @@ if TYPE_CHECKING:
     from embedded_orch.values.plain import Tree
 
 _MICROSECOND = timedelta(microseconds=1)
-_MIN_64_BIT, _MAX_64_BIT = -(2**63), 2**64 - 1
 #: The names of time zones in use; nothing that could lead out of the folder of time zones.
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
 _PATH_CLASSES = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
 
 def _int_to_tagged(value: int) -> Tree:
-    if _MIN_64_BIT <= value <= _MAX_64_BIT:
-        return value
-    try:
-        str(value)
-    except ValueError:
-        # More digits than sys.set_int_max_str_digits() allows. Hexadecimal has no such limit.
-        return {"$int": hex(value)}
-    return value
+    return value if is_plain_int(value) else {"$int": hex(value)}
 
 
 def _float_to_tagged(value: float) -> Tree:

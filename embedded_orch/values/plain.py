@@ -4,12 +4,13 @@ Most results and parameters are small and plain: None, bool, int, float, str, an
 dicts of these. For them one call of msgspec's encoder is the whole work, if nothing in them
 would come back changed. Two looks find that out, neither of which runs Python code per item:
 
-- Before encoding, the types. `_kinds_below` goes down level by level, not item by item: all
+- Before encoding, the types. `_is_plain` goes down level by level, not item by item: all
   items of all containers of one level are typed by one ``map(type, ...)``. Subclasses are not
   plain (an IntEnum is not an int).
 - After encoding, the text. What cannot be seen by type is easy to see there: a key that looks
   like a tag of ours can only appear as ``{"$``, since a quote inside a string is escaped; a NUL
-  is always written ``\u0000``; a negative zero is ``-0.0`` before something that is no digit.
+  is always written ``\u0000``; a negative zero is ``-0.0`` before something that is no digit;
+  only a text of some length can hold an int of very many digits.
 
 A false alarm costs time and nothing else: the slow path (`tagging`) writes the same text for
 plain values.
@@ -18,13 +19,12 @@ plain values.
 from __future__ import annotations
 
 import re
-from itertools import chain
+from itertools import chain, starmap
 from math import hypot
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from collections.abc import Set as AbstractSet
 
 #: What JSON holds. The quotes make it a text for Python and a type for type checkers.
 Tree: TypeAlias = "bool | int | float | str | list[Tree] | dict[str, Tree] | None"
@@ -45,11 +45,13 @@ _NEGATIVE_ZERO = re.compile(rb"-0\.0(?!\d)")
 # Looking for one byte is six times as fast as looking for several, and mostly finds none.
 _TAG_BYTE, _BACKSLASH, _MINUS = ord(TAG_START), ord("\\"), ord("-")
 
+#: No int with more digits than the largest float has fits into so short a text.
+_SHORT_TEXT = 308
+
 _SINGLE = frozenset({type(None), bool, int, str})
 _CONTAINERS = frozenset({list, dict})
 _PLAIN = _SINGLE | _CONTAINERS | {float}
 _STR = frozenset({str})
-_FLOAT = frozenset({float})
 _values = dict[Any, Any].values
 
 
@@ -60,16 +62,18 @@ def plain_json(value: object, to_json: Callable[[object], bytes]) -> bytes | Non
     """
     kind = type(value)
     held: Any = value
-    kinds: AbstractSet[type] | None
-    if kind in _SINGLE:
-        kinds = _SINGLE
-    elif kind is dict:
-        kinds = _kinds_below([*held.values()]) if _STR.issuperset(map(type, held)) else None
+    with_ints: list[tuple[list[Any], set[type]]] = []
+    if kind is dict:
+        plain = _STR.issuperset(map(type, held)) and _is_plain([*held.values()], with_ints)
     elif kind is list:
-        kinds = _kinds_below(held)
+        plain = _is_plain(held, with_ints)
+    elif kind is float:
+        plain = is_plain_float(held)
     else:
-        kinds = _FLOAT if kind is float and is_plain_float(held) else None
-    if kinds is None:
+        plain = kind in _SINGLE
+        if kind is int:
+            with_ints.append(([held], {int}))
+    if not plain:
         return None
     try:
         text = to_json(value)
@@ -81,7 +85,9 @@ def plain_json(value: object, to_json: Callable[[object], bytes]) -> bytes | Non
         return None
     if _TAG_BYTE in text and _TAG_IN_TEXT in text:
         return None
-    if float in kinds and _MINUS in text and _NEGATIVE_ZERO.search(text):
+    if _MINUS in text and _NEGATIVE_ZERO.search(text):
+        return None
+    if len(text) > _SHORT_TEXT and not all(starmap(_are_plain_ints, with_ints)):
         return None
     return text
 
@@ -91,39 +97,55 @@ def is_plain_float(value: float) -> bool:
     return -MAX_PLAIN_FLOAT < value < MAX_PLAIN_FLOAT
 
 
-def _kinds_below(level: list[Any]) -> AbstractSet[type] | None:
-    """Return the exact types of what a container holds, or None if one of them is not plain.
+def is_plain_int(value: int) -> bool:
+    """Whether an int is in the range of floats. Readers of JSON limit the number of digits."""
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
-    Also None for a list or dict that is met twice on one level. Without that, ``x = [x, x]``
+
+def _are_plain_ints(level: list[Any], kinds: set[type]) -> bool:
+    try:
+        hypot(*_of_kind(int, level, kinds))
+    except OverflowError:
+        return False
+    return True
+
+
+def _is_plain(level: list[Any], with_ints: list[tuple[list[Any], set[type]]]) -> bool:
+    """Whether what a container holds is plain by type. `with_ints` gets the levels that hold ints.
+
+    False, too, for a list or dict that is met twice on one level. Without that, ``x = [x, x]``
     would double the work at each level; with it, what is walked and what is written are bounded
     by (distinct containers x MAX_DEPTH).
     """
-    kinds = {*map(type, level)}
-    if kinds <= _SINGLE:
-        return kinds
-    below = kinds
     for _ in range(MAX_DEPTH):
+        kinds = {*map(type, level)}
+        if int in kinds:
+            with_ints.append((level, kinds))
+        if kinds <= _SINGLE:
+            return True
         if not kinds <= _PLAIN:
-            return None
+            return False
         if float in kinds:
-            floats = level if len(kinds) == 1 else [item for item in level if type(item) is float]
+            floats = _of_kind(float, level, kinds)
             # The length of a vector is at least the size of its largest component, and inf or NaN
             # if a component is: one C call, four times as fast as a look at each. It can be too
             # large by accident, and only then each is looked at.
             if not hypot(*floats) < MAX_PLAIN_FLOAT and not all(map(is_plain_float, floats)):
-                return None
+                return False
         if kinds.isdisjoint(_CONTAINERS):
-            return below
+            return True
         dicts: list[dict[Any, Any]] = _of_kind(dict, level, kinds) if dict in kinds else []
         lists: list[list[Any]] = _of_kind(list, level, kinds) if list in kinds else []
         if _repeats(dicts) or _repeats(lists):
-            return None
+            return False
         if not _STR.issuperset(map(type, chain.from_iterable(dicts))):
-            return None
+            return False
         level = [*chain.from_iterable(map(_values, dicts)), *chain.from_iterable(lists)]
-        kinds = {*map(type, level)}
-        below = below | kinds
-    return None
+    return False
 
 
 def _of_kind(kind: type, level: list[Any], kinds: set[type]) -> list[Any]:

@@ -225,7 +225,6 @@ create unique index task_run_by_call on task_run (flow_run_id, task_key, dynamic
 create unique index task_run_by_call_outside_flows on task_run (task_key, dynamic_key)
     where flow_run_id is null;
 create index task_run_by_flow_run on task_run (flow_run_id, id);
-create index task_run_by_name on task_run (name, id);
 create index task_run_not_completed on task_run (state_type, id) where state_type <> 'COMPLETED';
 
 create table task_run_state (

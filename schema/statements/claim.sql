@@ -106,12 +106,13 @@ order by run.position;
 
 -- name: count_holders
 -- How many runs hold a slot of the pool, in whichever of its queues, paused ones included.
+-- ("cross join" keeps SQLite from starting at all running runs of the database.)
 -- Index: work_queue_by_priority, flow_run_holding_slot.
 select count(*)
 from work_queue
-join flow_run on flow_run.work_queue_id = work_queue.id
-where work_queue.work_pool_id = :work_pool_id and flow_run.state_type in ('PENDING', 'RUNNING')
-      and flow_run.work_queue_id is not null;
+cross join flow_run
+where work_queue.work_pool_id = :work_pool_id and flow_run.work_queue_id = work_queue.id
+      and flow_run.work_queue_id is not null and flow_run.state_type in ('PENDING', 'RUNNING');
 
 -- name: candidates [sqlite]
 -- The next runs of a pool: its open queues by priority, each up to its room, in each the earliest

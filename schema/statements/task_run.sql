@@ -113,22 +113,12 @@ where flow_run_id = :flow_run_id and id < :before
 order by id desc
 limit :limit;
 
--- name: find_by_name
--- Index: task_run_by_name.
-select id
-from task_run
-where name = :name and id < :before
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
-order by id desc
-limit :limit;
-
 -- name: find_by_state
 -- Index: task_run_not_completed.
 select id
 from task_run
 where state_type = :state_type and state_type <> 'COMPLETED' and id < :before
+      and (:name is null or name = :name)
       and (:task_key is null or task_key = :task_key)
       and (:state_name is null or state_name = :state_name)
 order by id desc
@@ -139,6 +129,7 @@ limit :limit;
 select id
 from task_run
 where id < :before
+      and (:name is null or name = :name)
       and (:task_key is null or task_key = :task_key)
       and (:state_type is null or state_type = :state_type)
       and (:state_name is null or state_name = :state_name)
@@ -155,20 +146,12 @@ where flow_run_id = :flow_run_id
       and (:state_type is null or state_type = :state_type)
       and (:state_name is null or state_name = :state_name);
 
--- name: count_by_name
--- How many. Index: task_run_by_name.
-select count(*)
-from task_run
-where name = :name
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name);
-
 -- name: count_by_state
 -- How many. Index: task_run_not_completed.
 select count(*)
 from task_run
 where state_type = :state_type and state_type <> 'COMPLETED'
+      and (:name is null or name = :name)
       and (:task_key is null or task_key = :task_key)
       and (:state_name is null or state_name = :state_name);
 
@@ -177,6 +160,7 @@ where state_type = :state_type and state_type <> 'COMPLETED'
 -- scan: every run counts
 select count(*)
 from task_run
-where (:task_key is null or task_key = :task_key)
+where (:name is null or name = :name)
+      and (:task_key is null or task_key = :task_key)
       and (:state_type is null or state_type = :state_type)
       and (:state_name is null or state_name = :state_name);

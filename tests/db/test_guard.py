@@ -146,16 +146,25 @@ def test_a_killed_writer_frees_the_lock(tmp_path: Path) -> None:
     guard.close()
 
 
-def test_a_waiting_writer_gets_the_lock_when_it_is_released(tmp_path: Path) -> None:
+def test_a_waiting_writer_gets_the_lock_when_it_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = (FileGuard(str(tmp_path / "test.db"), busy_timeout=30) for _ in range(2))
     first.acquire_write()
-    waiting = threading.Thread(target=second.acquire_write)
+    pauses: list[float] = []
 
-    waiting.start()
-    first.release_write()
-    waiting.join(timeout=30)
+    def release_while_the_other_pauses(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 10:
+            first.release_write()
 
-    assert "writing" in repr(second)
+    monkeypatch.setattr("time.sleep", release_while_the_other_pauses)
+    second.acquire_write()
+
+    assert len(pauses) == 10
+    # The first pauses are short, for most transactions are; the later ones cost little.
+    assert pauses[0] < 0.0001
+    assert max(pauses) < 0.003
     first.close()
     second.close()
 
@@ -408,24 +417,28 @@ def test_readers_who_find_a_torn_index_together_all_read(opened: Opened) -> None
 
 
 @needs_open_file_locks
-def test_a_checkpoint_finds_a_gap_when_new_readers_are_held_back(opened: Opened) -> None:
+def test_a_checkpoint_finds_a_gap_when_new_readers_are_held_back(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without the wait: the checkpoint meets a reader."""
     reader = opened.guard.reader_lock()
-    has_read = threading.Event()
+    checkpoints: list[tuple[int, int]] = []
+    monkeypatch.setattr("embedded_orch.db.sqlite.guard._LONGEST_HOLD_SECONDS", 60)
 
-    def read() -> None:
+    with opened.guard.write_lock(), contextlib.ExitStack() as hold:
+        hold.enter_context(opened.guard.hold_readers(60))
+
+        def checkpoint_while_the_reader_pauses(seconds: float) -> None:
+            checkpoints.append(opened.connection.wal_checkpoint())
+            hold.close()
+
+        monkeypatch.setattr("time.sleep", checkpoint_while_the_reader_pauses)
         reader.acquire()
-        has_read.set()
-        reader.release()
 
-    with opened.guard.write_lock(), opened.guard.hold_readers(0.2):
-        waiting = threading.Thread(target=read)
-        waiting.start()
-        opened.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        read_during_hold = has_read.is_set()
-    waiting.join(timeout=30)
-
-    assert not read_during_hold
-    assert has_read.is_set()
+    assert len(checkpoints) == 1
+    with pytest.raises(apsw.BusyError):
+        opened.connection.wal_checkpoint()
+    reader.release()
 
 
 @needs_open_file_locks

@@ -184,7 +184,7 @@ numbers = st.one_of(
     st.booleans(),
     st.integers(),
     st.sampled_from([2**63, 2**64, -(2**63) - 1]),
-    st.sampled_from([4299, 4300, 5001]).map(lambda exponent: -(10**exponent)),
+    st.sampled_from([308, 309, 4299, 4300, 5001]).map(lambda exponent: -(10**exponent)),
     st.floats(),
     st.sampled_from([-0.0, 1e16, 9007199254740993.0, 9999999999999998.0, -1e16, 5e-324, 1e-7]),
 )

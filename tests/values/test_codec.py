@@ -61,6 +61,8 @@ HERE = "tests.values.samples"
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 
 no_deadline = settings(deadline=None, database=None, max_examples=300)
+# Hypothesis writes down the strategy of a set whenever a member comes twice.
+large_repr = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 # Stored once, these texts are read by every later version, on every Python.
 GOLDEN: list[tuple[object, str]] = [
@@ -68,7 +70,8 @@ GOLDEN: list[tuple[object, str]] = [
     (True, "true"),
     (0, "0"),
     (-(2**70), "-1180591620717411303424"),
-    (10**4300, '{"$int":"%s"}' % hex(10**4300)),
+    (-(10**308), f"-1{'0' * 308}"),
+    (10**309, f'{{"$int":"{10**309:#x}"}}'),
     (1.0, "1.0"),
     (0.1, "0.1"),
     (9999999999999998.0, "9999999999999998.0"),
@@ -155,6 +158,7 @@ def test_a_value_has_this_text_and_comes_back_from_it(value: object, text: str) 
     assert is_same(decode_parsed(json.loads(text)), value)
 
 
+@large_repr
 @no_deadline
 @given(samples.values)
 @example([[0.0, -0.0], [1e300, 1e300]])
@@ -171,7 +175,8 @@ def test_any_value_comes_back_equal_and_of_its_type(value: object) -> None:
 @example([{"$x": 1}])
 @example(-0.0)
 @example([-0.05, -0.0])
-@example([0, 10**5000])
+@example([0, 16**1200])
+@example({"a": [0, "x" * 300, -(10**309)]})
 def test_the_fast_path_writes_what_the_slow_path_writes(value: object) -> None:
     slow = to_json(Tagging(to_json).tag(value))
 
@@ -186,6 +191,7 @@ def test_plain_values_take_the_fast_path(value: object) -> None:
     assert plain_json(value, to_json) is not None
 
 
+@large_repr
 @no_deadline
 @given(samples.values)
 def test_a_value_survives_a_database_that_has_only_numbers_and_unordered_objects(
@@ -204,14 +210,11 @@ def test_a_value_survives_a_database_that_has_only_numbers_and_unordered_objects
         return float(written.lstrip("-")) if negative_zero else json.loads(written)
 
     read = as_jsonb(json.loads(text, parse_float=number))
+    again = encode(decode_parsed(read)).decode()
 
     assert "\\u0000" not in text.replace("\\\\", "")
     # Only the order of a dict with text keys is lost, which == disregards.
-    assert encode(decode_parsed(read), name="x").decode() == json_text(as_jsonb(json.loads(text)))
-
-
-def json_text(tree: object) -> str:
-    return to_json(tree).decode()
+    assert repr(as_jsonb(json.loads(again))) == repr(as_jsonb(json.loads(text)))
 
 
 def test_a_stored_dict_keeps_its_order() -> None:

@@ -42,10 +42,12 @@ if TYPE_CHECKING:
 
 # A group is committed together; more than this only makes the first of it wait.
 _MOST_IN_A_GROUP = 256
-# How long an announced write may wait for a commit to go with (D17).
+# How long an announced write may wait for a commit to go with.
 _ANNOUNCED_SECONDS = 0.010
 # The thread parks, and waits to be woken, after this long without work.
 _PARK_AFTER_SECONDS = 0.5
+# How long a close waits for readers of other processes before it leaves the log to them.
+_CLOSING_SECONDS = 0.25
 
 
 class Request:
@@ -399,25 +401,42 @@ class Writer:
             self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _checkpoint(self, mode: int) -> None:
-        """Copy the log into the file. The caller has the turn; a busy log stays as it is."""
+        """Copy the log into the file. The caller has the turn.
+
+        A step that fails is put off and never raised: what the caller wrote is committed, and an
+        error would tell him otherwise.
+        """
         try:
             if self._guard is not None:
                 self._guard.acquire_write()
             try:
                 self._connection.wal_checkpoint(mode=mode)
+                if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
+                    self._wal_pages = 0
             finally:
                 if self._guard is not None:
                     self._guard.release_write()
         except (apsw.BusyError, errors.DatabaseBusy):
             # A reader holds the log; the next step copies what it held.
             _log().debug("%s: the log is in use, checkpoint put off", self._name)
+        except apsw.Error as error:
+            _log().warning("%s: checkpoint failed and is put off: %s", self._name, error)
         # Not at every commit, when a reader keeps the log from beginning anew.
         self._checkpoint_at = self._wal_pages + (self._checkpoint_pages or 0)
 
-    def truncate_log(self) -> None:
-        """Copy all of the log into the file and empty it, if nobody reads."""
-        if self._checkpoint_pages is not None:
+    def _truncate_log(self, patience_seconds: float) -> None:
+        """Copy all of the log into the file and empty it. The caller has the turn.
+
+        When somebody reads for longer than ``patience_seconds``, the log stays: nothing is lost by
+        that, and the next one to close or to rest empties it.
+        """
+        if self._checkpoint_pages is None or not self._wal_pages:
+            return
+        self._connection.set_busy_timeout(int(patience_seconds * 1000))
+        try:
             self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            self._connection.set_busy_timeout(int(self._patience * 1000))
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -447,6 +466,9 @@ class Writer:
             self._thread_bell.wait(_ANNOUNCED_SECONDS)
 
     def _park(self) -> None:
+        with self._turn:
+            if not self._queue:
+                self._truncate_log(0)
         self._thread_is_parked = True
         # Whoever announced just before the flag was set did not wake us.
         if not self._queue:
@@ -463,7 +485,7 @@ class Writer:
         with self._turn:
             while self._queue:
                 self._lead()
-            self.truncate_log()
+            self._truncate_log(_CLOSING_SECONDS)
 
 
 def _log() -> logging.Logger:

@@ -1,0 +1,89 @@
+"""What a task run costs, beside the raw driver writing the same rows as durably."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import embedded_orch
+from benchmarks.floor import raw_tasks
+from benchmarks.measuring import Row, Stopwatch, Work
+from embedded_orch import flow, task
+
+_TASKS = 500
+
+
+@task
+def work(number: int) -> int:
+    """As little as a task can do."""
+    return number + 1
+
+
+@flow
+def in_sequence(start: int, stopwatch: Stopwatch) -> None:
+    """One task after the other, each durable before the next."""
+    with stopwatch:
+        for number in range(start, start + _TASKS):
+            work(number)
+
+
+@flow
+def mapped(start: int, stopwatch: Stopwatch) -> None:
+    """All tasks at once, in threads."""
+    with stopwatch:
+        work.map(range(start, start + _TASKS)).result()
+
+
+@flow
+def empty(number: int) -> None:
+    """A flow without tasks."""
+
+
+def _flows_in_sequence(start: int, stopwatch: Stopwatch) -> None:
+    with stopwatch:
+        for number in range(start, start + _TASKS):
+            empty(number)
+
+
+@contextmanager
+def _ours(
+    folder: Path, run: Callable[[int, Stopwatch], None], *, url: str | None = None, durability: str
+) -> Iterator[Work]:
+    with embedded_orch.open(url or folder / "orch.db", durability=durability):
+        starts = iter(range(0, 1_000_000_000, _TASKS))
+        yield lambda stopwatch: run(next(starts), stopwatch)
+
+
+ROWS = [
+    Row(
+        "sequential task, file",
+        _TASKS,
+        partial(_ours, run=in_sequence, durability="normal"),
+        partial(raw_tasks, count=_TASKS),
+        "at most 3 x the floor",
+    ),
+    Row(
+        "sequential task, file, durability full",
+        _TASKS,
+        partial(_ours, run=in_sequence, durability="full"),
+        partial(raw_tasks, count=_TASKS, synchronous="full"),
+    ),
+    Row(
+        "sequential task, memory",
+        _TASKS,
+        partial(_ours, run=in_sequence, url=":memory:", durability="normal"),
+    ),
+    Row(
+        "mapped task, file",
+        _TASKS,
+        partial(_ours, run=mapped, durability="normal"),
+        partial(raw_tasks, count=_TASKS),
+    ),
+    Row(
+        "empty flow, file",
+        _TASKS,
+        partial(_ours, run=_flows_in_sequence, durability="normal"),
+    ),
+]

@@ -17,7 +17,7 @@ from embedded_orch import errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embedded_orch.db.port import OpenTransaction, R, Transaction
+    from embedded_orch.db.port import Database, OpenTransaction, R, Transaction
 
 _here: ContextVar[Scope | None] = ContextVar("embedded_orch_transaction", default=None)
 
@@ -47,9 +47,9 @@ def running_task() -> object | None:
 class Scope:
     """One open transaction, and who may join it."""
 
-    __slots__ = ("_previous", "_task", "_thread", "_token", "database", "is_read_only", "open")
+    __slots__ = ("_previous", "_task", "_thread", "database", "is_read_only", "open")
 
-    def __init__(self, database: object, opened: OpenTransaction, *, is_read_only: bool) -> None:
+    def __init__(self, database: Database, opened: OpenTransaction, *, is_read_only: bool) -> None:
         self.database = database
         self.open = opened
         self.is_read_only = is_read_only
@@ -61,9 +61,11 @@ class Scope:
         """Make this the transaction of the running code."""
         self._previous = _here.get()
         _here.set(self)
+        self.database.hold(self)
 
     def leave(self) -> None:
         """Give way to the transaction that was current before."""
+        self.database.release(self)
         _here.set(self._previous)
 
     def is_mine(self) -> bool:

@@ -158,8 +158,10 @@ def _abandon() -> None:
         except Exception as error:  # noqa: BLE001 - the others must hear it too
             failures.append(error)
     if failures:
-        # Python reports it through sys.unraisablehook; a fork cannot fail any more.
-        raise ExceptionGroup("not everything could be let go of after fork()", failures)
+        # Python reports it through sys.unraisablehook, which shows only the message of a group; a
+        # fork cannot fail any more.
+        told = "; ".join(repr(failure) for failure in failures)
+        raise ExceptionGroup(f"not everything was let go of after fork(): {told}", failures)
 
 
 # Windows has no fork.

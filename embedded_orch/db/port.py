@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from embedded_orch.db.current import Scope
     from embedded_orch.db.rows import Rows
     from embedded_orch.db.statements import Dialect
 
@@ -118,6 +119,14 @@ class Database(Protocol):
             read_only: the transaction cannot write.
             for_update: reads of ours in it lock their rows (Postgres).
         """
+        ...
+
+    def hold(self, scope: Scope) -> None:
+        """A transaction was opened that stays open."""
+        ...
+
+    def release(self, scope: Scope) -> None:
+        """It is about to end."""
         ...
 
     def close(self) -> None:

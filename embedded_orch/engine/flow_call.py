@@ -62,7 +62,6 @@ class FlowCall:
     def create_and_run(self) -> Steps[State]:
         """Make the run and run it; returns its final state, or raises what interrupted it."""
         yield Write(self._engine.database, self._creation())
-        self._engine.owner.registered()
         return (yield from self._attempts())
 
     def take_over_and_run(
@@ -78,7 +77,6 @@ class FlowCall:
         """
         self.name = name
         yield Write(self._engine.database, self._take_over(epoch, owner_died=owner_died))
-        self._engine.owner.registered()
         self._epoch = epoch + 1
         self._run_count = run_count + 1
         self._has_records = True

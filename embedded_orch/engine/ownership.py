@@ -44,16 +44,14 @@ class Owner:
         self._life: LifeLock | None = None
         self._row: ProcessRow | None = None
         self._registering = threading.Lock()
-        self._is_registered = False
 
     def register(self, tx: Transaction) -> None:
-        """Write this process down, in the transaction of a run that it takes."""
-        if not self._is_registered:
-            processes.register(tx, self._as_row(), now=self._process.now())
+        """Write this process down, in the transaction of a run that it takes.
 
-    def registered(self) -> None:
-        """Called once that transaction is committed."""
-        self._is_registered = True
+        Every time, and nothing happens when it is there: the transaction that wrote it first may
+        have been a user's, and rolled back.
+        """
+        processes.register(tx, self._as_row(), now=self._process.now())
 
     def sweep(self) -> int:
         """Write down which owners have died, and set their runs Crashed; how many were set.
@@ -85,7 +83,7 @@ class Owner:
 
     def end(self) -> None:
         """Say goodbye: what this owner was running and did not finish is crashed."""
-        if self._is_registered and self._row is not None:
+        if self._row is not None:
             self._bury(self._row)
         if self._life is not None:
             self._life.release()

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _MICROSECOND = timedelta(microseconds=1)
 #: The names of time zones in use; nothing that could lead out of the folder of time zones.
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+)*")
+#: What unicode_escape writes. It would also read other escapes, with a warning or by name.
+_ESCAPED = re.compile(r"(?:[ -\[\]-~]|\\(?:[\\ntr]|x..|u....|U........))*")
 _PATH_CLASSES = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
 
@@ -186,10 +188,9 @@ def _int_from_payload(payload: Tree) -> int:
 
 def _str_from_payload(payload: Tree) -> str:
     escaped = text(payload)
-    unescaped = escaped.encode("ascii").decode("unicode_escape")
-    if unescaped.encode("unicode_escape").decode("ascii") != escaped:
+    if not _ESCAPED.fullmatch(escaped):
         raise ValueError("not as unicode_escape writes it")
-    return unescaped
+    return escaped.encode("ascii").decode("unicode_escape")
 
 
 def _plain_or_escaped(payload: Tree) -> str:

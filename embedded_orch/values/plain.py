@@ -67,12 +67,12 @@ def plain_json(value: object, to_json: Callable[[object], bytes]) -> bytes | Non
         plain = _STR.issuperset(map(type, held)) and _is_plain([*held.values()], with_ints)
     elif kind is list:
         plain = _is_plain(held, with_ints)
+    elif kind is int:
+        plain = is_plain_int(held)
     elif kind is float:
         plain = is_plain_float(held)
     else:
         plain = kind in _SINGLE
-        if kind is int:
-            with_ints.append(([held], {int}))
     if not plain:
         return None
     try:

@@ -1,4 +1,5 @@
 """What opens a watched database from Python is refused, whatever name it comes by."""
+# ruff: noqa: SIM115 - what is opened here is refused, so there is nothing to close
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks are
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Path]:
+def watched(tmp_path: Path) -> Iterator[Path]:
     """A watched database with a blank in its name, a log, an index, and other names for it."""
     path = tmp_path / "data" / "my runs.db"
     path.parent.mkdir()
@@ -58,10 +59,10 @@ CONNECTIONS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("connect", CONNECTIONS.values(), ids=CONNECTIONS)
 def test_the_standard_sqlite3_cannot_connect(
-    database: Path, connect: Callable[[Path], object]
+    watched: Path, connect: Callable[[Path], object]
 ) -> None:
     with pytest.raises(errors.ForeignAccess):
-        connect(database)
+        connect(watched)
 
 
 OPENINGS: dict[str, Callable[[Path], object]] = {
@@ -83,22 +84,22 @@ OPENINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("read", OPENINGS.values(), ids=OPENINGS)
-def test_the_files_cannot_be_opened(database: Path, read: Callable[[Path], object]) -> None:
+def test_the_files_cannot_be_opened(watched: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(errors.ForeignAccess):
-        read(database)
+        read(watched)
 
 
-def test_the_message_says_what_to_do_instead(database: Path) -> None:
+def test_the_message_says_what_to_do_instead(watched: Path) -> None:
     with pytest.raises(errors.ForeignAccess) as caught:
-        sqlite3.connect(database)
+        sqlite3.connect(watched)
 
-    assert str(database) in str(caught.value)
+    assert str(watched) in str(caught.value)
     assert "orch.sql(" in str(caught.value)
     assert "orch.backup(" in str(caught.value)
 
 
-def test_other_files_and_databases_are_nobodys_business(database: Path) -> None:
-    other = database.parent / "other.db"
+def test_other_files_and_databases_are_nobodys_business(watched: Path) -> None:
+    other = watched.parent / "other.db"
 
     sqlite3.connect(other).close()
     sqlite3.connect(":memory:").close()
@@ -106,42 +107,42 @@ def test_other_files_and_databases_are_nobodys_business(database: Path) -> None:
     sqlite3.connect("file:memory?mode=memory", uri=True).close()
 
     assert other.read_bytes() == b""
-    assert os.stat(database).st_size == 0
+    assert os.stat(watched).st_size == 0
     with pytest.raises(FileNotFoundError):
-        open(database.parent / "missing")
+        open(watched.parent / "missing")
     with pytest.raises(ValueError, match="null"):
         open("with a null \0")
 
 
-def test_an_open_descriptor_can_be_wrapped(database: Path) -> None:
+def test_an_open_descriptor_can_be_wrapped(watched: Path) -> None:
     with audit.allow():
-        descriptor = os.open(database, os.O_RDONLY)
+        descriptor = os.open(watched, os.O_RDONLY)
 
     with open(descriptor, "rb") as file:
         assert file.read() == b""
 
 
-def test_allowing_is_for_this_thread_and_this_block(database: Path) -> None:
+def test_allowing_is_for_this_thread_and_this_block(watched: Path) -> None:
     refused: list[type[BaseException]] = []
 
     def open_in_another_thread() -> None:
         try:
-            open(database)
+            open(watched)
         except errors.ForeignAccess as error:
             refused.append(type(error))
 
     with audit.allow():
-        database.read_bytes()
+        watched.read_bytes()
         with audit.allow():
-            database.read_bytes()
-        database.read_bytes()
+            watched.read_bytes()
+        watched.read_bytes()
         thread = threading.Thread(target=open_in_another_thread)
         thread.start()
         thread.join()
 
     assert refused == [errors.ForeignAccess]
     with pytest.raises(errors.ForeignAccess):
-        open(database)
+        open(watched)
 
 
 def test_a_file_that_is_made_later_is_watched_too(tmp_path: Path) -> None:
@@ -158,18 +159,18 @@ def test_a_file_that_is_made_later_is_watched_too(tmp_path: Path) -> None:
     audit.unwatch(str(path))
 
 
-def test_the_last_unwatch_ends_it(database: Path) -> None:
-    audit.watch(str(database.parents[1] / "symbolic.db"))
-    audit.unwatch(str(database))
+def test_the_last_unwatch_ends_it(watched: Path) -> None:
+    audit.watch(str(watched.parents[1] / "symbolic.db"))
+    audit.unwatch(str(watched))
 
     with pytest.raises(errors.ForeignAccess):
-        open(database)
+        open(watched)
 
-    audit.unwatch(str(database))
-    assert database.read_bytes() == b""
+    audit.unwatch(str(watched))
+    assert watched.read_bytes() == b""
     with pytest.raises(KeyError):
-        audit.unwatch(str(database))
-    audit.watch(str(database))
+        audit.unwatch(str(watched))
+    audit.watch(str(watched))
 
 
 def test_a_forked_child_may_open_what_its_parent_watches(tmp_path: Path) -> None:
@@ -182,6 +183,7 @@ def test_a_forked_child_may_open_what_its_parent_watches(tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        check=True,
         timeout=60,
     )
 

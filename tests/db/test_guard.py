@@ -124,9 +124,9 @@ def test_a_writer_of_another_process_is_waited_for_and_named(tmp_path: Path) -> 
     path = tmp_path / "test.db"
     guard = FileGuard(str(path), busy_timeout=0.05)
 
-    with outsider_who(path, "guard = FileGuard(path, busy_timeout=1); guard.acquire_write()"):
-        with pytest.raises(errors.DatabaseBusy) as caught:
-            guard.acquire_write()
+    code = "guard = FileGuard(path, busy_timeout=1); guard.acquire_write()"
+    with outsider_who(path, code), pytest.raises(errors.DatabaseBusy) as caught:
+        guard.acquire_write()
 
     assert f"{path}-lock" in str(caught.value)
     assert "busy_timeout_seconds" in str(caught.value)
@@ -274,8 +274,8 @@ other.close()
 @pytest.mark.parametrize(("checkpoint_on_close", "is_kept"), [(False, True), (True, False)])
 def test_where_nothing_can_be_pinned_a_close_of_ours_still_leaves_the_log_alone(
     tmp_path: Path,
-    checkpoint_on_close: bool,  # noqa: FBT001 - the parameter of a table
-    is_kept: bool,  # noqa: FBT001
+    checkpoint_on_close: bool,
+    is_kept: bool,
 ) -> None:
     """What NO_CKPT_ON_CLOSE is for: SQLite's own close deletes a log that is in use."""
     database = Opened(tmp_path, pinned=False)

@@ -38,7 +38,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Protocol
@@ -202,18 +202,19 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
     name = f"faulty-{fresh}"
     vfs = FaultyVFS(name, fault)
     fates = Fates()
+    held: frozenset[int] = frozenset()
+    violations: list[str] = []
     try:
         with _ours_unreported(vfs):
             subject.script(path, name, fates)
         vfs.armed = False
         try:
             held = subject.held(path)
-            violations = _violations(fates, held)
+            violations += _violations(fates, held)
             if not subject.goes_on(path):
                 violations.append("no operation was possible afterwards")
         except Exception as error:
-            held = frozenset()
-            violations = [f"{type(error).__name__}: {error}"]
+            violations.append(f"{type(error).__name__}: {error}")
     finally:
         vfs.unregister()
         shutil.rmtree(fresh)
@@ -229,7 +230,7 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
 
 
 @contextmanager
-def _ours_unreported(vfs: FaultyVFS) -> Iterator[None]:
+def _ours_unreported(vfs: FaultyVFS) -> Generator[None]:
     """Keep quiet about our own errors where SQLite does not want to know them.
 
     In a rollback it goes on whatever a call answers. apsw then hands the exception, which has

@@ -212,10 +212,16 @@ def check_snapshot(records: Records, reader: Reader) -> None:
 # -- the processes -----------------------------------------------------------------------------
 
 
-def core(path: str, records: Records, without: frozenset[str]) -> None:
-    store = Store(path, without)
+class Core:
+    """The process in which everything happens at once, each in a thread of its own."""
 
-    def write() -> None:
+    def __init__(self, path: str, records: Records, without: frozenset[str]) -> None:
+        self.path = path
+        self.records = records
+        self.store = Store(path, without)
+
+    def write(self) -> None:
+        store, records = self.store, self.records
         for number in itertools.count():
             store.write(transfer(records.writer, number))
             records.acknowledge(number)
@@ -227,52 +233,53 @@ def core(path: str, records: Records, without: frozenset[str]) -> None:
                 records.save_counts()
             time.sleep(0.0002)
 
-    def read() -> None:
-        reader = store.reader()
+    def read(self) -> None:
+        reader = self.store.reader()
         while True:
             try:
-                check_snapshot(records, reader)
+                check_snapshot(self.records, reader)
             except apsw.Error as error:
-                records.problem("read in the core", f"{type(error).__name__}: {error}")
+                self.records.problem("read in the core", f"{type(error).__name__}: {error}")
 
-    def copy() -> None:
+    def copy_the_folder(self) -> None:
+        folder = os.path.dirname(self.path)
         while True:
-            target = f"{os.path.dirname(path)}-copy"
             with audit.allow():
-                shutil.copytree(os.path.dirname(path), target, dirs_exist_ok=True)
-            records.counts["folder copies"] += 1
+                shutil.copytree(folder, f"{folder}-copy", dirs_exist_ok=True)
+            self.records.counts["folder copies"] += 1
             time.sleep(0.02)
 
-    def open_with_the_other_sqlite() -> None:
+    def open_with_the_other_sqlite(self) -> None:
         while True:
             with audit.allow():
-                other = sqlite3.connect(path, timeout=1)
+                other = sqlite3.connect(self.path, timeout=1)
             try:
                 other.execute("select count(*) from account").fetchall()
             except sqlite3.OperationalError as error:
-                records.counts[f"stdlib in the core: {error}"] += 1
+                self.records.counts[f"stdlib in the core: {error}"] += 1
             except sqlite3.DatabaseError as error:
-                records.problem("stdlib in the core", error)
+                self.records.problem("stdlib in the core", error)
             other.close()
-            records.counts["stdlib connections"] += 1
+            self.records.counts["stdlib connections"] += 1
             time.sleep(random.random() * 0.003)
 
-    run_threads(records, [write, read, read, copy, open_with_the_other_sqlite])
+    def run(self) -> None:
+        bodies = [self.write, self.read, self.read]
+        bodies += [self.copy_the_folder, self.open_with_the_other_sqlite]
+        threads = [threading.Thread(target=self._run, args=(body,)) for body in bodies]
+        for thread in threads:
+            thread.start()
 
-
-def run_threads(records: Records, bodies: list[Callable[[], None]]) -> None:
-    def guarded(body: Callable[[], None]) -> None:
+    def _run(self, body: Callable[[], None]) -> None:
         try:
             body()
         except BaseException as error:
-            records.problem(f"{body.__name__} of the core", f"{type(error).__name__}: {error}")
+            self.records.problem(f"{body.__name__} ended", f"{type(error).__name__}: {error}")
             raise
 
-    threads = [threading.Thread(target=guarded, args=(body,), daemon=True) for body in bodies]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+def core(path: str, records: Records, without: frozenset[str]) -> None:
+    Core(path, records, without).run()
 
 
 def visitor(path: str, records: Records, without: frozenset[str]) -> None:
@@ -429,8 +436,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary) / "stress"
         found = run(folder, arguments.seconds, without, arguments.visitors)
+    found["is_clean"] = is_clean(found)
     print(json.dumps(found, indent=2))
-    return 0 if is_clean(found) else 1
+    return 0 if found["is_clean"] else 1
 
 
 if __name__ == "__main__":

@@ -262,6 +262,15 @@ def test_a_name_is_durable_only_once_its_directory_was_synced() -> None:
     assert disk.files() == {}
 
 
+def test_a_file_that_the_record_did_not_see_come_is_refused(tmp_path: Path) -> None:
+    def beside_a_stranger(open_database: OpenDatabase, log: Log) -> None:
+        a_database_with(Path(open_database.path), operations=1)
+        open_database()
+
+    with pytest.raises(ValueError, match=r"recorded\.db was made by someone"):
+        record(beside_a_stranger, durability="full", folder=str(tmp_path))
+
+
 def test_one_state_of_a_seed_can_be_had_alone(tmp_path: Path) -> None:
     log = record(RawWorkload(operations=10), durability="normal", folder=str(tmp_path))
 

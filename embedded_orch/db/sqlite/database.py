@@ -20,7 +20,7 @@ from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.connecting import connect, translate
 from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.readers import Readers
-from embedded_orch.db.sqlite.writer import Request, Writer
+from embedded_orch.db.sqlite.writer import AnnouncedWrite, Request, Writer
 from embedded_orch.db.statements import Catalog
 
 if TYPE_CHECKING:
@@ -124,7 +124,16 @@ class SQLiteDatabase:
         return self._writer.write(operation)
 
     def announce(self, operation: Callable[[Transaction], object]) -> Announced:
-        """Queue a write and return at once; committed in order, within 10 ms."""
+        """Queue a write and return at once; committed in order, within 10 ms.
+
+        Inside an open transaction of the caller it is part of that, like every write there.
+        """
+        scope = scope_for(self)
+        if scope is not None:
+            request = AnnouncedWrite(operation)
+            join(scope, operation, writes=True)
+            request.finish()
+            return request
         self._check()
         return self._writer.announce(operation)
 
@@ -176,9 +185,15 @@ class SQLiteDatabase:
         self._check_not_waiting_for_ourselves()
         return SQLiteWriteTransaction(self._writer, self._connection, is_read_only=read_only)
 
-    def hold(self, scope: Scope | None) -> None:
+    def hold(self, scope: Scope) -> None:
         """Remember whose open transaction keeps the write connection."""
-        self._open_scope = scope
+        if self._readers is None or not scope.is_read_only:
+            self._open_scope = scope
+
+    def release(self, scope: Scope) -> None:
+        """That transaction is about to end."""
+        if self._open_scope is scope:
+            self._open_scope = None
 
     def _is_waiting_for_ourselves(self) -> bool:
         holder = self._open_scope

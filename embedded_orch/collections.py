@@ -1,14 +1,14 @@
-"""The runs of a database, to get, find and count."""
+"""The flows and runs of a database, to get, find and count."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from embedded_orch import errors
-from embedded_orch.runs import FlowRun, TaskRun
+from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
 from embedded_orch.states import StateType
-from embedded_orch.store import flow_runs, task_runs
+from embedded_orch.store import flow_runs, flows, task_runs
 from embedded_orch.store.flow_runs import NEWEST
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 
-RunT = TypeVar("RunT", FlowRun, TaskRun)
+RecordT = TypeVar("RecordT", FlowRecord, FlowRun, TaskRun)
 
 
-class Runs(Generic[RunT]):
-    """What the collections of runs have in common. Any thread may use it."""
+class Records(Generic[RecordT]):
+    """What the collections have in common. Any thread may use it."""
 
-    _what = "run"
-    _filters: tuple[str, ...] = ()
+    _what: ClassVar[str] = "record"
+    _filters: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, id: UUID | str) -> RunT:
+    def get(self, id: UUID | str) -> RecordT:
         """One run.
 
         Raises:
@@ -44,7 +44,7 @@ class Runs(Generic[RunT]):
             raise errors.RunNotFound(f"no {self._what} has the id {id} in {self._database.url}")
         return found[0]
 
-    def find(self, **filters: object) -> Iterator[RunT]:
+    def find(self, **filters: object) -> Iterator[RecordT]:
         """The runs that fit all filters, newest first, read a page at a time as they are taken.
 
         Raises:
@@ -61,7 +61,7 @@ class Runs(Generic[RunT]):
         checked = self._checked(filters)
         return self._database.read(lambda tx: self._count(tx, checked))
 
-    def _pages(self, filters: Filters) -> Iterator[RunT]:
+    def _pages(self, filters: Filters) -> Iterator[RecordT]:
         before = NEWEST
         while True:
             last = before
@@ -80,10 +80,10 @@ class Runs(Generic[RunT]):
             )
         return {name: _value(name, value) for name, value in filters.items() if value is not None}
 
-    def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[RunT]:
+    def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[RecordT]:
         raise TypeError("a collection says how its runs are read")
 
-    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[RunT]:
+    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[RecordT]:
         raise TypeError("a collection says how its runs are found")
 
     def _count(self, tx: Transaction, filters: Filters) -> int:
@@ -93,13 +93,30 @@ class Runs(Generic[RunT]):
         return f"<{type(self).__name__} of {self._database.url}>"
 
 
-class FlowRuns(Runs[FlowRun]):
+class Flows(Records[FlowRecord]):
+    """Flows; filter ``name``."""
+
+    _what: ClassVar[str] = "flow"
+    _filters: ClassVar[tuple[str, ...]] = ("name",)
+
+    def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRecord]:
+        return [FlowRecord(row) for row in flows.get_flows(tx, ids)]
+
+    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[FlowRecord]:
+        rows = flows.find_flows(tx, filters, before=before, limit=_PAGE)
+        return [FlowRecord(row) for row in rows]
+
+    def _count(self, tx: Transaction, filters: Filters) -> int:
+        return flows.count_flows(tx, filters)
+
+
+class FlowRuns(Records[FlowRun]):
     """Flow runs; filters ``flow_name``, ``name``, ``state_type``, ``state_name``, ``tags`` (all of
     these).
     """
 
-    _what = "flow run"
-    _filters = ("flow_name", "name", "state_type", "state_name", "tags")
+    _what: ClassVar[str] = "flow run"
+    _filters: ClassVar[tuple[str, ...]] = ("flow_name", "name", "state_type", "state_name", "tags")
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]
@@ -112,11 +129,11 @@ class FlowRuns(Runs[FlowRun]):
         return flow_runs.count_flow_runs(tx, filters)
 
 
-class TaskRuns(Runs[TaskRun]):
+class TaskRuns(Records[TaskRun]):
     """Task runs; filters ``flow_run_id``, ``name``, ``task_key``, ``state_type``, ``state_name``."""
 
-    _what = "task run"
-    _filters = ("flow_run_id", "name", "task_key", "state_type", "state_name")
+    _what: ClassVar[str] = "task run"
+    _filters: ClassVar[tuple[str, ...]] = ("flow_run_id", "name", "task_key", "state_type", "state_name")
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[TaskRun]:
         return [TaskRun(self._database, row) for row in task_runs.get_task_runs(tx, ids)]

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
-from embedded_orch.collections import FlowRuns, TaskRuns
+from embedded_orch.collections import FlowRuns, Flows, TaskRuns
 from embedded_orch.db import urls
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.engine.engine import Engine
@@ -106,6 +106,7 @@ class Orchestrator:
     inside the block use it, in threads that are started inside it too.
 
     Attributes:
+        flows: the flows that have run in it.
         flow_runs: the flow runs in it.
         task_runs: the task runs in it.
     """
@@ -118,6 +119,7 @@ class Orchestrator:
         self._previous: list[Orchestrator | None] = []
         database = shared.database
         self.engine = Engine(database, process, shared.life_path)
+        self.flows = Flows(database)
         self.flow_runs = FlowRuns(database)
         self.task_runs = TaskRuns(database)
 

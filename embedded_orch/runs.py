@@ -14,7 +14,34 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Database
     from embedded_orch.states import State
     from embedded_orch.store.flow_runs import FlowRunRow
+    from embedded_orch.store.flows import FlowRow
     from embedded_orch.store.task_runs import TaskRunRow
+
+
+class FlowRecord:
+    """A flow as the database knows it: by its name.
+
+    Attributes:
+        id: of the flow.
+        name: of the flow.
+        tags: of the flow.
+    """
+
+    __slots__ = ("_created", "id", "name", "tags")
+
+    def __init__(self, row: FlowRow) -> None:
+        self.id: UUID = row.id
+        self.name = row.name
+        self.tags = list(row.tags)
+        self._created = row.created
+
+    @property
+    def created(self) -> datetime:
+        """When it first ran, UTC."""
+        return times.datetime_from_microseconds(self._created)
+
+    def __repr__(self) -> str:
+        return f"<FlowRecord {self.name} {self.id}>"
 
 
 class Run:

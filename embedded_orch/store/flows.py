@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+
+from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from collections.abc import Mapping, Sequence
 
     from embedded_orch.db.port import Transaction
+
+
+class FlowRow(msgspec.Struct, frozen=True):
+    """A flow as it is read for people."""
+
+    id: UUID
+    name: str
+    tags: list[str]
+    created: int
 
 
 def ensure_flow(tx: Transaction, *, id: UUID, name: str, now: int) -> UUID:
@@ -24,3 +38,22 @@ def flow_id(tx: Transaction, *, name: str) -> UUID | None:
     """The id of the flow of this name, or None."""
     found: UUID | None = tx.value("flow.id_by_name", name=name)
     return found
+
+
+def get_flows(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRow]:
+    """The flows with these ids, in this order; those that do not exist are left out."""
+    rows = tx.rows("flow.get_many", ids=encode_struct([str(id) for id in ids]))
+    return [FlowRow(*row) for row in rows]
+
+
+def find_flows(
+    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
+) -> list[FlowRow]:
+    """A page of the flows that fit, newest first."""
+    rows = tx.rows("flow.find_newest", before=before, limit=limit, name=filters.get("name"))
+    return get_flows(tx, [id for (id,) in rows])
+
+
+def count_flows(tx: Transaction, filters: Mapping[str, object]) -> int:
+    """How many flows fit."""
+    return int(tx.value("flow.count_newest", name=filters.get("name")))

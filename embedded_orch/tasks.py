@@ -63,7 +63,7 @@ class Task(Generic[P, R]):
                 f"record_start={record_start!r}: it is 'announced' or 'before'"
             )
         self.fn = fn
-        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        self.name: str = name or getattr(fn, "__name__", None) or type(fn).__name__
         self.task_key: str = getattr(fn, "__qualname__", None) or self.name
         self.tags = tuple(tags)
         self.retries = retries

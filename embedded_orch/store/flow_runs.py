@@ -183,10 +183,7 @@ def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:
 def get_flow_runs(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
     """The flow runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("flow_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [
-        FlowRunRow(*row[:4], state_from(row[4:12]), *row[12:])
-        for row in rows
-    ]
+    return [FlowRunRow(*[*row[:4], state_from(row[4:12]), *row[12:]]) for row in rows]
 
 
 def unfinished_with_parameters(

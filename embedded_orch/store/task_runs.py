@@ -127,7 +127,7 @@ def find_call(
 def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:
     """The task runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("task_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [TaskRunRow(*row[:6], state_from(row[6:14]), *row[14:]) for row in rows]
+    return [TaskRunRow(*[*row[:6], state_from(row[6:14]), *row[14:]]) for row in rows]
 
 
 def find_task_runs(

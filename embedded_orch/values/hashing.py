@@ -32,7 +32,7 @@ import msgspec
 
 from embedded_orch.values import classes
 from embedded_orch.values.plain import plain_json
-from embedded_orch.values.tagging import Refusal, Tagging, named_trees
+from embedded_orch.values.tagging import Oversized, Refusal, Tagging, named_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ def examine_inputs(arguments: Mapping[str, object]) -> InputsHash:
     by_type: dict[str, str] = {}
     for name, value in arguments.items():
         canonical = _Canonical()
-        trees[name] = canonical.tag(value)
+        trees[name] = canonical.whole(value)
         if canonical.by_type:
             by_type[name] = canonical.by_type[0]
     return InputsHash(_digest(_to_canonical_json(named_trees(trees))), by_type)
@@ -117,12 +117,25 @@ class _Canonical(Tagging):
         super().__init__(_to_canonical_json)
         self.by_type: list[str] = []
 
+    def whole(self, value: object) -> Tree:
+        """Return the tree of a whole argument."""
+        try:
+            return self.tag(value)
+        except Oversized:
+            return self._by_type(value)
+
     def tag_container(self, value: object) -> Tree:
         try:
             return super().tag_container(value)
-        except Refusal as refusal:
-            self.by_type.append(refusal.type_name)
-            return {"$type": refusal.type_name}
+        except Oversized:
+            raise  # to replace one repetition by its type would leave all the others
+        except Refusal:
+            return self._by_type(value)
+
+    def _by_type(self, value: object) -> Tree:
+        name = classes.qualified_name(type(value))
+        self.by_type.append(name)
+        return {"$type": name}
 
     def pairs(self, value: dict[Any, object]) -> list[Tree]:
         return sorted(self.ordered_pairs(value), key=_to_canonical_json)

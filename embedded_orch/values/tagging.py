@@ -63,6 +63,10 @@ class Refusal(Exception):
         return "".join(pieces)
 
 
+class Oversized(Refusal):
+    """A value in which shared containers are repeated so often that it could not be written."""
+
+
 class Tagging:
     """Turns values into trees that JSON holds. One is made for each value, and not shared."""
 
@@ -110,7 +114,7 @@ class Tagging:
     def _count(self, value: object, values: int) -> None:
         self._written += values
         if self._written > _MAX_WRITTEN:
-            raise Refusal(value, f"with its repetitions it has more than {_MAX_WRITTEN:,} values")
+            raise Oversized(value, f"with its repetitions it has more than {_MAX_WRITTEN:,} values")
 
     def items(self, values: Iterable[object]) -> list[Tree]:
         """Return the trees of the items of a sequence."""

@@ -90,7 +90,7 @@ def test_power_cuts_keep_the_promise_to_four_writers_at_once(
     workload = RawWorkload(operations=60, threads=4)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability=durability, states=250)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
 
     assert result.findings == []
 
@@ -116,7 +116,7 @@ def test_power_cuts_keep_the_promise_on_a_database_that_is_not_new(
         folder=str(tmp_path),
         held_at_start=frozenset(range(31)),
     )
-    result = after_power_cuts(log, tmp_path, durability=durability, states=250)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
 
     assert set(log.initial) == {"recorded.db"}
     assert result.findings == []
@@ -124,7 +124,7 @@ def test_power_cuts_keep_the_promise_on_a_database_that_is_not_new(
 
 def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path) -> None:
     """With durability off: the others write the same bytes, and more syncs."""
-    log = record(RawWorkload(operations=70), durability="off", folder=str(tmp_path))
+    log = record(RawWorkload(operations=60), durability="off", folder=str(tmp_path))
 
     result = after_kills(log, tmp_path)
 
@@ -165,7 +165,7 @@ def test_a_disk_that_ignores_the_syncs_of_one_file_is_found_out(
         if not (isinstance(entry, Sync) and name_of[entry.file] == f"recorded.db{suffix}")
     ]
 
-    result = after_power_cuts(log, tmp_path, durability=durability, states=200)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 

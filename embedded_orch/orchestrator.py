@@ -143,7 +143,7 @@ class Orchestrator:
         """Provisional: pools, queues, deployments and claims, until they have an API of their own."""
         from embedded_orch.store_access import Store
 
-        return Store(self.database, self.engine.process, self.engine.owner)
+        return Store(self.database, self.engine.process)
 
     # -- a person's own statements ---------------------------------------------------------------
 

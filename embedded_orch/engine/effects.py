@@ -62,8 +62,10 @@ class Write(Generic[R]):
         """Do it without blocking the event loop, and to its end even when cancelled."""
         import anyio
 
-        with anyio.CancelScope(shield=True):
-            return await self._database.write_async(self._operation, after=self._after)
+        with anyio.CancelScope(shield=True) as scope:
+            answer = await self._database.write_async(self._operation, after=self._after)
+        assert not scope.cancelled_caught, "a shield that nobody cancels"
+        return answer
 
 
 class Read(Generic[R]):

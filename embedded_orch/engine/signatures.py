@@ -55,9 +55,12 @@ class Signature:
             self._read_code(function)
         else:
             self._read_by_inspection(function)
-        named = [*self._positional, *self._keyword_only]
-        variable = [name for name in (self._var_positional, self._var_keyword) if name]
-        self.parameters = (*named, *variable)
+        variable = (self._var_positional, self._var_keyword)
+        self.parameters: tuple[str, ...] = (
+            *self._positional,
+            *self._keyword_only,
+            *filter(None, variable),
+        )
         reserved = sorted(RESERVED & set(self.parameters))
         if reserved:
             raise SignatureError(

@@ -20,6 +20,9 @@ def bookkeep(run: Run, state: Proposal) -> Run:
     expected = run.expected_start_time
     if expected is None:
         expected = scheduled_time if scheduled_time is not None else state.timestamp
+    flow_run_run_count = run.flow_run_run_count
+    if enters_running and run.flow_run_attempt is not None:
+        flow_run_run_count = run.flow_run_attempt
     return msgspec.structs.replace(
         run,
         state_id=state.id,
@@ -27,13 +30,20 @@ def bookkeep(run: Run, state: Proposal) -> Run:
         state_name=state.name,
         state_timestamp=state.timestamp,
         scheduled_time=state.details.scheduled_time,
-        run_count=run.run_count + enters_running,
+        run_count=_attempts_before(run, state) + enters_running,
+        flow_run_run_count=flow_run_run_count,
         expected_start_time=expected,
         next_scheduled_start_time=scheduled_time,
         start_time=start_time,
         end_time=end_time,
         total_run_time=total_run_time,
     )
+
+
+def _attempts_before(run: Run, state: Proposal) -> int:
+    """The attempts that count: a task run that begins anew has all its retries again."""
+    leaves_its_end = run.state_type in TERMINAL_TYPES and state.type not in TERMINAL_TYPES
+    return 0 if leaves_its_end and not run.is_flow_run else run.run_count
 
 
 def _start_and_end(run: Run, state: Proposal) -> tuple[int | None, int | None]:

@@ -43,6 +43,15 @@ def _leave_terminal(run: Run, proposal: Proposal, now: int) -> Answer:
     return None
 
 
+def _leave_terminal_task(run: Run, proposal: Proposal, now: int) -> Answer:
+    objection = _leave_terminal(run, proposal, now)
+    attempt = run.flow_run_attempt
+    is_later_attempt = attempt is not None and run.flow_run_run_count < attempt
+    if objection is None and is_later_attempt and _is_plain_running(proposal):
+        return msgspec.structs.replace(proposal, name="Retrying")
+    return objection
+
+
 def _prevent_pending(run: Run, proposal: Proposal, now: int) -> Answer:
     is_substate = (
         run.state_type is StateType.PENDING
@@ -50,7 +59,7 @@ def _prevent_pending(run: Run, proposal: Proposal, now: int) -> Answer:
         and proposal.name != "Pending"
     )
     if is_substate:
-        return None
+        return _copy_scheduled_time(run, proposal, now)
     return Decision(Verdict.ABORT, f"the run is {run.state_name} already")
 
 
@@ -81,13 +90,17 @@ def _retry_failed(run: Run, proposal: Proposal, now: int) -> Answer:
 
 
 def _rename_reruns(run: Run, proposal: Proposal, now: int) -> Answer:
-    if run.run_count == 0 or proposal.name != "Running":
+    if run.run_count == 0 or not _is_plain_running(proposal):
         return None
     name = "Retrying" if run.state_name == "AwaitingRetry" else "Rerunning"
     return msgspec.structs.replace(proposal, name=name)
 
 
-_LEAVE_TERMINAL = Rule("HandleTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal)
+def _is_plain_running(proposal: Proposal) -> bool:
+    """Whether it is RUNNING under no name of its own, which a rule may give it."""
+    return proposal.type is StateType.RUNNING and proposal.name == "Running"
+
+
 _COPY_SCHEDULED_TIME = Rule(
     "CopyScheduledTime",
     frozenset({StateType.SCHEDULED}),
@@ -108,7 +121,7 @@ _RETRY_FAILED = Rule(
 )
 
 FLOW_RULES = (
-    _LEAVE_TERMINAL,
+    Rule("HandleFlowTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal),
     Rule(
         "PreventPendingTransitions",
         frozenset(
@@ -123,9 +136,15 @@ FLOW_RULES = (
 )
 
 TASK_RULES = (
-    _LEAVE_TERMINAL,
+    Rule("HandleTaskTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal_task),
     _COPY_SCHEDULED_TIME,
     _WAIT_FOR_SCHEDULED_TIME,
     _RETRY_FAILED,
-    Rule("RenameReruns", _ANY, frozenset({StateType.RUNNING}), _rename_reruns),
+    # A run that has ended begins anew with attempt 1, so it is no rerun.
+    Rule(
+        "RenameReruns",
+        _ANY - TERMINAL_TYPES,
+        frozenset({StateType.RUNNING}),
+        _rename_reruns,
+    ),
 )

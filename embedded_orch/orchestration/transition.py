@@ -18,6 +18,7 @@ import msgspec
 from embedded_orch.orchestration.bookkeeping import bookkeep
 from embedded_orch.orchestration.rules import FLOW_RULES, TASK_RULES
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
+from embedded_orch.states import StateType
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,11 @@ def decide(run: Run, proposal: Proposal, *, now: int) -> Decision:
         ``ABORT`` with the reason. With a state to store, the run as it is after it.
     """
     if run.state_id == proposal.id:
-        # The same proposal a second time: it was accepted, and nothing is stored twice.
-        return Decision(Verdict.ACCEPT, run=run, is_repeat=True)
+        # The same proposal a second time: the answer is the first one, and nothing is stored
+        # twice. A rule that put another state in its place gave that one its id.
+        is_as_proposed = run.state_type is proposal.type
+        verdict = Verdict.ACCEPT if is_as_proposed else Verdict.REJECT
+        return Decision(verdict, run=run, is_repeat=True)
     rules: Sequence[Rule] = FLOW_RULES if run.is_flow_run else TASK_RULES
     intended = (run.state_type, proposal.type)
     for rule in rules:
@@ -65,5 +69,8 @@ def _stored(run: Run, proposal: Proposal, decision: Decision) -> Decision:
         # A clock that was set back, or two states in one microsecond: (run, timestamp) is the
         # key of a history, and its order.
         timestamp = run.state_timestamp + 1
-    proposal = msgspec.structs.replace(proposal, timestamp=timestamp)
+    details = proposal.details
+    if proposal.type is StateType.SCHEDULED and details.scheduled_time is None:
+        details = msgspec.structs.replace(details, scheduled_time=timestamp)
+    proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
     return msgspec.structs.replace(decision, proposal=proposal, run=bookkeep(run, proposal))

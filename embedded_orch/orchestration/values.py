@@ -49,6 +49,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     total_run_time: int = 0
     policy: Policy = Policy()
     flow_run_run_count: int = 0
+    """Of a task run: which attempt of its flow run it ran in last."""
+    flow_run_attempt: int | None = None
+    """Of a task run: the attempt that its flow run is in now; None outside of flows."""
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):

@@ -136,6 +136,8 @@ def claim_runs(
         raise ConfigurationError(
             f"a claim takes 1 to {MOST_IN_A_CLAIM} runs, and {len(state_ids)} were asked for"
         )
+    # Ascending, so that the order of the claim can be read back from its states.
+    state_ids = sorted(state_ids)
     pool = lock_work_pool(tx, name=pool_name)
     names = checked_queue_names(tx, pool, queue_names)
     taken = _claimed(tx, claim_id, state_ids)

@@ -85,7 +85,12 @@ def start_task_run(
     """
     if new.flow_run_id is not None and epoch is not None:
         check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
-    run = Run(id=new.id, is_flow_run=False, policy=new.policy)
+    run = Run(
+        id=new.id,
+        is_flow_run=False,
+        policy=new.policy,
+        flow_run_run_count=new.flow_run_run_count,
+    )
     run, stored = first_states(run, states, now=now)
     made = tx.run(
         "task_run.insert",

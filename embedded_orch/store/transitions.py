@@ -53,7 +53,10 @@ def propose(
     decision = decide(run, proposal, now=now)
     if decision.proposal is not None and decision.run is not None:
         insert_state(tx, kind, run_id, decision.proposal)
-        tx.run(f"{kind}.update_state", now=now, **run_fields(decision.run))
+        fields = run_fields(decision.run)
+        if kind == "task_run":
+            fields["flow_run_run_count"] = decision.run.flow_run_run_count
+        tx.run(f"{kind}.update_state", now=now, **fields)
     return decision
 
 
@@ -134,9 +137,12 @@ def encode_struct(value: object) -> str:
 
 def _run(kind: Kind, row: tuple[Any, ...]) -> Run:
     details, policy = row[5], row[12]
+    is_flow_run = kind == "flow_run"
     return Run(
         id=row[0],
-        is_flow_run=kind == "flow_run",
+        is_flow_run=is_flow_run,
+        flow_run_run_count=0 if is_flow_run else row[14],
+        flow_run_attempt=None if is_flow_run else row[15],
         state_id=row[1],
         state_type=StateType(row[2]) if row[2] is not None else None,
         state_name=row[3],

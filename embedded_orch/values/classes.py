@@ -9,7 +9,8 @@ Whoever can write the database can write any name into it. So a name is looked u
 modules that are loaded already, only through ``__dict__`` (a module's ``__getattr__`` and a lazy
 module's loading never run), and it must lead to a class of the kind the tag says. Instances are
 built without ``__init__``, ``__new__``, ``__post_init__``, ``__setattr__`` or any other method of
-the class; a class with ``__del__`` is refused, because that one would run in the end.
+the class; a class with ``__del__`` is refused, because that one would run in the end. What is left
+are ``__hash__`` and ``__eq__``, which a set or a dict calls for its members and keys.
 """
 
 from __future__ import annotations

@@ -122,4 +122,4 @@ def _message(refusal: Refusal, name: str, advice: str) -> str:
     else:
         said = "which would not come back from JSON equal and of its type"
     type_name = refusal.type_name.removeprefix("builtins:")
-    return f"{name}{refusal.path} is a {type_name}, {said}. {advice}".rstrip()
+    return f"{name}{refusal.path} is of type {type_name}, {said}. {advice}".rstrip()

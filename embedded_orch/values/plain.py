@@ -81,15 +81,17 @@ def plain_json(value: object, to_json: Callable[[object], bytes]) -> bytes | Non
         # A lone surrogate; an int of more digits than Python turns into text; a caller whose
         # stack is nearly used up. The slow path stores the first two and explains the third.
         return None
-    if _BACKSLASH in text and _NUL_IN_TEXT in text:
-        return None
-    if _TAG_BYTE in text and _TAG_IN_TEXT in text:
-        return None
-    if _MINUS in text and _NEGATIVE_ZERO.search(text):
-        return None
     if len(text) > _SHORT_TEXT and not all(starmap(_are_plain_ints, with_ints)):
         return None
-    return text
+    return None if _looks_changed(text) else text
+
+
+def _looks_changed(text: bytes) -> bool:
+    return bool(
+        (_BACKSLASH in text and _NUL_IN_TEXT in text)
+        or (_TAG_BYTE in text and _TAG_IN_TEXT in text)
+        or (_MINUS in text and _NEGATIVE_ZERO.search(text))
+    )
 
 
 def is_plain_float(value: float) -> bool:

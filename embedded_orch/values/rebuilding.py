@@ -54,6 +54,7 @@ def combines_members(cls: type) -> bool:
         issubclass(cls, enum.Flag)
         and type(cls) is enum.EnumMeta
         and classes.static_attribute(cls, "_missing_") is enum.Flag.__dict__["_missing_"]
+        and classes.static_attribute(cls, "__new_member__") is None  # the user's own __new__
     )
 
 

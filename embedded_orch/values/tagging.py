@@ -17,7 +17,7 @@ from datetime import datetime, time, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.values import classes, known_types
-from embedded_orch.values.plain import MAX_DEPTH, TAG_START
+from embedded_orch.values.plain import MAX_DEPTH, TAG_START, is_plain_int
 from embedded_orch.values.rebuilding import FACTORIES, combines_members, rebuild
 
 if TYPE_CHECKING:
@@ -168,15 +168,17 @@ class Tagging:
     def ordered_pairs(self, value: dict[Any, object]) -> list[Tree]:
         """Return the trees of the keys and values of a dict, in its order."""
         trees: list[Tree] = []
-        piece = ""
+        key: object = None
+        at_key = True
         try:
             for key, item in value.items():
-                piece = f".keys()[{len(trees)}]"
-                tagged_key = self.tag(key)
-                piece = f"[{_shown(key)}]"
-                trees.append([tagged_key, self.tag(item)])
+                at_key = True
+                pair = [self.tag(key)]
+                at_key = False
+                pair.append(self.tag(item))
+                trees.append(pair)
         except Refusal as refusal:
-            refusal.found_in(piece)
+            refusal.found_in(f".keys()[{len(trees)}]" if at_key else f"[{_shown(key)}]")
             raise
         self._count(value, 2 * len(trees) + 1)
         return trees
@@ -267,7 +269,8 @@ def _comes_back_equal(value: object, tree: Tree) -> bool:
 
 def _shown(key: object) -> str:
     """Return a key for a message. Only exact types: another __repr__ is the user's code."""
-    if type(key) not in (str, int, float, bool, type(None)):
+    plain = type(key) in (str, float, bool, type(None))
+    if not plain and not (type(key) is int and is_plain_int(key)):
         return f"<{type(key).__qualname__}>"
     shown = repr(key)
     return shown if len(shown) <= _SHOWN_KEY else f"{shown[:_SHOWN_KEY]}..."

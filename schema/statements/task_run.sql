@@ -23,7 +23,7 @@ select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
        task_run.state_timestamp, current.state_details, task_run.run_count,
        task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
        task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
-       flow_run.epoch
+       task_run.flow_run_run_count, flow_run.run_count as flow_run_attempt, flow_run.epoch
 from task_run
 left join task_run_state as current
     on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
@@ -31,16 +31,23 @@ left join flow_run on flow_run.id = task_run.flow_run_id
 where task_run.id = :id;
 
 -- name: for_transition [postgres]
--- The same, with the task run locked until the transaction ends.
+-- The same, with the task run locked until the transaction ends. The flow run is locked before it
+-- and against change: a take-over that is under way is waited for, and one that comes waits.
+with owner as (
+    select flow_run.id, flow_run.run_count, flow_run.epoch
+    from flow_run
+    where flow_run.id = (select flow_run_id from task_run where id = :id)
+    for share
+)
 select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
        task_run.state_timestamp, current.state_details, task_run.run_count,
        task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
        task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
-       flow_run.epoch
+       task_run.flow_run_run_count, owner.run_count as flow_run_attempt, owner.epoch
 from task_run
 left join task_run_state as current
     on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
-left join flow_run on flow_run.id = task_run.flow_run_id
+left join owner on owner.id = task_run.flow_run_id
 where task_run.id = :id
 for update of task_run;
 
@@ -51,7 +58,8 @@ set state_id = :state_id, state_type = :state_type, state_name = :state_name,
     state_timestamp = :state_timestamp, run_count = :run_count,
     expected_start_time = :expected_start_time,
     next_scheduled_start_time = :next_scheduled_start_time, start_time = :start_time,
-    end_time = :end_time, total_run_time = :total_run_time, updated = :now
+    end_time = :end_time, total_run_time = :total_run_time,
+    flow_run_run_count = :flow_run_run_count, updated = :now
 where id = :id;
 
 -- name: find_call

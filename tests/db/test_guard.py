@@ -16,7 +16,7 @@ import pytest
 
 from embedded_orch import errors
 from embedded_orch.db import liveness
-from embedded_orch.db.sqlite.guard import FileGuard
+from embedded_orch.db.sqlite.guard import FileGuard, ReaderLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -389,6 +389,43 @@ def test_a_reader_repairs_the_index_that_a_dead_writer_left_torn(opened: Opened)
     assert not reader._has_torn_header()
     other.close()
     connection.close()
+
+
+@needs_open_file_locks
+def test_others_write_again_once_the_repairing_reader_has_settled(opened: Opened) -> None:
+    reader, connection = opened.guard.reader_lock(), connect(opened.path)
+    other = FileGuard(str(opened.path), busy_timeout=0)
+    tear_header(opened.path)
+
+    reader.acquire()
+    reader.settle()
+    with pytest.raises(errors.DatabaseBusy):
+        other.acquire_write()
+    connection.execute("begin; select id from row").fetchall()
+    reader.settle()
+    with other.write_lock(), pytest.raises(apsw.BusyError):
+        opened.connection.wal_checkpoint()
+    connection.execute("rollback")
+    reader.release()
+
+    with other.write_lock():
+        opened.connection.wal_checkpoint()
+    other.close()
+    connection.close()
+
+
+@needs_open_file_locks
+@pytest.mark.parametrize("size", [0, 3, 50])
+def test_an_index_that_was_cut_off_counts_as_torn(tmp_path: Path, size: int) -> None:
+    index = tmp_path / "test.db-shm"
+    index.write_bytes(bytes(size))
+    guard = FileGuard(str(tmp_path / "test.db"), busy_timeout=0)
+    descriptor = os.open(index, os.O_RDONLY)
+
+    assert ReaderLock(guard, descriptor)._has_torn_header()
+
+    os.close(descriptor)
+    guard.close()
 
 
 @needs_open_file_locks

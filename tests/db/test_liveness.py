@@ -138,9 +138,12 @@ def test_a_slot_of_a_living_process_cannot_be_taken(owners: Path) -> None:
 FORK = (
     HOLD
     + """
+has_begun, begins = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(begins, b".")
     time.sleep(600)
+os.read(has_begun, 1)
 print(child, flush=True)
 """
 )

@@ -6,6 +6,7 @@ import pytest
 
 from embedded_orch import errors
 from embedded_orch.db.port import Database
+from embedded_orch.store.names import check_name
 from embedded_orch.store.queues import (
     WorkPoolFields,
     WorkQueueFields,
@@ -15,6 +16,7 @@ from embedded_orch.store.queues import (
     mark_polled,
     update_work_pool,
     update_work_queue,
+    upsert_work_pool,
 )
 from tests.builders import NOON, SECOND, Builder
 
@@ -74,8 +76,6 @@ def test_pausing_a_pool_shows_in_its_status(build: Builder) -> None:
 
 
 def test_the_type_of_a_pool_does_not_change(build: Builder) -> None:
-    from embedded_orch.store.queues import upsert_work_pool
-
     build.pool()
     id, queue_id = build.process.new_id(), build.process.new_id()
 
@@ -98,13 +98,20 @@ def test_an_unknown_pool_is_an_error_that_names_those_there_are(build: Builder) 
 
 
 @pytest.mark.parametrize("name", ["a/b", "50%", "a&b", "<a", "a>", ""])
-def test_names_that_the_rules_forbid_are_refused(build: Builder, name: str) -> None:
+def test_names_that_the_rules_forbid_are_refused(name: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="work pool"):
+        check_name("work pool", name)
+
+
+def test_the_names_of_pools_and_queues_are_checked(build: Builder) -> None:
     build.pool()
 
-    with pytest.raises(errors.ConfigurationError):
-        build.pool(name)
-    with pytest.raises(errors.ConfigurationError):
-        build.queue(name)
+    with pytest.raises(errors.ConfigurationError, match="a/b"):
+        build.pool("a/b")
+    with pytest.raises(errors.ConfigurationError, match="a/b"):
+        build.queue("a/b")
+
+    assert priorities(build.database) == {"default": 1}
 
 
 def test_a_negative_limit_is_refused_for_a_pool_and_for_a_queue(build: Builder) -> None:
@@ -281,37 +288,46 @@ def test_polling_a_queue_that_is_not_there_changes_nothing(build: Builder) -> No
 # -- finding ---------------------------------------------------------------------------------------
 
 NAMES = ["50_off", "500off", "Nightly", "night_shift", "back\\slash"]
+FOUND_BY = {
+    "night": {"Nightly", "night_shift"},
+    "NIGHT": {"Nightly", "night_shift"},
+    "_": {"50_off", "night_shift"},
+    "0_O": {"50_off"},
+    "\\": {"back\\slash"},
+    "%": set[str](),
+    "": {*NAMES, "default"},
+    None: {*NAMES, "default"},
+}
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("night", ["Nightly", "night_shift"]),
-        ("NIGHT", ["Nightly", "night_shift"]),
-        ("_", ["50_off", "night_shift"]),
-        ("0_O", ["50_off"]),
-        ("\\", ["back\\slash"]),
-        ("%", []),
-        ("", sorted(NAMES)),
-        (None, sorted(NAMES)),
-    ],
-)
-def test_a_part_of_a_name_is_found_in_either_case_and_taken_literally(
-    build: Builder, text: str | None, found: list[str]
-) -> None:
+def test_a_part_of_a_name_is_found_in_either_case_and_taken_literally(build: Builder) -> None:
+    build.pool("default")
     for name in NAMES:
         build.pool(name)
-    pool = build.pool("zoo")
-    for name in NAMES:
-        build.queue(name, pool_name=pool.name)
+        build.queue(name, pool_name="default")
 
-    pools = build.database.read(lambda tx: find_work_pools(tx, name_contains=text))
-    queues = build.database.read(
-        lambda tx: find_work_queues(tx, pool_name="zoo", name_contains=text)
-    )
+    def pools(text: str | None) -> set[str]:
+        found = build.database.read(lambda tx: find_work_pools(tx, name_contains=text))
+        return {pool.name for pool in found}
 
-    assert [each.name for each in pools if each.name != "zoo"] == found
-    assert sorted(each.name for each in queues if each.name != "default") == found
+    def queues(text: str | None) -> set[str]:
+        found = build.database.read(
+            lambda tx: find_work_queues(tx, pool_name="default", name_contains=text)
+        )
+        return {queue.name for queue in found}
+
+    assert {text: pools(text) for text in FOUND_BY} == FOUND_BY
+    assert {text: queues(text) for text in FOUND_BY} == FOUND_BY
+
+
+def test_pools_are_listed_by_name_in_the_order_of_their_bytes(build: Builder) -> None:
+    """Whatever the locale of a Postgres database is."""
+    for name in ("b", "Z", "a", "é"):
+        build.pool(name)
+
+    pools = build.database.read(lambda tx: find_work_pools(tx))
+
+    assert [pool.name for pool in pools] == ["Z", "a", "b", "é"]
 
 
 def test_a_pool_that_is_not_there_has_no_queues(build: Builder) -> None:

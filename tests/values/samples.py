@@ -9,7 +9,6 @@ import enum
 import functools
 import math
 import pathlib
-import uuid
 import zoneinfo
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
@@ -23,7 +22,7 @@ T = TypeVar("T")
 class Colour(enum.Enum):
     RED = 1
     BLUE = "blue"
-    ALSO_RED = 1
+    ALSO_RED = 1  # noqa: PIE796 (an alias)
 
 
 class Level(enum.IntEnum):
@@ -31,7 +30,7 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
-class Word(str, enum.Enum):
+class Word(str, enum.Enum):  # noqa: UP042 (as people wrote it before StrEnum)
     YES = "yes"
 
 
@@ -155,7 +154,7 @@ def is_same(one: Any, other: Any) -> bool:  # noqa: PLR0911, C901 (one line for 
     return bool(one == other)
 
 
-# -- Strategies ----------------------------------------------------------------------------------
+# -- Strategies ------------------------------------------------------------------------------------
 
 _ZONES = [zoneinfo.ZoneInfo(key) for key in ("Europe/Berlin", "America/St_Johns", "UTC")]
 
@@ -176,7 +175,7 @@ zones = st.one_of(
 # NUL, lone surrogates and text that looks like our own tags or escapes included.
 texts = st.one_of(
     st.text(st.characters(), max_size=8),
-    st.text(st.sampled_from("$\0\\u0\ud800\udfff\"{a"), max_size=6),
+    st.text(st.sampled_from('$\0\\u0\ud800\udfff"{a'), max_size=6),
     st.sampled_from(["$tuple", "$dict", "\\u0000", '{"$', ""]),
 )
 
@@ -262,8 +261,6 @@ values = st.recursive(leaves, _containers, max_leaves=12)
 
 plain_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), texts, st.floats()),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=5), st.dictionaries(texts, inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(texts, inner, max_size=4)),
     max_leaves=15,
 )

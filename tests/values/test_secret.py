@@ -30,7 +30,7 @@ def test_get_hands_out_the_value() -> None:
         "{!r:>30}".format,
         "{:>30}".format,
         lambda secret: f"{secret}",
-        lambda secret: f"{[secret]} {({'key': secret})}",
+        lambda secret: f"{[secret]} { ({'key': secret}) }",
         lambda secret: "%s" % secret,  # noqa: UP031
         lambda secret: logging.LogRecord("x", 1, "p", 1, "key %s", (secret,), None).getMessage(),
         lambda secret: "".join(traceback.format_exception(ValueError(secret))),
@@ -79,7 +79,7 @@ def test_a_copy_is_the_secret_itself() -> None:
 
 
 def test_a_secret_is_not_stored() -> None:
-    with pytest.raises(ValueNotStorable, match=r"result\['key'\] is a .*:Secret") as caught:
+    with pytest.raises(ValueNotStorable, match=r"result\['key'\] is of type .*:Secret") as caught:
         encode({"key": Secret(PASSWORD)})
 
     assert PASSWORD not in str(caught.value)

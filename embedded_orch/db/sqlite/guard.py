@@ -100,7 +100,7 @@ _LET_CHECKPOINTS = no_lock(121)
 # The wal-index begins with its header twice (walformat.html, section 2.1). Byte 12 says that it
 # was ever written.
 _HEADER_BYTES = 48
-_HEADER_IS_SET = 12
+_IS_WRITTEN = slice(12, 13)
 
 _FIRST_PAUSE_SECONDS = 50e-6
 _LONGEST_PAUSE_SECONDS = 2e-3
@@ -110,7 +110,6 @@ _TORN_HEADER_PATIENCE_SECONDS = 5e-3
 # How long readers are held back at most, whatever the file says.
 _LONGEST_HOLD_SECONDS = 0.25
 _STAMP_BYTES = 8
-
 _NO_HOLDS = (b"", bytes(_STAMP_BYTES))
 
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -359,6 +358,8 @@ class FileGuard:
         a child that kept them would hold them after the parent's death.
         """
         self._is_abandoned = True
+        # Another thread of the parent may have held the old one.
+        self._change = threading.Lock()
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
@@ -394,7 +395,8 @@ class ReaderLock:
     leaves its two copies different, and the next SQLite connection to read builds the index anew,
     for which it needs byte 121 exclusively: one whose own guard holds the byte shared waits for
     itself, ten seconds long. So the header is looked at before, and where it is torn the snapshot
-    is protected by the write lock instead, which excludes everybody who could checkpoint.
+    is protected by the write lock instead, which excludes everybody who could checkpoint, until
+    :meth:`settle` or the end.
     """
 
     __slots__ = ("_alone", "_descriptor", "_guard")
@@ -439,7 +441,7 @@ class ReaderLock:
 
     def _has_torn_header(self) -> bool:
         header = os.pread(self._descriptor, 2 * _HEADER_BYTES, 0)
-        return header[:_HEADER_BYTES] != header[_HEADER_BYTES:] or not header[_HEADER_IS_SET]
+        return header[:_HEADER_BYTES] != header[_HEADER_BYTES:] or header[_IS_WRITTEN] != b"\1"
 
     def _acquire_alone(self) -> bool:
         """Take the write lock for this snapshot; False when the header is whole again."""
@@ -454,7 +456,7 @@ class ReaderLock:
         self._alone = open_lock_file(self._guard.lock_path, beside=self._guard.path)
         try:
             self._guard.wait_for(
-                partial(_lock, self._alone, _EXCLUSIVE),
+                self._lock_unless_whole,
                 holder="another process has been writing",
                 locked=self._guard.lock_path,
             )
@@ -465,6 +467,25 @@ class ReaderLock:
             raise
         self._leave_alone()
         return False
+
+    def _lock_unless_whole(self) -> None:
+        if self._has_torn_header():
+            _lock(self._alone, _EXCLUSIVE)
+
+    def settle(self) -> None:
+        """Let others write again; to be called once the snapshot has read something.
+
+        Does nothing but when :meth:`acquire` found the index torn. That first read has rebuilt it,
+        and the usual lock is enough from here on.
+        """
+        if self._alone == _CLOSED or self._has_torn_header():
+            return
+        self._guard.wait_for(
+            partial(set_lock, self._descriptor, _HOLD_CHECKPOINTS),
+            holder="a checkpoint has been running",
+            locked=f"{self._guard.path}-shm",
+        )
+        self._leave_alone()
 
     def _leave_alone(self) -> None:
         descriptor, self._alone = self._alone, _CLOSED

@@ -1,0 +1,191 @@
+"""Runs an operation in a transaction of its own, and again when the server asks for that.
+
+A transaction is run again, whole and on a connection that is looked at first, when the server
+rolled it back for the sake of others (serialization failures, deadlocks), or when its connection
+was lost before the COMMIT: nothing of it was kept.
+
+When the connection is lost during the COMMIT, nobody knows what became of it. The operation is run
+again all the same: what it writes carries its ids, so the answer is the same whether or not the
+first COMMIT got through. Only when it cannot be run again is the doubt passed on to the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from embedded_orch import errors
+from embedded_orch.db.postgres.connecting import begin_statement
+from embedded_orch.db.postgres.failures import is_disconnect, is_retryable, text_of, translate
+from embedded_orch.db.postgres.transaction import PostgresTransaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+    from embedded_orch.db.port import R, Transaction
+    from embedded_orch.db.postgres.options import PostgresOptions
+    from embedded_orch.db.postgres.pool import Pool
+    from embedded_orch.db.statements import Catalog
+    from embedded_orch.process import Process
+
+# Seconds before each further try. The first ones are for deadlocks, whose victim can go on at
+# once; the last ones give a server that restarts the time for it.
+_PAUSES = (0.01, 0.05, 0.2, 0.6, 1.5)
+
+
+class _TryAgain(Exception):
+    """A transaction that was rolled back and may be run again; its cause says why."""
+
+    def __init__(self, reason: str, *, in_doubt: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.in_doubt = in_doubt
+
+
+class Runner:
+    """Runs operations on the connections of a pool. Any thread may call it.
+
+    Args:
+        pool: whose connections.
+        options: of the database.
+        catalog: the statements of this dialect.
+        process: whose sleep and chance the pauses take.
+    """
+
+    def __init__(
+        self, pool: Pool, options: PostgresOptions, catalog: Catalog, process: Process
+    ) -> None:
+        self._pool = pool
+        self._options = options
+        self._catalog = catalog
+        self._process = process
+        self._begin_read = begin_statement(options, read_only=True, one_snapshot=True)
+        self._begin_write = begin_statement(options)
+
+    def read(self, operation: Callable[[Transaction], R]) -> R:
+        """Run an operation on one snapshot, in a transaction that cannot write."""
+        return self._run(operation, is_read=True)
+
+    def write(self, operation: Callable[[Transaction], R]) -> R:
+        """Run an operation in a write transaction; returns once it is committed.
+
+        Raises:
+            TransactionFailed: it was rolled back each time, as often as it is tried.
+            CommitOutcomeUnknown: it was rolled back or committed, and the server is away.
+        """
+        return self._run(operation, is_read=False)
+
+    def _run(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
+        tries = 0
+        in_doubt = False
+        while True:
+            try:
+                return self._try(operation, is_read=is_read, is_first=tries == 0)
+            except _TryAgain as failure:
+                in_doubt = in_doubt or failure.in_doubt
+                if tries == len(_PAUSES):
+                    raise self._give_up(failure, tries + 1, in_doubt=in_doubt) from failure
+                self._process.sleep(self._jittered(_PAUSES[tries]))
+                tries += 1
+            except errors.DatabaseError as error:
+                if in_doubt:
+                    raise self._in_doubt(str(error)) from error
+                raise
+
+    def _try(
+        self, operation: Callable[[Transaction], R], *, is_read: bool, is_first: bool
+    ) -> R:
+        """Run it once."""
+        try:
+            connection = self._pool.acquire()
+        except errors.DatabaseUnavailable as error:
+            # A server that was there a moment ago may be back in another; one that cannot be
+            # reached to begin with is the caller's to know at once.
+            if is_first or type(error) is not errors.DatabaseUnavailable:
+                raise
+            raise _TryAgain(str(error)) from error
+        try:
+            return self._run_on(connection, operation, is_read=is_read)
+        except psycopg.Error as error:
+            if is_retryable(error) or is_disconnect(error, connection):
+                raise _TryAgain(text_of(error)) from error
+            raise translate(error, self._options) from error
+        finally:
+            # Rolls back what is still open.
+            self._pool.release(connection)
+
+    def _run_on(
+        self,
+        connection: Connection[TupleRow],
+        operation: Callable[[Transaction], R],
+        *,
+        is_read: bool,
+    ) -> R:
+        connection.execute(self._begin_read if is_read else self._begin_write, prepare=False)
+        try:
+            answer = operation(PostgresTransaction(connection, self._catalog))
+        except Exception:
+            if is_read and _status(connection) == TransactionStatus.INTRANS:
+                # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.
+                connection.execute(b"COMMIT", prepare=False)
+            raise
+        try:
+            commit(connection)
+        except psycopg.Error as error:
+            if is_read or not is_lost_in_commit(error, connection):
+                raise
+            raise _TryAgain(text_of(error), in_doubt=True) from error
+        return answer
+
+    def _give_up(
+        self, failure: _TryAgain, tries: int, *, in_doubt: bool
+    ) -> errors.DatabaseError:
+        if in_doubt:
+            return self._in_doubt(failure.reason)
+        return errors.TransactionFailed(
+            f"{self._options.safe_url}: rolled back {tries} times, the last time because of: "
+            f"{failure.reason}; nothing was written. Call again when the database is less busy"
+        )
+
+    def _in_doubt(self, reason: str) -> errors.CommitOutcomeUnknown:
+        return errors.CommitOutcomeUnknown(
+            f"{self._options.safe_url}: the connection was lost during a COMMIT, and what was to "
+            f"be written could not be looked for ({reason}); look whether it is there, or call "
+            f"again with the same ids"
+        )
+
+    def _jittered(self, seconds: float) -> float:
+        """Between half and one and a half times as long, so that two rivals part ways."""
+        return seconds * (0.5 + self._process.random_bytes(1)[0] / 255)
+
+
+def commit(connection: Connection[TupleRow]) -> None:
+    """Commit the open transaction.
+
+    Raises:
+        TransactionFailed: one of its statements failed and the error went unnoticed; Postgres
+            would answer COMMIT with a rollback.
+    """
+    if _status(connection) == TransactionStatus.INERROR:
+        raise errors.TransactionFailed(
+            "a statement of the transaction failed, so all of it was rolled back, although its "
+            "error was caught: leave the transaction when a statement fails"
+        )
+    connection.execute(b"COMMIT", prepare=False)
+
+
+def is_lost_in_commit(error: psycopg.Error, connection: Connection[TupleRow]) -> bool:
+    """Whether a COMMIT that raised may have happened."""
+    return error.sqlstate == _COMPLETION_UNKNOWN or is_disconnect(error, connection)
+
+
+_COMPLETION_UNKNOWN = "40003"
+
+
+def _status(connection: Connection[TupleRow]) -> TransactionStatus:
+    return TransactionStatus(connection.pgconn.transaction_status)

@@ -1,0 +1,107 @@
+"""A transaction on one Postgres connection, as the layers above see it.
+
+In a session that was opened with ``for_update``, a read of ours locks the rows that it returns. A
+read that can do so has a statement beside it, of the same name with ``_lock`` after it and the
+same parameters, which runs first. It is a statement of its own, and not FOR UPDATE at the end of
+the read, because each statement of a READ COMMITTED transaction sees what was committed before it
+began: one that had to wait for a run's row would join the new run to the states of before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from embedded_orch.db.columns import decode_rows, decoders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from psycopg import Connection, RawCursor
+    from psycopg.rows import TupleRow
+
+    from embedded_orch.db.statements import Catalog, Statement
+
+_BINDABLE = frozenset({type(None), bool, int, float, str, bytes, UUID})
+_BINDABLE_BASES = (int, float, str, bytes, bytearray, memoryview, UUID)
+
+
+class PostgresTransaction:
+    """Runs named statements on one connection. Whoever made it begins and ends it.
+
+    Errors of the driver come out as they are; whoever made it translates them.
+
+    Args:
+        connection: in a transaction.
+        catalog: the statements of this dialect.
+        locks_reads: whether reads lock the rows they return, where they can.
+    """
+
+    __slots__ = ("_catalog", "_cursor", "connection", "locks_reads")
+
+    dialect: Literal["postgres"] = "postgres"
+
+    def __init__(
+        self, connection: Connection[TupleRow], catalog: Catalog, *, locks_reads: bool = False
+    ) -> None:
+        self.connection = connection
+        self.locks_reads = locks_reads
+        self._catalog = catalog
+        self._cursor = connection.cursor()
+
+    def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
+        """All rows of a named statement."""
+        statement = self._catalog[name]
+        if self.locks_reads:
+            lock = self._catalog.get(f"{name}_lock")
+            if lock is not None:
+                self._execute(lock, values)
+        cursor = self._execute(statement, values)
+        description = cursor.description
+        if description is None:
+            return []
+        how = statement.decoders
+        if how is None:
+            how = statement.decoders = decoders([each.name for each in description], "postgres")
+        return decode_rows(cursor.fetchall(), how)
+
+    def row(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        rows = self.rows(name, **values)
+        return rows[0] if rows else None
+
+    def value(self, name: str, /, **values: object) -> Any:
+        """The first column of the first row, or None."""
+        rows = self.rows(name, **values)
+        return rows[0][0] if rows else None
+
+    def run(self, name: str, /, **values: object) -> int:
+        """Run a named statement; how many rows it changed."""
+        return self._execute(self._catalog[name], values).rowcount
+
+    def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
+        """Run a named statement once for each set of values, without waiting between them."""
+        statement = self._catalog[name]
+        self._cursor.executemany(
+            statement.sql.encode(), (checked(statement.bind(each)) for each in values)
+        )
+
+    def script(self, sql: str) -> None:
+        """Run the statements of a migration."""
+        self._cursor.execute(sql.encode(), prepare=False)
+
+    def _execute(self, statement: Statement, values: Mapping[str, object]) -> RawCursor[TupleRow]:
+        self._cursor.execute(statement.sql.encode(), checked(statement.bind(values)))
+        return self._cursor
+
+
+def checked(values: tuple[object, ...]) -> tuple[object, ...]:
+    """The same values, all of them of types that both engines store.
+
+    Raises:
+        TypeError: psycopg would store a list, a dictionary or a date, and SQLite would not.
+    """
+    for number, value in enumerate(values, 1):
+        if type(value) not in _BINDABLE and not isinstance(value, _BINDABLE_BASES):
+            raise TypeError(f"parameter {number}: a {type(value).__qualname__} cannot be bound")
+    return values

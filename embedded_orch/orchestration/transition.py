@@ -71,6 +71,6 @@ def _stored(run: Run, proposal: Proposal, decision: Decision) -> Decision:
         timestamp = run.state_timestamp + 1
     details = proposal.details
     if proposal.type is StateType.SCHEDULED and details.scheduled_time is None:
-        details = msgspec.structs.replace(details, scheduled_time=timestamp)
+        details = msgspec.structs.replace(details, scheduled_time=proposal.timestamp)
     proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
     return msgspec.structs.replace(decision, proposal=proposal, run=bookkeep(run, proposal))

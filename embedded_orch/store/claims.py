@@ -178,4 +178,4 @@ def _claimed(
     rows = tx.rows(
         "claim.claimed", claim_id=claim_id, state_ids=encode_struct(list(state_ids))
     )
-    return [ClaimedRun(*row[:-1], row[-1]["scheduled_time"]) for row in rows]
+    return [ClaimedRun(*[*row[:-1], row[-1]["scheduled_time"]]) for row in rows]

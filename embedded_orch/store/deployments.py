@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,8 +15,6 @@ from embedded_orch.store.queues import given
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from embedded_orch.db.port import Transaction
 
 OLDEST = UUID(int=0)

@@ -7,6 +7,7 @@ pool, or a change and a claim, take turns.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,8 +19,6 @@ from embedded_orch.store.names import check_name
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from embedded_orch.db.port import Transaction
 
 DEFAULT_QUEUE = "default"
@@ -258,6 +257,21 @@ def update_work_queue(
         now=now,
     )
     return queue
+
+
+def find_work_queue(tx: Transaction, *, pool_name: str, name: str) -> WorkQueue:
+    """One queue of a pool.
+
+    Raises:
+        ConfigurationError: no pool or queue has the name.
+    """
+    pool = get_work_pool(tx, name=pool_name)
+    if pool is None:
+        raise ConfigurationError(f"there is no work pool {pool_name!r}")
+    row = tx.row("work_queue.get", work_pool_id=pool.id, name=name)
+    if row is None:
+        raise unknown_queues(tx, pool, [name])
+    return WorkQueue(*row)
 
 
 def find_work_queues(

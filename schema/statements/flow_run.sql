@@ -100,11 +100,12 @@ left join flow_run_state as current
 order by wanted.key;
 
 -- name: unfinished_with_parameters
--- The newest run of a flow with equal parameters that has not completed.
--- Index: flow_run_unfinished.
+-- The newest run of a flow with equal parameters that has not completed. One that another flow
+-- called is continued by that flow. Index: flow_run_unfinished.
 select id, name, state_type, owner_id
 from flow_run
 where flow_id = :flow_id and parameters_hash = :parameters_hash and state_type <> 'COMPLETED'
+      and parent_task_run_id is null
 order by id desc
 limit 1;
 

@@ -26,7 +26,6 @@ from tests.store.builders import (
     flow_run,
     proposals,
     task_history,
-    task_run,
     write_flow_run,
 )
 
@@ -581,14 +580,3 @@ def test_run_is_got_by_its_id_in_any_form(
 def test_run_that_does_not_exist_is_not_got(database: Database, id: Any) -> None:
     with pytest.raises(errors.RunNotFound, match="flow run"):
         FlowRuns(database).get(id)
-
-
-def test_task_run_is_fenced_with_its_flow_run(database: Database, process: Process) -> None:
-    run_id = a_flow_run(database, process)
-    task_run_id = a_task_run(database, process, flow_run_id=run_id)
-
-    take_over(database, process, run_id)
-
-    found = task_run(database, task_run_id)
-    assert found.state is not None
-    assert found.state.type is StateType.CRASHED

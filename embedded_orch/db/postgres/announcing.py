@@ -51,11 +51,16 @@ class Announcements:
         self._runner = runner
         # In the order of announcement; a dictionary, to take one out of the middle.
         self._queue: dict[AnnouncedWrite, None] = {}
+        # Those taken out by the write that builds on them, until that is committed.
+        self._taken: set[AnnouncedWrite] = set()
         self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)
         # Held while a group is on its way: one after the other keeps the order.
         self._committing = threading.Lock()
         self._flusher = Flusher(
-            f"embedded_orch announcements {name}", has_work=self._is_queued, work=self.flush
+            f"embedded_orch announcements {name}",
+            has_work=lambda: bool(self._queue),
+            work=self._commit_queued,
         )
 
     def announce(self, operation: Callable[[Transaction], object]) -> AnnouncedWrite:
@@ -66,20 +71,18 @@ class Announcements:
         self._flusher.wake_soon()
         return announced
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether something waits to be committed, or is on its way."""
-        return bool(self._queue) or self._committing.locked()
-
     def flush(self) -> None:
-        """Commit what was announced before this call.
+        """Return when everything that was announced before this call is committed.
 
         Raises:
             DatabaseError: the server is away; what was announced stays in the queue.
         """
-        with self._committing:
-            while group := self._take_group():
-                self._commit(group)
+        if self._queue or self._committing.locked():
+            self._commit_queued()
+        if self._taken:
+            with self._settled:
+                before = list(self._taken)
+                self._settled.wait_for(lambda: self._taken.isdisjoint(before))
 
     def write(self, operation: Callable[[Transaction], R], after: Announced | None) -> R:
         """Run an operation in a write transaction after what was announced before it.
@@ -89,8 +92,7 @@ class Announcements:
             after: the announced write that it builds on; without one, all of them.
         """
         if not isinstance(after, AnnouncedWrite):
-            if self.is_pending:
-                self.flush()
+            self.flush()
             return self._runner.write(operation)
         while not after.is_done:
             if self._take(after):
@@ -110,7 +112,7 @@ class Announcements:
         try:
             self.flush()
         except BaseException as error:
-            for announced in self._take_all():
+            for announced in self._queue:
                 announced.error = error
             raise
 
@@ -126,19 +128,26 @@ class Announcements:
             return operation(transaction)
 
         try:
-            answer = self._runner.write(both)
-        except Exception as error:
-            if _is_about_the_server(error):
-                self._put_back([announced])
-                raise
-        except BaseException:
-            self._put_back([announced])
-            raise
-        else:
-            announced.is_done = True
-            return answer
-        self._commit_alone(announced)
-        return self._runner.write(operation)
+            try:
+                answer = self._runner.write(both)
+                announced.is_done = True
+                return answer
+            except Exception as error:
+                if _is_about_the_server(error):
+                    raise
+            self._commit_alone(announced)
+            return self._runner.write(operation)
+        finally:
+            self._settle(announced)
+
+    def _commit_queued(self) -> None:
+        with self._committing:
+            while group := self._take_group():
+                try:
+                    self._commit(group)
+                finally:
+                    # Of a group that was interrupted, whoever flushes next does the rest.
+                    self._put_back(group)
 
     def _commit(self, group: list[AnnouncedWrite]) -> None:
         def all_of_them(transaction: Transaction) -> None:
@@ -149,23 +158,17 @@ class Announcements:
             self._runner.write(all_of_them)
         except Exception as error:
             if _is_about_the_server(error):
-                self._put_back(group)
                 raise
-        except BaseException:
-            # Ctrl-C in whoever flushes is not the others' affair.
-            self._put_back(group)
-            raise
+            if len(group) == 1:
+                group[0].error = error
         else:
             for announced in group:
                 announced.is_done = True
             return
-        while group:
-            try:
-                self._commit_alone(group[0])
-            except BaseException:
-                self._put_back(group)
-                raise
-            del group[0]
+        for announced in group:
+            if announced.error is None:
+                self._commit_alone(announced)
+            announced.is_done = True
 
     def _commit_alone(self, announced: AnnouncedWrite) -> None:
         try:
@@ -178,12 +181,19 @@ class Announcements:
 
     # -- the queue -------------------------------------------------------------------------------
 
-    def _is_queued(self) -> bool:
-        return bool(self._queue)
-
     def _take(self, announced: AnnouncedWrite) -> bool:
         with self._lock:
-            return self._queue.pop(announced, self) is None
+            if announced not in self._queue:
+                return False
+            del self._queue[announced]
+            self._taken.add(announced)
+            return True
+
+    def _settle(self, announced: AnnouncedWrite) -> None:
+        with self._settled:
+            self._taken.discard(announced)
+            self._settled.notify_all()
+        self._put_back([announced])
 
     def _take_group(self) -> list[AnnouncedWrite]:
         from itertools import islice
@@ -194,15 +204,13 @@ class Announcements:
                 del self._queue[announced]
         return group
 
-    def _take_all(self) -> list[AnnouncedWrite]:
-        with self._lock:
-            taken, self._queue = list(self._queue), {}
-        return taken
-
     def _put_back(self, group: list[AnnouncedWrite]) -> None:
-        with self._lock:
-            self._queue = dict.fromkeys(group) | self._queue
-        self._flusher.wake_soon()
+        """Queue those of a group again that are not done, before all others."""
+        undone = [announced for announced in group if not announced.is_done]
+        if undone:
+            with self._lock:
+                self._queue = dict.fromkeys(undone) | self._queue
+            self._flusher.wake_soon()
 
 
 def _is_about_the_server(error: Exception) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # once; the last ones give a server that restarts the time for it.
 _PAUSES = (0.01, 0.05, 0.2, 0.6, 1.5)
 
+_COMPLETION_UNKNOWN = "40003"
+
 
 class _TryAgain(Exception):
     """A transaction that was rolled back and may be run again; its cause says why."""
@@ -130,7 +132,7 @@ class Runner:
         try:
             answer = operation(PostgresTransaction(connection, self._catalog))
         except Exception:
-            if is_read and _status(connection) == TransactionStatus.INTRANS:
+            if is_read and connection.pgconn.transaction_status == TransactionStatus.INTRANS:
                 # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.
                 connection.execute(b"COMMIT", prepare=False)
             raise
@@ -148,8 +150,9 @@ class Runner:
         if in_doubt:
             return self._in_doubt(failure.reason)
         return errors.TransactionFailed(
-            f"{self._options.safe_url}: rolled back {tries} times, the last time because of: "
-            f"{failure.reason}; nothing was written. Call again when the database is less busy"
+            f"{self._options.safe_url}: a transaction was tried {tries} times and rolled back each "
+            f"time, at last because of: {failure.reason}; nothing was written. Call again when the "
+            f"server is less busy"
         )
 
     def _in_doubt(self, reason: str) -> errors.CommitOutcomeUnknown:
@@ -171,7 +174,7 @@ def commit(connection: Connection[TupleRow]) -> None:
         TransactionFailed: one of its statements failed and the error went unnoticed; Postgres
             would answer COMMIT with a rollback.
     """
-    if _status(connection) == TransactionStatus.INERROR:
+    if connection.pgconn.transaction_status == TransactionStatus.INERROR:
         raise errors.TransactionFailed(
             "a statement of the transaction failed, so all of it was rolled back, although its "
             "error was caught: leave the transaction when a statement fails"
@@ -183,9 +186,3 @@ def is_lost_in_commit(error: psycopg.Error, connection: Connection[TupleRow]) ->
     """Whether a COMMIT that raised may have happened."""
     return error.sqlstate == _COMPLETION_UNKNOWN or is_disconnect(error, connection)
 
-
-_COMPLETION_UNKNOWN = "40003"
-
-
-def _status(connection: Connection[TupleRow]) -> TransactionStatus:
-    return TransactionStatus(connection.pgconn.transaction_status)

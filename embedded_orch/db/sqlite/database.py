@@ -265,8 +265,14 @@ class SQLiteDatabase:
                 audit.unwatch(self.path)
 
     def abandon_in_child(self) -> None:
-        """Refuse every further call: a forked child has the connection, and none of its locks."""
+        """Refuse every further call: a forked child has the connections, and none of their locks.
+
+        Nor may it close them, at its end either: closing would roll the parent's open transaction
+        back, in the index that they share.
+        """
         self._is_closed = True
+        readers = self._readers.connections if self._readers is not None else []
+        fork.keep_forever(apsw, self._connection, *readers)
 
     def _check(self) -> None:
         if self._is_closed:

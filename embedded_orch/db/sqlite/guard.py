@@ -472,6 +472,11 @@ class ReaderLock:
         if self._has_torn_header():
             _lock(self._alone, _EXCLUSIVE)
 
+    @property
+    def excludes_writers(self) -> bool:
+        """Whether the index was torn, so that nobody can write until :meth:`settle`."""
+        return self._alone != _CLOSED
+
     def settle(self) -> None:
         """Let others write again; to be called once the snapshot has read something.
 

@@ -41,8 +41,12 @@ class Reader:
         self._lock.acquire()
         try:
             self.connection.execute("begin deferred")
+            if self._lock.excludes_writers:
+                # The first read rebuilds an index that a dying process left torn.
+                self.connection.execute("select count(*) from sqlite_schema")
+                self._lock.settle()
         except BaseException:
-            self._lock.release()
+            self.end()
             raise
 
     def end(self) -> None:
@@ -114,6 +118,11 @@ class Readers:
         """Give a reader back."""
         self._idle.append(reader)
         self._free.release()
+
+    @property
+    def connections(self) -> list[apsw.Connection]:
+        """All there are."""
+        return [reader.connection for reader in self._all]
 
     def close(self) -> None:
         """Close all connections. Nobody reads any more."""

@@ -11,7 +11,7 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
+from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
 from embedded_orch.engine.running import is_async_function
 from embedded_orch.engine.signatures import Signature
 
@@ -67,7 +67,7 @@ class Flow(Generic[P, R]):
                 f"{' '.join(_FORBIDDEN_IN_NAMES)}"
             )
         self.version = version
-        self.tags = tuple(tags)
+        self.tags = tags_of(tags)
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
         self.on_crash = on_crash
@@ -154,6 +154,21 @@ class Flow(Generic[P, R]):
             ParametersNeeded: it was called with values that could not be stored.
             MissingResult: it completed, and its value was not kept.
         """
+        return self.resume_bound({}, run_id, parameters or {})
+
+    def resume_bound(
+        self,
+        bound: Mapping[str, Any],
+        run_id: UUID | str | None,
+        parameters: Mapping[str, Any],
+    ) -> R:
+        """:meth:`resume` of a method, with the object that it is bound to.
+
+        Args:
+            bound: the object, by the name of its parameter.
+            run_id: the run, if one is named.
+            parameters: what else is given.
+        """
         from embedded_orch.engine.contexts import flow_run_context
 
         if flow_run_context.get() is not None:
@@ -164,13 +179,13 @@ class Flow(Generic[P, R]):
         if run_id is None:
             from embedded_orch.engine.resuming import resume_or_start
 
-            arguments = self._signature.bind((), parameters or {})
+            arguments = self._signature.bind((), {**bound, **parameters})
             return cast("R", self._run(resume_or_start(orchestrator.engine, self.spec, arguments)))
-        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
+        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters, bound)))
 
     def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
         """Resume a run of an open orchestrator, and wait for its final state."""
-        steps = self._resumption(orchestrator, run_id, {})
+        steps = self._resumption(orchestrator, run_id, {}, {})
         from embedded_orch.engine.effects import drive, drive_async
 
         if not self.is_async:
@@ -182,13 +197,17 @@ class Flow(Generic[P, R]):
             return state
 
     def _resumption(
-        self, orchestrator: Orchestrator, run_id: UUID | str, given: Mapping[str, Any]
+        self,
+        orchestrator: Orchestrator,
+        run_id: UUID | str,
+        given: Mapping[str, Any],
+        bound: Mapping[str, Any],
     ) -> Steps[State]:
         from embedded_orch.collections import as_uuid
         from embedded_orch.engine.resuming import resume_run
 
         found = as_uuid(run_id, "flow run")
-        return resume_run(orchestrator.engine, self.spec, found, given)
+        return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)
 
     def _run(self, steps: Steps[State]) -> Any:
         if self.is_async:
@@ -219,7 +238,7 @@ class BoundFlow:
     ) -> Any:
         """Continue a run with this object; see :meth:`Flow.resume`."""
         name = self._flow.spec.signature.parameters[0]
-        return self._flow.resume(run_id, parameters={name: self._instance, **(parameters or {})})
+        return self._flow.resume_bound({name: self._instance}, run_id, parameters or {})
 
     def __repr__(self) -> str:
         return f"<Flow {self._flow.name} of {self._instance!r}>"

@@ -9,7 +9,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
-from embedded_orch.collections import FlowRuns, Flows, TaskRuns
 from embedded_orch.db import urls
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.engine.engine import Engine
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
 
+    from embedded_orch.collections import FlowRuns, Flows, TaskRuns
     from embedded_orch.db.opening import Shared
     from embedded_orch.db.port import Database
     from embedded_orch.db.rows import Rows
@@ -63,13 +63,16 @@ class Registry:
 
         Raises:
             AmbiguousOrchestrator: several are open on different databases.
+            DatabaseClosed: that of the ``with`` block was closed inside of it.
         """
         entered = _entered.get()
-        if entered is not None and not entered.is_closed:
+        if entered is not None:
+            # Not another one instead: it would be written to where nobody looks.
+            entered.check_open()
             return entered
         with self._lock:
             explicit = [each for each in self._open if each is not self._default]
-            databases = {id(each.database): each for each in explicit}
+            databases = {each.database_key: each for each in explicit}
             if len(databases) > 1:
                 names = ", ".join(sorted(each.url for each in databases.values()))
                 raise errors.AmbiguousOrchestrator(
@@ -85,7 +88,14 @@ class Registry:
     def close_all(self) -> None:
         """Close what is open, when the interpreter exits."""
         for orchestrator in list(self._open):
-            orchestrator.close()
+            try:
+                orchestrator.close()
+            except Exception:  # noqa: BLE001 - the others are to be closed too
+                import logging
+
+                logging.getLogger("embedded_orch.orchestrator").exception(
+                    "%s could not be closed", orchestrator
+                )
 
     def forget_in_child(self) -> None:
         """A forked child has nothing open: what it inherited refuses to be used."""
@@ -104,11 +114,6 @@ class Orchestrator:
 
     Use it with ``with`` or ``async with``, or close it by hand. Any thread may use it; flows called
     inside the block use it, in threads that are started inside it too.
-
-    Attributes:
-        flows: the flows that have run in it.
-        flow_runs: the flow runs in it.
-        task_runs: the task runs in it.
     """
 
     def __init__(self, shared: Shared, databases: OpenDatabases, process: Process) -> None:
@@ -117,16 +122,22 @@ class Orchestrator:
         self._closing = threading.Lock()
         self._is_closed = False
         self._previous: list[Orchestrator | None] = []
-        database = shared.database
-        self.engine = Engine(database, process, shared.life_path)
-        self.flows = Flows(database)
-        self.flow_runs = FlowRuns(database)
-        self.task_runs = TaskRuns(database)
+        self.engine = Engine(shared.database, process, shared.life_path)
 
     @property
     def database(self) -> Database:
-        """The data layer; shared by all orchestrators on one database."""
+        """The data layer; shared by all orchestrators on one database.
+
+        Raises:
+            DatabaseClosed: the orchestrator was closed; others on the database may be open.
+        """
+        self.check_open()
         return self._shared.database
+
+    @property
+    def database_key(self) -> int:
+        """The same for all orchestrators that are open on one database."""
+        return id(self._shared)
 
     @property
     def url(self) -> str:
@@ -137,6 +148,36 @@ class Orchestrator:
     def is_closed(self) -> bool:
         """Whether it was closed."""
         return self._is_closed
+
+    def check_open(self) -> None:
+        """Refuse an orchestrator that was closed.
+
+        Raises:
+            DatabaseClosed: it was.
+        """
+        if self._is_closed:
+            raise errors.DatabaseClosed(f"this orchestrator on {self.url} is closed; open another")
+
+    @property
+    def flows(self) -> Flows:
+        """The flows that have run in it."""
+        from embedded_orch.collections import Flows
+
+        return Flows(self.database)
+
+    @property
+    def flow_runs(self) -> FlowRuns:
+        """The flow runs in it."""
+        from embedded_orch.collections import FlowRuns
+
+        return FlowRuns(self.database)
+
+    @property
+    def task_runs(self) -> TaskRuns:
+        """The task runs in it."""
+        from embedded_orch.collections import TaskRuns
+
+        return TaskRuns(self.database)
 
     @property
     def store(self) -> Store:
@@ -251,6 +292,7 @@ class Orchestrator:
             self._databases.close(self._shared)
 
     def __enter__(self) -> Orchestrator:
+        self.check_open()
         self._previous.append(_entered.get())
         _entered.set(self)
         return self
@@ -261,8 +303,13 @@ class Orchestrator:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._leave():
+            self.close()
+
+    def _leave(self) -> bool:
+        """Give way to what was meant before the block; whether it was the outermost one."""
         _entered.set(self._previous.pop())
-        self.close()
+        return not self._previous
 
     async def __aenter__(self) -> Orchestrator:
         return self.__enter__()
@@ -276,22 +323,29 @@ class Orchestrator:
         import anyio
         import anyio.to_thread
 
-        _entered.set(self._previous.pop())
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self.close)
+        if self._leave():
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.close)
 
     def __repr__(self) -> str:
         return f"<Orchestrator {self.url}{' closed' if self._is_closed else ''}>"
 
 
 def open_orchestrator(
-    url: str | os.PathLike[str] | None = None, **settings: Any
+    url: str | os.PathLike[str] | None = None, *, process: Process | None = None, **settings: Any
 ) -> Orchestrator:
-    """Open a database; see :func:`embedded_orch.open`."""
-    databases, process = registry.databases, registry.process
+    """Open a database; see :func:`embedded_orch.open`.
+
+    Args:
+        url: of the database.
+        process: whose clock, ids and sleep its runs have; for tests. This process's own when not
+            given.
+        settings: of the database.
+    """
+    databases = registry.databases
     shared = databases.open(urls.default_url() if url is None else url, settings)
     try:
-        orchestrator = Orchestrator(shared, databases, process)
+        orchestrator = Orchestrator(shared, databases, process or registry.process)
         orchestrator.engine.owner.sweep()
     except BaseException:
         databases.close(shared)

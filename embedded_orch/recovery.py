@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch import errors
 from embedded_orch.flows import Flow
 from embedded_orch.store import flow_runs
 
@@ -34,7 +35,12 @@ def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) 
                 entrypoint,
             )
             continue
-        flow.resume_on(orchestrator, run_id)
+        try:
+            flow.resume_on(orchestrator, run_id)
+        except (errors.RunNotResumable, errors.ParametersNeeded) as error:
+            # Another process was faster, or a person is needed: the others do not wait for it.
+            _log.warning("flow run %s of %s is not resumed: %s", run_id, flow_name, error)
+            continue
         resumed.append(run_id)
     return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
 

@@ -13,8 +13,12 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy
-from embedded_orch.engine.running import backend_of_running_loop, is_async_function
+from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
+from embedded_orch.engine.running import (
+    backend_of_running_loop,
+    is_async_function,
+    is_cancellation,
+)
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ class Task(Generic[P, R]):
         self.fn = fn
         self.name: str = name or getattr(fn, "__name__", None) or type(fn).__name__
         self.task_key: str = getattr(fn, "__qualname__", None) or self.name
-        self.tags = tuple(tags)
+        self.tags = tags_of(tags)
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
         self.record_start = record_start
@@ -132,12 +136,13 @@ class Task(Generic[P, R]):
         flow_run = self._flow_run("map")
         from embedded_orch.engine.futures import FutureList
 
-        given = self._signature.bind(args, self._checked(kwargs))
-        left_out = self._left_out(args, kwargs)
+        signature = self._signature
+        # Bound once as a whole: what does not fit is said before anything is waited for.
+        signature.bind(args, self._checked(kwargs))
         return FutureList(
             [
-                self._submit(flow_run, arguments)
-                for arguments in spread_over(given, self.name, constant=left_out)
+                self._submit(flow_run, signature.bind(each_args, each_kwargs))
+                for each_args, each_kwargs in spread_over(args, kwargs, self.name)
             ]
         )
 
@@ -175,7 +180,6 @@ class Task(Generic[P, R]):
         runner = flow_run.runner
         future: Future[Any] = Future(call.name, runner)
         future.task_run_id = call.run_id
-        context = copy_context()
         if self.is_async:
 
             async def run_async() -> None:
@@ -183,14 +187,17 @@ class Task(Generic[P, R]):
                     state = await drive_async(call.steps())
                 except BaseException as error:
                     future.fail(error)
-                    raise
+                    if is_cancellation(error):
+                        raise
+                    # Anything else that is raised here would stop the loop, and others with it.
+                    return
                 future.task_run_id = call.run_id
                 future.finish(state)
 
-            runner.submit_async(
-                lambda: context.run(run_async), backend=backend_of_running_loop()
-            )
+            runner.submit_async(run_async, backend=backend_of_running_loop())
             return future
+
+        context = copy_context()
 
         def run() -> None:
             try:
@@ -222,11 +229,6 @@ class Task(Generic[P, R]):
                     f"{self.name}(..., {option}=...) is not supported yet; leave it out"
                 )
         return kwargs
-
-    def _left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[str]:
-        """The parameters that the call leaves to their defaults, which are never mapped over."""
-        named = set(self._signature.parameters[: len(args)]) | set(kwargs)
-        return set(self._signature.defaults) - named
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -303,55 +305,63 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def spread_over(
-    given: Mapping[str, Any], name: str, *, constant: Iterable[str] = ()
-) -> list[dict[str, Any]]:
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str
+) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """The arguments of each call of a map.
 
     Args:
-        given: the arguments of the map, by parameter.
+        args: the positional arguments of the map.
+        kwargs: the arguments that it was given by name.
         name: of the task, for messages.
-        constant: the parameters that go to each call as they are.
     """
-    given = {parameter: _whole(value) for parameter, value in given.items()}
-    mapped: dict[str, list[Any]] = {}
-    for parameter, value in given.items():
-        if parameter not in constant and _is_mapped(value):
-            mapped[parameter] = list(value)
+    given: dict[int | str, Any] = {n: _whole(value) for n, value in enumerate(args)}
+    for key, value in kwargs.items():
+        given[key] = _whole(value)
+    mapped = {key: list(value) for key, value in given.items() if _is_mapped(value)}
     if not mapped:
         raise errors.MappingMissingIterable(
-            f"{name}.map() needs an iterable argument to map over; there is none among "
-            f"{', '.join(given) or 'no arguments'}"
+            f"{name}.map() needs an iterable argument to map over, and was given "
+            f"{', '.join(type(value).__name__ for value in given.values()) or 'none'}"
         )
-    lengths = {parameter: len(items) for parameter, items in mapped.items()}
+    lengths = {_said(key): len(items) for key, items in mapped.items()}
     if len(set(lengths.values())) > 1:
         raise errors.MappingLengthMismatch(
-            f"{name}.map() was given iterables of different lengths: {lengths}"
+            f"{name}.map() was given iterables of different lengths: "
+            + ", ".join(f"{length} in {key}" for key, length in lengths.items())
         )
     static = {
-        parameter: value.value if isinstance(value, unmapped) else value
-        for parameter, value in given.items()
-        if parameter not in mapped
+        key: value.value if isinstance(value, unmapped) else value
+        for key, value in given.items()
+        if key not in mapped
     }
-    order = list(given)
-    return [
-        {parameter: {**static, **dict(zip(mapped, items, strict=True))}[parameter] for parameter in order}
-        for items in zip(*mapped.values(), strict=True)
-    ]
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for items in zip(*mapped.values(), strict=True):
+        each = {**static, **dict(zip(mapped, items, strict=True))}
+        positional = tuple([each[position] for position in range(len(args))])
+        calls.append((positional, {key: each[key] for key in kwargs}))
+    return calls
+
+
+def _said(key: int | str) -> str:
+    return key if isinstance(key, str) else f"argument {key + 1}"
 
 
 def _whole(value: Any) -> Any:
     """A future that is mapped over is waited for: the length of its result is needed."""
-    from embedded_orch.engine.futures import Future, futures_in, resolve
+    from embedded_orch.engine.futures import Future
 
-    if isinstance(value, Future) and futures_in(value):
-        return resolve(value, lambda future: future.result())
-    return value
+    return value.result() if isinstance(value, Future) else value
 
 
 def _is_mapped(value: Any) -> bool:
-    if isinstance(value, (str, bytes, unmapped)):
+    if isinstance(value, (str, bytes, unmapped)) or hasattr(value, "read"):
         return False
-    return hasattr(value, "__iter__") and not hasattr(value, "read")
+    try:
+        iter(value)
+    except TypeError:
+        # It has no items.
+        return False
+    return True
 
 
 async def _result_of(call: TaskCall) -> Any:

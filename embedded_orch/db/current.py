@@ -45,13 +45,28 @@ def running_task() -> object | None:
 
 
 class Scope:
-    """One open transaction, and who may join it."""
+    """One open transaction, and who may join it.
 
-    __slots__ = ("_previous", "_task", "_thread", "database", "is_read_only", "open")
+    What runs in it runs one after the other, and nothing after its end: a task that was cancelled
+    leaves its statement running in another thread, and one on its way there.
+    """
+
+    __slots__ = (
+        "_is_over",
+        "_lock",
+        "_opened",
+        "_previous",
+        "_task",
+        "_thread",
+        "database",
+        "is_read_only",
+    )
 
     def __init__(self, database: Database, opened: OpenTransaction, *, is_read_only: bool) -> None:
         self.database = database
-        self.open = opened
+        self._opened = opened
+        self._lock = threading.RLock()
+        self._is_over = False
         self.is_read_only = is_read_only
         self._thread = threading.get_ident()
         self._task = running_task()
@@ -67,6 +82,30 @@ class Scope:
         """Give way to the transaction that was current before."""
         self.database.release(self)
         _here.set(self._previous)
+
+    def run(self, call: Callable[[OpenTransaction], R]) -> R:
+        """Run something in the transaction.
+
+        Raises:
+            TransactionFailed: it has ended.
+        """
+        with self._lock:
+            if self._is_over:
+                raise errors.TransactionFailed(
+                    "the transaction of this session has ended; nothing was run"
+                )
+            return call(self._opened)
+
+    def end(self, *, commit: bool) -> None:
+        """Commit or undo the transaction, after the statement that runs in it; once."""
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            if commit:
+                self._opened.commit()
+            else:
+                self._opened.roll_back()
 
     def is_mine(self) -> bool:
         """Whether the running thread and task began it."""
@@ -94,12 +133,16 @@ def join(scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -
             "a read-only session is open here, and this call writes; end the session first"
         )
     if not writes:
-        return operation(scope.open.transaction)
-    scope.open.script("savepoint joined")
+        return scope.run(lambda opened: operation(opened.transaction))
+    return scope.run(lambda opened: _run_alone(opened, operation))
+
+
+def _run_alone(opened: OpenTransaction, operation: Callable[[Transaction], R]) -> R:
+    opened.script("savepoint joined")
     try:
-        answer = operation(scope.open.transaction)
+        answer = operation(opened.transaction)
     except BaseException:
-        scope.open.script("rollback to savepoint joined")
+        opened.script("rollback to savepoint joined; release savepoint joined")
         raise
-    scope.open.script("release savepoint joined")
+    opened.script("release savepoint joined")
     return answer

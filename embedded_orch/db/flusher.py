@@ -16,7 +16,7 @@ from embedded_orch.db.bell import Bell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long an announced write may wait for a commit to go with (D17).
+# How long an announced write may wait for a commit to go with.
 _SOON_SECONDS = 0.010
 # The thread parks, and waits to be woken, after this long without work.
 _PARK_AFTER_SECONDS = 0.5
@@ -72,9 +72,12 @@ class Flusher:
             self._thread.join()
 
     def _wake(self) -> None:
-        if self._thread is not None:
+        if self._thread is None:
+            self._start()
+        else:
             self._bell.ring()
-            return
+
+    def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._is_stopping:
                 self._is_parked = False

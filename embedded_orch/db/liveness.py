@@ -7,11 +7,9 @@ moment in which the process ends, however it ends, and it stays yes for one that
 debugger or swapped out. Process ids play no part in it, so a pid that was given to another process,
 or that means nothing in this container's namespace, fools nobody.
 
-The lock is an *open file description lock* (fcntl(2), ``F_OFD_SETLK``), not a classic POSIX record
-lock: a POSIX lock is dropped as soon as the process closes any descriptor of the file, also one
-that another library opened, while this kind lasts until the last descriptor made by that one
-``open()`` is closed. A forked child inherits such a descriptor and would keep a dead parent alive;
-:mod:`embedded_orch.db.fork` makes the child close it.
+The lock is an *open file description lock* (:mod:`embedded_orch.db.file_locks`), so that nobody
+else in the process can drop it. A forked child inherits its descriptor and would keep a dead parent
+alive; :mod:`embedded_orch.db.fork` makes the child close it.
 
 The answer holds for processes under one kernel. For other hosts compare the boot ids of
 :func:`process_facts` and rely on leases.
@@ -19,121 +17,20 @@ The answer holds for processes under one kernel. For other hosts compare the boo
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from struct import Struct
 from typing import NamedTuple
 
 from embedded_orch import errors
 from embedded_orch.db import fork
-
-# struct flock of fcntl(2), in the layout of the C compiler: type, whence, start, length, pid. The
-# pid has to be zero for these locks.
-_RECORD = Struct("hhqqi")
-
-# Python names the commands on some other systems too, but there the record has another layout, or
-# such a lock covers the whole file.
-if sys.platform == "linux":
-    import fcntl
-
-    _READ, _WRITE, _NONE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
-else:
-    _READ, _WRITE, _NONE = 0, 1, 2
-
-_PRIVATE_FILE = 0o600
-# Windows translates line ends in descriptors that are not opened as binary.
-_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-
-
-def read_lock(start: int, length: int = 1) -> bytes:
-    """The record that asks for a shared lock on ``length`` bytes from ``start``."""
-    return _RECORD.pack(_READ, os.SEEK_SET, start, length, 0)
-
-
-def write_lock(start: int, length: int = 1) -> bytes:
-    """The record that asks for an exclusive lock."""
-    return _RECORD.pack(_WRITE, os.SEEK_SET, start, length, 0)
-
-
-def no_lock(start: int, length: int = 1) -> bytes:
-    """The record that gives a lock back."""
-    return _RECORD.pack(_NONE, os.SEEK_SET, start, length, 0)
-
-
-def set_lock(descriptor: int, record: bytes) -> None:
-    """Take or give back a lock without waiting.
-
-    Raises:
-        BlockingIOError: somebody holds a lock that excludes it.
-        OSError: the kernel, or this system, does not know these locks.
-    """
-    if sys.platform != "linux":
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, record)
-
-
-def _ask(descriptor: int, record: bytes) -> bytes:
-    """The lock that would exclude this one; the same record without a lock if there is none."""
-    if sys.platform != "linux":
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    return fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, record)
-
-
-def has_open_file_locks(descriptor: int) -> bool:
-    """Whether the kernel knows these locks, asked by giving back one that is not held."""
-    try:
-        set_lock(descriptor, no_lock(0))
-    except OSError:
-        # Another system, or a sandbox that refuses the call.
-        return False
-    return True
-
-
-def open_lock_file(path: str, *, beside: str) -> int:
-    """A descriptor of a lock file, made empty and private when it does not exist.
-
-    Args:
-        path: the lock file.
-        beside: the database or folder that it belongs to. What root makes is given to the owner
-            of that, as SQLite does with its own files, or the owner could not open it any more.
-
-    Raises:
-        DatabaseReadOnly: the file cannot be made or opened for writing.
-        DatabaseUnavailable: its folder does not exist, or what else ``open()`` objects to.
-    """
-    try:
-        descriptor = os.open(path, _OPEN_FLAGS, _PRIVATE_FILE)
-    except PermissionError as error:
-        raise errors.DatabaseReadOnly(
-            f"the lock file {path} cannot be written: {error.strerror}; check who owns it and the "
-            f"rights of its folder"
-        ) from error
-    except OSError as error:
-        raise errors.DatabaseUnavailable(
-            f"the lock file {path} cannot be opened: {error.strerror}; check that its folder "
-            f"exists and is writable"
-        ) from error
-    if sys.platform != "win32" and os.geteuid() == 0:
-        try:
-            _give_to_owner(descriptor, beside)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    return descriptor
-
-
-if sys.platform != "win32":
-
-    def _give_to_owner(descriptor: int, beside: str) -> None:
-        try:
-            owner = os.stat(beside)
-        except FileNotFoundError:
-            # The database is about to be made by this process, so it will be ours as well.
-            return
-        ours = os.fstat(descriptor)
-        if (ours.st_uid, ours.st_gid) != (owner.st_uid, owner.st_gid):
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+from embedded_orch.db.file_locks import (
+    has_open_file_locks,
+    is_excluded,
+    no_lock,
+    open_lock_file,
+    set_lock,
+    write_lock,
+)
 
 
 class LifeLock:
@@ -227,13 +124,11 @@ def is_alive(path: str, slot: int, *, inode: int | None = None) -> bool | None:
     try:
         if inode is not None and os.fstat(descriptor).st_ino != inode:
             return None
-        answer = _ask(descriptor, write_lock(slot))
+        return is_excluded(descriptor, write_lock(slot))
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    kind: int = _RECORD.unpack(answer)[0]
-    return kind != _NONE
 
 
 class ProcessFacts(NamedTuple):

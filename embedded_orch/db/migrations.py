@@ -78,12 +78,7 @@ def pending(
         MigrationFailed: one that both know reads differently now.
     """
     if len(applied) > len(known):
-        version, name, _ = applied[len(known)]
-        raise errors.DatabaseTooNew(
-            f"{where} was written by a newer embedded_orch (schema version {applied[-1][0]}, "
-            f"from {version:04}_{name} on; this program knows {len(known)}). Nothing was changed; "
-            f"upgrade embedded_orch, or name another database"
-        )
+        raise too_new(where, version=applied[-1][0], known=len(known))
     for migration, (version, name, checksum) in zip(known, applied, strict=False):
         if (migration.version, migration.checksum) != (version, checksum):
             raise errors.MigrationFailed(
@@ -91,3 +86,18 @@ def pending(
                 f"program; nothing was changed. Install the version of embedded_orch that made it"
             )
     return list(known[len(applied) :])
+
+
+def too_new(where: str, *, version: int, known: int) -> errors.DatabaseTooNew:
+    """What to raise about a database of a later version than this program.
+
+    Args:
+        where: the database.
+        version: of its schema.
+        known: the version of this program.
+    """
+    return errors.DatabaseTooNew(
+        f"{where} was written by a newer embedded_orch: its schema has version {version}, this "
+        f"program knows {known}. Nothing was changed; upgrade embedded_orch, or name another "
+        f"database"
+    )

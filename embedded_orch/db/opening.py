@@ -63,10 +63,10 @@ class OpenDatabases:
             ConfigurationError: unknown settings, or others than those it is open with.
             DatabaseError: it cannot be opened.
         """
-        text = os.fspath(url)
+        text = urls.as_text(url)
         if urls.is_postgres(text):
             return self._open_postgres(text, settings)
-        return self._open_sqlite(urls.sqlite_path(url), settings)
+        return self._open_sqlite(urls.sqlite_path(text), settings)
 
     def close(self, shared: Shared) -> None:
         """Let go of a database; the last user closes it."""
@@ -85,7 +85,7 @@ class OpenDatabases:
         if path is None:
             return Shared(None, open_memory(options, self._process), options, life_path=None)
         with self._lock:
-            key = create_file(path)
+            key = create_file(path, options)
             return self._share(
                 key,
                 options,
@@ -96,10 +96,12 @@ class OpenDatabases:
             )
 
     def _open_postgres(self, url: str, settings: Mapping[str, object]) -> Shared:
-        from embedded_orch.db.postgres.database import open_server
         from embedded_orch.db.postgres.options import parse
 
+        # Says what to install where psycopg is missing, which the other module imports.
         options = parse(url, **settings)
+        from embedded_orch.db.postgres.database import open_server
+
         key = (options.safe_url, options.schema_name)
         with self._lock:
             return self._share(

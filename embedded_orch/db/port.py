@@ -129,6 +129,45 @@ class Database(Protocol):
         """It is about to end."""
         ...
 
+    def query(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        timeout_seconds: float,
+        max_rows: int,
+    ) -> Rows:
+        """The rows of a person's statement, which can do nothing but read.
+
+        It sees what was announced before, and what the open transaction of its caller has written.
+
+        Args:
+            statement: one, with parameters as ``:name``.
+            parameters: values for them: None, bool, int, float, str, bytes or UUID.
+            timeout_seconds: how long it may take.
+            max_rows: how many rows it may find.
+
+        Raises:
+            StatementRefused: it is wrong, would do more than read, took too long, or found more.
+            ConfigurationError: a limit that is none.
+        """
+        ...
+
+    def backup(self, path: str) -> None:
+        """Copy the database to a new file, whole and as it was at one moment, while it is in use.
+
+        Everything that was announced before is in the copy. An open transaction, also the
+        caller's own, is not.
+
+        Args:
+            path: absolute; the file does not exist, its folder does.
+
+        Raises:
+            ConfigurationError: it is no such path, or the database is on a server.
+            DatabaseUnavailable: the file could not be written; nothing is left of it.
+        """
+        ...
+
     def close(self) -> None:
         """Commit what was announced and let go of everything."""
         ...

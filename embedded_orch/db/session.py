@@ -8,17 +8,17 @@ transaction join it. Statements are SQL with ``:name`` parameters, on both engin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
-from embedded_orch.db.current import Scope
+from embedded_orch.db.current import Scope, scope_for
 from embedded_orch.db.statements import number_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from embedded_orch.db.port import Database, OpenTransaction
     from embedded_orch.db.rows import Rows
@@ -35,15 +35,12 @@ class Session:
     """
 
     def __init__(self, database: Database, *, read_only: bool, for_update: bool) -> None:
-        self._database = database
-        self._read_only = read_only
-        self._for_update = for_update
-        self._opened: OpenTransaction | None = None
+        self._core = _Core(database, read_only=read_only, for_update=for_update)
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self._opened is not None
+        return self._core.scope is not None
 
     def execute(self, sql: str, parameters: Mapping[str, object] | None = None) -> Rows:
         """Run one statement.
@@ -55,17 +52,8 @@ class Session:
         Raises:
             StatementRefused: it is wrong, or writes in a read-only session.
         """
-        text, values = bind(self._database.dialect, sql, parameters)
-        if self._opened is not None:
-            return self._opened.execute(text, values)
-        opened = self._open()
-        try:
-            rows = opened.execute(text, values)
-        except BaseException:
-            opened.roll_back()
-            raise
-        opened.commit()
-        return rows
+        self._core.check_can_execute()
+        return self._core.execute(sql, parameters)
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
@@ -74,55 +62,38 @@ class Session:
         Raises:
             WouldDeadlock: this thread holds a transaction already.
         """
-        self._enter()
+        self._core.check_can_begin()
+        scope = self._core.enter(self._core.open())
         try:
             yield self
         except BaseException:
-            self._leave(commit=False)
+            self._core.leave()
+            scope.end(commit=False)
             raise
-        self._leave(commit=True)
-
-    def _open(self) -> OpenTransaction:
-        return self._database.begin(read_only=self._read_only, for_update=self._for_update)
-
-    def _enter(self) -> None:
-        if self._opened is not None:
-            raise errors.WouldDeadlock("this session is in a transaction already")
-        self._opened = self._open()
-        self._scope = Scope(self._database, self._opened, is_read_only=self._read_only)
-        self._scope.enter()
-
-    def _leave(self, *, commit: bool) -> None:
-        opened, self._opened = self._opened, None
-        self._scope.leave()
-        if opened is None:
-            return
-        if commit:
-            opened.commit()
-        else:
-            opened.roll_back()
+        self._core.leave()
+        scope.end(commit=True)
 
     def __repr__(self) -> str:
-        state = "in a transaction" if self._opened else "idle"
-        return f"<{type(self).__name__} on {self._database.url}, {state}>"
+        return f"<Session {self._core}>"
 
 
 class AsyncSession:
     """Statements in transactions, for the task that opened it; no call blocks the event loop."""
 
     def __init__(self, database: Database, *, read_only: bool, for_update: bool) -> None:
-        self._session = Session(database, read_only=read_only, for_update=for_update)
+        self._core = _Core(database, read_only=read_only, for_update=for_update)
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self._session.in_transaction
+        return self._core.scope is not None
 
     async def execute(self, sql: str, parameters: Mapping[str, object] | None = None) -> Rows:
         """Run one statement; see :meth:`Session.execute`."""
         import anyio.to_thread
 
-        return await anyio.to_thread.run_sync(self._session.execute, sql, parameters)
+        self._core.check_can_execute()
+        return await anyio.to_thread.run_sync(self._core.execute, sql, parameters)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
@@ -130,24 +101,134 @@ class AsyncSession:
         import anyio
         import anyio.to_thread
 
-        session = self._session
-        if session.in_transaction:
-            raise errors.WouldDeadlock("this session is in a transaction already")
-        session._opened = await anyio.to_thread.run_sync(session._open)
-        session._scope = Scope(session._database, session._opened, is_read_only=session._read_only)
-        session._scope.enter()
+        self._core.check_can_begin()
+        opening = _Opening(self._core)
+        try:
+            await anyio.to_thread.run_sync(opening.run)
+        except BaseException:
+            opening.abandon()
+            raise
+        scope = self._core.enter(opening.result())
         commit = False
         try:
             yield self
             commit = True
         finally:
-            with anyio.CancelScope(shield=True):
-                opened, session._opened = session._opened, None
-                session._scope.leave()
-                await anyio.to_thread.run_sync(opened.commit if commit else opened.roll_back)
+            self._core.leave()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(lambda: scope.end(commit=commit))
+            except BaseException:
+                # Its own error, or asyncio cancelled the task a second time, and the thread may
+                # never have begun; ended already, this does nothing.
+                scope.end(commit=commit)
+                raise
 
     def __repr__(self) -> str:
-        return repr(self._session).replace("Session", "AsyncSession", 1)
+        return f"<AsyncSession {self._core}>"
+
+
+class _Core:
+    """What both kinds of session do. Its transaction may be opened and used by any thread."""
+
+    def __init__(self, database: Database, *, read_only: bool, for_update: bool) -> None:
+        self._database = database
+        self._read_only = read_only
+        self._for_update = for_update
+        self.scope: Scope | None = None
+
+    def execute(self, sql: str, parameters: Mapping[str, object] | None) -> Rows:
+        """Run a statement in the open transaction, or in one of its own."""
+        text, values = bind(self._database.dialect, sql, parameters)
+        scope = self.scope
+        if scope is not None:
+            return scope.run(lambda opened: opened.execute(text, values))
+        opened = self.open()
+        try:
+            rows = opened.execute(text, values)
+        except BaseException:
+            opened.roll_back()
+            raise
+        opened.commit()
+        return rows
+
+    def check_can_begin(self) -> None:
+        """Refuse a second transaction where one is open; called in the thread or task it is for.
+
+        On a database in memory it would wait for the first for ever; on a file or a server only if
+        both write, but it would not see what the first has written. It is refused on all alike.
+
+        Raises:
+            WouldDeadlock: this session, or another one here, is in a transaction.
+        """
+        if self.scope is not None:
+            raise errors.WouldDeadlock("this session is in a transaction already")
+        if scope_for(self._database) is not None:
+            raise errors.WouldDeadlock(
+                f"{self._database.url}: another session of this thread or task is in a "
+                f"transaction, and a second one could wait for it without end; use that session, "
+                f"or end it first"
+            )
+
+    def check_can_execute(self) -> None:
+        """The same for a statement that is a transaction of its own."""
+        if self.scope is None:
+            self.check_can_begin()
+
+    def open(self) -> OpenTransaction:
+        """A new transaction."""
+        return self._database.begin(read_only=self._read_only, for_update=self._for_update)
+
+    def enter(self, opened: OpenTransaction) -> Scope:
+        """Make it that of the running thread or task."""
+        self.scope = Scope(self._database, opened, is_read_only=self._read_only)
+        self.scope.enter()
+        return self.scope
+
+    def leave(self) -> None:
+        """It is about to end; what comes now is no part of it."""
+        scope, self.scope = self.scope, None
+        if scope is not None:
+            scope.leave()
+
+    def __str__(self) -> str:
+        return f"on {self._database.url}, {'in a transaction' if self.scope else 'idle'}"
+
+
+class _Opening:
+    """A transaction that a thread opens for a task, which may be gone by then.
+
+    asyncio's own cancellation, that of its timeouts, does not wait for the thread.
+    """
+
+    def __init__(self, core: _Core) -> None:
+        self._core = core
+        self._lock = threading.Lock()
+        self._opened: OpenTransaction | None = None
+        self._is_abandoned = False
+
+    def run(self) -> None:
+        """Open it; in the thread."""
+        opened = self._core.open()
+        with self._lock:
+            self._opened = opened
+            is_abandoned = self._is_abandoned
+        if is_abandoned:
+            opened.roll_back()
+
+    def result(self) -> OpenTransaction:
+        """What was opened."""
+        if self._opened is None:
+            raise errors.TransactionFailed("the transaction was not opened")
+        return self._opened
+
+    def abandon(self) -> None:
+        """Undo it, now or when it is opened."""
+        with self._lock:
+            self._is_abandoned = True
+            opened = self._opened
+        if opened is not None:
+            opened.roll_back()
 
 
 @contextmanager

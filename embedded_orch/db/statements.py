@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 Dialect = Literal["sqlite", "postgres"]
 
 _HEADING = re.compile(r"^-- name: (\w+)(?: \[(sqlite|postgres)\])?[ \t]*$", re.MULTILINE)
-# Comments go, strings stay as they are, :name becomes a parameter; a cast (::text) is none.
-_TOKENS = re.compile(r"--[^\n]*|'(?:[^']|'')*'|::|:([a-z_][a-z0-9_]*)")
+# Line comments go; strings, quoted names and block comments stay as they are; :name becomes a
+# parameter, and a cast (::text) is none.
+_TOKENS = re.compile(
+    r"""--[^\n]*|'(?:[^']|'')*'|"(?:[^"]|"")*"|/\*.*?\*/|::|:([a-z_][a-z0-9_]*)""", re.DOTALL
+)
 _MARK = {"sqlite": "?", "postgres": "$"}
 
 

@@ -44,6 +44,24 @@ def private_home() -> str:
     return folder
 
 
+def as_text(url: str | os.PathLike[str]) -> str:
+    """The URL or path as text.
+
+    Raises:
+        InvalidURL: it is none, or holds what no file name and no URL can hold.
+    """
+    text = os.fspath(url) if isinstance(url, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise errors.InvalidURL(f"{url!r} is no database URL; expected {_FORMS}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise errors.InvalidURL(
+            f"{text!r} cannot be written as UTF-8, and SQLite takes no other name of a file"
+        ) from error
+    return text
+
+
 def is_postgres(url: str) -> bool:
     """Whether the URL names a Postgres server."""
     return url.startswith(("postgresql://", "postgres://"))
@@ -55,13 +73,15 @@ def sqlite_path(url: str | os.PathLike[str]) -> str | None:
     Raises:
         InvalidURL: it names no SQLite database.
     """
-    text = os.fspath(url)
-    if not text or "\0" in text:
-        raise errors.InvalidURL(f"{text!r} is no database URL; expected {_FORMS}")
+    text = as_text(url)
     if text in (MEMORY, "sqlite://", "sqlite:///:memory:"):
         return None
     if text.startswith("sqlite:///"):
         text = text.removeprefix("sqlite:///")
+        if "?" in text:
+            raise errors.InvalidURL(
+                f"{os.fspath(url)!r}: settings cannot stand in the URL; give them to open() by name"
+            )
     elif text.startswith(("sqlite:", "file:")) or "://" in text:
         scheme = text.partition(":")[0]
         raise errors.InvalidURL(
@@ -69,4 +89,13 @@ def sqlite_path(url: str | os.PathLike[str]) -> str | None:
         )
     if not text or text.endswith((os.sep, "/")):
         raise errors.InvalidURL(f"{os.fspath(url)!r} names no file; expected {_FORMS}")
-    return os.path.abspath(os.path.expanduser(text))
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise errors.InvalidURL(f"{text!r} begins with a user that this machine does not know")
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError as error:
+        raise errors.InvalidURL(
+            f"{text!r} is relative, and the current folder does not exist any more; give the "
+            f"whole path"
+        ) from error

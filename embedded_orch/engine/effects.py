@@ -9,6 +9,7 @@ everything were synchronous.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -60,12 +61,9 @@ class Write(Generic[R]):
 
     async def perform_async(self) -> R:
         """Do it without blocking the event loop, and to its end even when cancelled."""
-        import anyio
-
-        with anyio.CancelScope(shield=True) as scope:
-            answer = await self._database.write_async(self._operation, after=self._after)
-        assert not scope.cancelled_caught, "a shield that nobody cancels"
-        return answer
+        return await _to_the_end(
+            lambda: self._database.write_async(self._operation, after=self._after)
+        )
 
 
 class Read(Generic[R]):
@@ -163,11 +161,54 @@ class Stop:
     async def perform_async(self) -> None:
         """Do it without blocking the event loop, and to its end even when cancelled."""
         if self._flow_run.has_runner:
-            import anyio
             import anyio.to_thread
 
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._flow_run.stop_runner)
+            stop = self._flow_run.stop_runner
+            await _to_the_end(lambda: anyio.to_thread.run_sync(stop))
+
+
+async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:
+    """Await work that may be begun twice, whatever cancels this task meanwhile.
+
+    A shield keeps off what anyio and trio cancel. ``task.cancel()`` of asyncio goes through it:
+    then the work is begun again, and the task is cancelled again where it awaits next.
+    """
+    import anyio
+
+    with anyio.CancelScope(shield=True) as scope:
+        answer, cancelled = await _as_often_as_cancelled(begin)
+    assert not scope.cancelled_caught, "a shield that nobody cancels"
+    if cancelled is not None:
+        _cancel_later(cancelled)
+    return answer
+
+
+async def _as_often_as_cancelled(
+    begin: Callable[[], Awaitable[R]],
+) -> tuple[R, BaseException | None]:
+    cancelled: BaseException | None = None
+    while True:
+        try:
+            return await begin(), cancelled
+        except BaseException as error:
+            if not _is_from_task_cancel(error):
+                raise
+            cancelled = error
+
+
+def _is_from_task_cancel(error: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def _cancel_later(cancelled: BaseException) -> None:
+    import asyncio
+
+    task = asyncio.current_task()
+    if task is not None:
+        # Timeouts and task groups count the cancellations of a task: the number stays the same.
+        task.uncancel()
+        task.cancel(*cancelled.args)
 
 
 def drive(steps: Steps[R]) -> R:

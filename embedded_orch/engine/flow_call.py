@@ -13,6 +13,7 @@ from embedded_orch.engine.contexts import (
 )
 from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
 from embedded_orch.engine.futures import futures_in
+from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.outcome import outcome_of
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
@@ -61,8 +62,7 @@ class FlowCall:
 
     def create_and_run(self) -> Steps[State]:
         """Make the run and run it; returns its final state, or raises what interrupted it."""
-        yield Write(self._engine.database, self._creation())
-        return (yield from self._attempts())
+        return (yield from self._run(self._creation()))
 
     def take_over_and_run(
         self, *, name: str, epoch: int, run_count: int, owner_died: bool
@@ -76,11 +76,28 @@ class FlowCall:
             owner_died: whether its state still claims that it runs.
         """
         self.name = name
-        yield Write(self._engine.database, self._take_over(epoch, owner_died=owner_died))
         self._epoch = epoch + 1
         self._run_count = run_count + 1
         self._has_records = True
-        return (yield from self._attempts())
+        return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
+
+    def _run(self, take: Callable[[Transaction], object]) -> Steps[State]:
+        owner = self._engine.owner
+        owner.begin(self.run_id)
+        try:
+            yield Write(self._engine.database, take)
+            return (yield from self._attempts())
+        except (Exception, GeneratorExit):
+            # The run is not ours any more, or the database fails: there is nothing to record.
+            raise
+        except BaseException as error:
+            # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
+            process = self._engine.process
+            crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
+            yield from record_crash(self._propose(crashed), f"flow run {self.name}")
+            raise
+        finally:
+            owner.finish(self.run_id)
 
     # -- taking it -------------------------------------------------------------------------------
 
@@ -179,13 +196,11 @@ class FlowCall:
         except (errors.OwnershipLost, GeneratorExit):
             context.cancel_runner()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             proposal = results.failed(process.new_id(), process.now(), error, kind="Flow")
             outcome = proposal, results.state_of(proposal).with_error(error)
-        except BaseException as error:
+        except BaseException:
             yield Stop(context)
-            crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
-            yield self._propose(crashed)
             raise
         finally:
             flow_run_context.reset(token)

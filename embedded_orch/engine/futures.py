@@ -47,6 +47,16 @@ class Future(Generic[R]):
         return self._state
 
     @property
+    def is_completed(self) -> bool:
+        """Whether it has ended, and well."""
+        return self._state is not None and self._state.is_completed()
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in a word: the name of its state, or of what interrupted it."""
+        return self._state.name if self._state is not None else type(self._error).__name__
+
+    @property
     def is_done(self) -> bool:
         """Whether it has ended."""
         return self._state is not None or self._error is not None
@@ -90,7 +100,7 @@ class Future(Generic[R]):
             if not self.is_done:
                 self._callbacks.append(callback)
                 return
-        callback(self)
+        self._call(callback)
 
     def finish(self, state: State) -> None:
         """Set the final state."""
@@ -107,7 +117,17 @@ class Future(Generic[R]):
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
         for callback in callbacks:
+            self._call(callback)
+
+    def _call(self, callback: Callable[[Future[R]], object]) -> None:
+        try:
             callback(self)
+        except Exception:  # noqa: BLE001 - a callback's failure is not the worker's, nor the run's
+            import logging
+
+            logging.getLogger("embedded_orch.engine").exception(
+                "a callback of task run %s raised", self.name
+            )
 
     def __repr__(self) -> str:
         what = self._state.name if self._state else "failed" if self._error else "running"

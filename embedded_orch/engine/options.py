@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.errors import ConfigurationError, OptionNotSupported
@@ -48,6 +48,19 @@ def check_retries(retries: object, delay: object) -> None:
             raise ConfigurationError(
                 f"retry_delay_seconds={delay!r}: it is a number of seconds, or a list of them"
             )
+
+
+def tags_of(tags: object) -> tuple[str, ...]:
+    """The tags, checked.
+
+    Raises:
+        ConfigurationError: they are one text, whose letters would be the tags, or no texts.
+    """
+    if isinstance(tags, Iterable) and not isinstance(tags, (str, bytes)):
+        found = tuple(tags)
+        if all(isinstance(tag, str) for tag in found):
+            return found
+    raise ConfigurationError(f"tags={tags!r}: give a list of texts")
 
 
 def retry_policy(retries: int, delay: float | Sequence[float]) -> Policy:

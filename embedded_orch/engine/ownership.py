@@ -44,6 +44,8 @@ class Owner:
         self._life: LifeLock | None = None
         self._row: ProcessRow | None = None
         self._registering = threading.Lock()
+        self._running: dict[UUID, int] = {}
+        self._counting = threading.Lock()
 
     def register(self, tx: Transaction) -> None:
         """Write this process down, in the transaction of a run that it takes.
@@ -52,6 +54,25 @@ class Owner:
         have been a user's, and rolled back.
         """
         processes.register(tx, self._as_row(), now=self._process.now())
+
+    def begin(self, run_id: UUID) -> None:
+        """This owner is about to take a run, and to run it."""
+        with self._counting:
+            self._running[run_id] = self._running.get(run_id, 0) + 1
+
+    def finish(self, run_id: UUID) -> None:
+        """This owner runs it no longer, or could not take it."""
+        with self._counting:
+            self._running[run_id] -= 1
+            if not self._running[run_id]:
+                del self._running[run_id]
+
+    def is_running(self, run_id: UUID, owner: ProcessRow) -> bool:
+        """Whether a run is being run by the owner that it names.
+
+        A run of this owner whose last state could not be recorded is not.
+        """
+        return run_id in self._running if owner.id == self.id else self.is_alive(owner)
 
     def sweep(self) -> int:
         """Write down which owners have died, and set their runs Crashed; how many were set.

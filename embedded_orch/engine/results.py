@@ -30,7 +30,7 @@ def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
             type=StateType.COMPLETED,
             name="Completed",
             timestamp=now,
-            message=f"the result was not stored: {error}",
+            message=_storable_text(f"the result was not stored: {error}"),
         )
     return Proposal(
         id=id,
@@ -96,8 +96,26 @@ def decode_recorded(data: bytes | None, data_format: str | None) -> tuple[bool, 
         return False, None
 
 
+def recorded_value(state: State) -> tuple[bool, object]:
+    """Whether the value of a COMPLETED state can be had again, and the value."""
+    if not state.has_result:
+        return False, None
+    try:
+        return True, state.result()
+    except MissingResult as error:
+        _log.warning("a stored result cannot be read, its call runs again: %s", error)
+        return False, None
+
+
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return _storable_text(f"{type(error).__name__}: {_text_of(error)}".removesuffix(": "))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - the __str__ of a user's class
+        return f"<its text could not be made: {type(failure).__name__}>"
 
 
 def _encode_error(error: BaseException) -> bytes:
@@ -105,7 +123,7 @@ def _encode_error(error: BaseException) -> bytes:
 
     text = {
         "type": f"{type(error).__module__}:{type(error).__qualname__}",
-        "message": str(error),
+        "message": _text_of(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
     clean = {key: _storable_text(value) for key, value in text.items()}

@@ -30,7 +30,12 @@ _AT_WORK = frozenset(
 
 
 def resume_run(
-    engine: Engine, flow: FlowSpec, run_id: UUID, parameters: Mapping[str, Any]
+    engine: Engine,
+    flow: FlowSpec,
+    run_id: UUID,
+    parameters: Mapping[str, Any],
+    *,
+    bound: Mapping[str, Any] | None = None,
 ) -> Steps[State]:
     """Continue a run: its function is called again, and calls that completed are not.
 
@@ -39,39 +44,71 @@ def resume_run(
         flow: whose run it is.
         run_id: the run.
         parameters: values for those parameters that could not be stored.
+        bound: more of them, for a method its object; what is on record comes before them.
 
     Raises:
         RunNotFound: no flow run has this id.
         RunNotResumable: it is another flow's, or runs in a living process.
         ParametersNeeded: it was called with values that could not be stored.
     """
-    run, owner = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
-    label = f"flow run {run.name} ({run.id})"
+    found: Owned = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
+    run, owner = found
     if run.flow_name != flow.name:
         raise errors.RunNotResumable(
-            f"{label} is a run of the flow {run.flow_name!r}, not of {flow.name!r}; resume it with "
-            f"that flow"
+            f"{_label(run)} is a run of the flow {run.flow_name!r}, not of {flow.name!r}; resume "
+            f"it with that flow"
         )
     if run.state is not None and run.state.type is StateType.COMPLETED:
         return run.state
-    is_at_work = run.state is None or run.state.type in _AT_WORK
-    if is_at_work and owner is not None:
-        row, has_ended = owner
-        if not has_ended and engine.owner.is_alive(row):
-            raise errors.RunNotResumable(
-                f"{label} is running in process {row.pid} on {row.host}; wait for it, or stop it "
-                f"first"
-            )
-    arguments = _arguments(flow, run, parameters, label)
+    refuse_running(engine, run, owner)
+    unstored = run.unstored_parameters
+    spare = {name: value for name, value in (bound or {}).items() if name in unstored}
+    arguments = _arguments(flow, run, {**spare, **parameters}, _label(run))
+    return (yield from take_over_steps(engine, flow, run, arguments))
+
+
+def refuse_running(engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, bool] | None) -> None:
+    """Refuse a run that a living process runs.
+
+    Args:
+        engine: that would take it over.
+        run: the run.
+        owner: the process that it names, and whether that is known to have ended.
+
+    Raises:
+        RunNotResumable: it runs.
+    """
+    if not _is_at_work(run) or owner is None:
+        return
+    row, has_ended = owner
+    if not has_ended and engine.owner.is_running(run.id, row):
+        raise errors.RunNotResumable(
+            f"{_label(run)} is running in process {row.pid} on {row.host}; wait for it, or stop it "
+            f"first"
+        )
+
+
+def take_over_steps(
+    engine: Engine, flow: FlowSpec, run: FlowRunRow, arguments: Mapping[str, Any]
+) -> Steps[State]:
+    """Take a run over that nobody runs, and run it again."""
     call = FlowCall(engine, flow, arguments, run_id=run.id)
     return (
         yield from call.take_over_and_run(
             name=run.name,
             epoch=run.epoch,
             run_count=run.run_count,
-            owner_died=is_at_work and run.state is not None,
+            owner_died=_is_at_work(run) and run.state is not None,
         )
     )
+
+
+def _is_at_work(run: FlowRunRow) -> bool:
+    return run.state is None or run.state.type in _AT_WORK
+
+
+def _label(run: FlowRunRow) -> str:
+    return f"flow run {run.name} ({run.id})"
 
 
 def resume_or_start(
@@ -79,7 +116,7 @@ def resume_or_start(
 ) -> Steps[State]:
     """Continue the newest unfinished run of a flow with equal parameters, or start one."""
     digest = values.hash_inputs(arguments)
-    run_id = yield Read(
+    run_id: UUID | None = yield Read(
         engine.database,
         lambda tx: flow_runs.unfinished_with_parameters(
             tx, flow_name=flow.name, parameters_hash=digest
@@ -87,17 +124,19 @@ def resume_or_start(
     )
     if run_id is None:
         return (yield from FlowCall(engine, flow, arguments).create_and_run())
-    run, _ = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
-    given = {name: arguments[name] for name in run.unstored_parameters}
-    return (yield from resume_run(engine, flow, run_id, given))
+    return (yield from resume_run(engine, flow, run_id, {}, bound=arguments))
 
 
 def _with_owner(tx: Transaction, run_id: UUID) -> Owned:
     found = flow_runs.get_flow_runs(tx, [run_id])
     if not found:
         raise errors.RunNotFound(f"no flow run has the id {run_id} in this database")
-    run = found[0]
-    return run, processes.get(tx, id=run.owner_id) if run.owner_id is not None else None
+    return found[0], owner_of(tx, found[0])
+
+
+def owner_of(tx: Transaction, run: FlowRunRow) -> tuple[ProcessRow, bool] | None:
+    """The process that a run names as its owner, if any, and whether it is known to have ended."""
+    return None if run.owner_id is None else processes.get(tx, id=run.owner_id)
 
 
 def _arguments(

@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AbstractContextManager, ExitStack
 
@@ -26,6 +28,8 @@ DEFAULT_WORKERS = 32
 _IDLE_SECONDS = 5.0
 
 _here = threading.local()
+# How many loops of runners the running code is inside of.
+_level: ContextVar[int] = ContextVar("embedded_orch_level", default=0)
 
 
 class Job:
@@ -52,7 +56,8 @@ class Runner:
         self._idle = 0
         self._waiting = 0
         self._is_stopped = False
-        self._loops: dict[str, BlockingPortal] = {}
+        self._stopping = threading.Lock()
+        self._loops: dict[tuple[str, int], BlockingPortal] = {}
         self._open_loops: ExitStack | None = None
 
     def submit(self, job: Job) -> None:
@@ -69,14 +74,23 @@ class Runner:
     def submit_async(
         self, run: Callable[[], Coroutine[Any, Any, None]], *, backend: str
     ) -> None:
-        """Run a coroutine function on the runner's loop."""
-        self._loop(backend).start_task_soon(run)
+        """Run a coroutine function on a loop of the runner.
+
+        What runs on a loop may block it, waiting for what it submitted. So that runs on another
+        loop: there is one for each level of nesting.
+        """
+        level = _level.get()
+
+        async def run_one_level_down() -> None:
+            _level.set(level + 1)
+            await run()
+
+        self._loop(backend, level).start_task_soon(run_one_level_down)
 
     def lending(self) -> AbstractContextManager[None]:
         """While it lasts, the calling worker does not count: another may work in its place."""
-        if getattr(_here, "runner", None) is self:
-            return self._lend()
-        return nullcontext()
+        working_for: object = getattr(_here, "runner", None)
+        return self._lend() if working_for is self else nullcontext()
 
     def cancel(self) -> None:
         """Cancel what has not begun, and take nothing more."""
@@ -85,17 +99,24 @@ class Runner:
             cancelled = list(self._jobs)
             self._jobs.clear()
             self._changed.notify_all()
+        if cancelled:
+            _log().warning(
+                "%d submitted tasks had not begun when their flow ended, and are not run; wait "
+                "for their futures, or return them, to have them run",
+                len(cancelled),
+            )
         for job in cancelled:
             job.cancel(errors.CancelledRun("the flow ended before this task began"))
 
     def stop(self) -> None:
         """Cancel what has not begun, wait for what has, and let the threads go."""
         self.cancel()
-        with self._changed:
-            self._changed.wait_for(lambda: self._threads == 0)
-        if self._open_loops is not None:
-            self._open_loops.close()
-            self._open_loops = None
+        with self._stopping:
+            with self._changed:
+                self._changed.wait_for(lambda: self._threads == 0)
+            if self._open_loops is not None:
+                self._open_loops.close()
+                self._open_loops = None
 
     @contextmanager
     def _lend(self) -> Iterator[None]:
@@ -115,18 +136,23 @@ class Runner:
         if self._idle >= len(self._jobs):
             self._changed.notify()
         elif self._threads - self._waiting < self._limit:
-            self._threads += 1
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._work, name="embedded_orch worker", daemon=True
-            ).start()
+            )
+            thread.start()
+            self._threads += 1
 
     def _work(self) -> None:
         _here.runner = self
-        while True:
-            job = self._next_job()
-            if job is None:
-                return
-            job.run()
+        try:
+            while (job := self._next_job()) is not None:
+                job.run()
+        except BaseException:
+            # Jobs tell their futures how they fail, so this is a fault of ours; but whoever waits
+            # for the workers to leave must not wait for ever.
+            with self._changed:
+                self._leave()
+            raise
 
     def _next_job(self) -> Job | None:
         with self._changed:
@@ -154,10 +180,10 @@ class Runner:
         if self._is_stopped:
             raise errors.MissingContextError("the flow run that this task belongs to has ended")
 
-    def _loop(self, backend: str) -> BlockingPortal:
+    def _loop(self, backend: str, level: int) -> BlockingPortal:
         with self._changed:
             self._check()
-            portal = self._loops.get(backend)
+            portal = self._loops.get((backend, level))
             if portal is None:
                 from contextlib import ExitStack
 
@@ -166,5 +192,11 @@ class Runner:
                 if self._open_loops is None:
                     self._open_loops = ExitStack()
                 portal = self._open_loops.enter_context(start_blocking_portal(backend))
-                self._loops[backend] = portal
+                self._loops[backend, level] = portal
             return portal
+
+
+def _log() -> logging.Logger:
+    import logging
+
+    return logging.getLogger("embedded_orch.engine")

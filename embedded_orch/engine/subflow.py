@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch.engine import results
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.resuming import owner_of, refuse_running, take_over_steps
 from embedded_orch.engine.specs import TaskSpec
 from embedded_orch.engine.task_call import TaskCall
 from embedded_orch.orchestration.values import Policy
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
+    from embedded_orch.db.port import Transaction
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.resuming import Owned
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.states import State
 
@@ -39,25 +43,22 @@ def subflow_steps(
     """
     engine = caller.engine
 
-    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[Any]:
-        child = None
+    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[State]:
         if caller.has_records:
-            child = yield Read(
-                engine.database, lambda tx: flow_runs.child_of(tx, parent_task_run_id=task_run_id)
+            found: Owned | None = yield Read(
+                engine.database, lambda tx: _child_and_owner(tx, task_run_id)
             )
-        if child is None or child.state is None or child.state.type is StateType.COMPLETED:
-            # A completed child that is asked again had a value that could not be stored.
-            call = FlowCall(engine, flow, arguments, parent_task_run_id=task_run_id)
-            state: State = yield from call.create_and_run()
-        else:
-            call = FlowCall(engine, flow, arguments, run_id=child.id)
-            state = yield from call.take_over_and_run(
-                name=child.name,
-                epoch=child.epoch,
-                run_count=child.run_count,
-                owner_died=not child.state.is_final(),
-            )
-        return state.result()
+            if found is not None:
+                child, owner = found
+                if child.state is not None and child.state.type is StateType.COMPLETED:
+                    known, value = results.recorded_value(child.state)
+                    if known:
+                        return child.state.with_value(value)
+                else:
+                    refuse_running(engine, child, owner)
+                    return (yield from take_over_steps(engine, flow, child, arguments))
+        call = FlowCall(engine, flow, arguments, parent_task_run_id=task_run_id)
+        return (yield from call.create_and_run())
 
     tracker = TaskSpec(
         flow.function,
@@ -71,3 +72,8 @@ def subflow_steps(
     return TaskCall(
         engine, tracker, arguments, flow_run=caller, parent=parent, body=body
     ).steps()
+
+
+def _child_and_owner(tx: Transaction, task_run_id: UUID) -> Owned | None:
+    child = flow_runs.child_of(tx, parent_task_run_id=task_run_id)
+    return None if child is None else (child, owner_of(tx, child))

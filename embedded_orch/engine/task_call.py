@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from embedded_orch import errors
 from embedded_orch.engine import results
 from embedded_orch.engine.contexts import TaskRunContext, task_run_context
 from embedded_orch.engine.effects import Call, Read, Sleep, WaitFor, Write
 from embedded_orch.engine.futures import futures_in, resolve
+from embedded_orch.engine.interruption import record_crash
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import task_runs
@@ -39,8 +38,8 @@ class TaskCall:
         arguments: by parameter; may hold futures.
         flow_run: the flow run it belongs to, if any.
         parent: the task run that makes the call, if any.
-        body: what to do as the function, given the task run's id; the task's own function when
-            not given.
+        body: what to do as the function, given the task run's id and the arguments; its final
+            state is that of the call. The task's own function when not given.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class TaskCall:
         *,
         flow_run: FlowRunContext | None,
         parent: UUID | None,
-        body: Callable[[UUID, Mapping[str, Any]], Steps[Any]] | None = None,
+        body: Callable[[UUID, Mapping[str, Any]], Steps[State]] | None = None,
     ) -> None:
         self._engine = engine
         self._task = task
@@ -59,9 +58,10 @@ class TaskCall:
         self._flow_run = flow_run
         self._epoch = flow_run.epoch if flow_run is not None else None
         self._parent = parent
-        self._body = body or self._call_function
+        self._body = body
         self._start: NewTaskRun | None = None
         self._start_states: list[Proposal] = []
+        self._is_start_awaited = False
         self._announced: Announced | None = None
         self.run_id = engine.process.new_id()
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
@@ -88,11 +88,7 @@ class TaskCall:
                         return self._recorded(value)
         if failed_upstream is not None:
             return (yield from self._not_ready(key, is_on_record, failed_upstream))
-        if is_on_record:
-            yield from self._restart()
-        else:
-            yield from self._begin(key)
-        return (yield from self._attempts())
+        return (yield from self._attempts(self._restart() if is_on_record else self._begin(key)))
 
     # -- before the function ---------------------------------------------------------------------
 
@@ -104,7 +100,7 @@ class TaskCall:
         for future in futures:
             yield WaitFor(future)
         for future in futures:
-            if not future.state.is_completed():
+            if not future.is_completed:
                 return future
         self._arguments = {
             name: resolve(value, lambda future: future.result())
@@ -132,9 +128,7 @@ class TaskCall:
     def _not_ready(self, key: str, is_on_record: bool, upstream: Future[Any]) -> Steps[State]:
         """Record that the call could not be made, because an argument's run did not complete."""
         process = self._engine.process
-        message = (
-            f"upstream task run {upstream.name} did not complete: it is {upstream.state.name}"
-        )
+        message = f"upstream task run {upstream.name} did not complete: it is {upstream.ending}"
         pending = Proposal(
             id=process.new_id(),
             type=StateType.PENDING,
@@ -143,7 +137,7 @@ class TaskCall:
             message=message,
         )
         if is_on_record:
-            yield from self._propose(pending)
+            yield self._propose(pending)
         else:
             start = self._new_run(key)
             yield Write(
@@ -186,6 +180,7 @@ class TaskCall:
         )
         if is_awaited:
             yield Write(self._engine.database, self._insert_start)
+            self._is_start_awaited = True
         else:
             self._announced = self._engine.database.announce(self._insert_start)
 
@@ -200,47 +195,57 @@ class TaskCall:
 
     # -- the function ----------------------------------------------------------------------------
 
-    def _attempts(self) -> Steps[State]:
-        """Call the function until a final state is accepted."""
-        context = TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
-        while True:
-            token = task_run_context.set(context)
-            try:
-                value = yield from self._body(self.run_id, self._arguments)
-            except (errors.OwnershipLost, GeneratorExit):
-                raise
-            except Exception as error:
-                state = yield from self._finish_failed(error)
+    def _attempts(self, beginning: Steps[None]) -> Steps[State]:
+        """Begin, and call the function until a final state is accepted."""
+        try:
+            yield from beginning
+            while True:
+                state = yield from self._attempt()
                 if state is not None:
                     return state
-                continue
-            except BaseException as error:
-                process = self._engine.process
-                yield from self._propose(
-                    results.crashed(process.new_id(), process.now(), error, kind="Task")
-                )
-                raise
-            finally:
-                task_run_context.reset(token)
-            return (yield from self._finish_completed(value))
+        except (Exception, GeneratorExit):
+            # The run is not ours any more, or the database fails: there is nothing to record.
+            raise
+        except BaseException as error:
+            # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
+            process = self._engine.process
+            crashed = results.crashed(process.new_id(), process.now(), error, kind="Task")
+            yield from record_crash(self._propose(crashed), f"task run {self.name}")
+            raise
 
-    def _call_function(self, run_id: UUID, arguments: Mapping[str, Any]) -> Steps[Any]:
-        args, kwargs = self._task.signature.spread(arguments)
-        return (yield Call(self._task.function, args, kwargs))
+    def _attempt(self) -> Steps[State | None]:
+        """Call the function once; the final state, or None when it is to be called again."""
+        context = TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
+        token = task_run_context.set(context)
+        try:
+            if self._body is None:
+                args, kwargs = self._task.signature.spread(self._arguments)
+                value = yield Call(self._task.function, args, kwargs)
+            else:
+                final = yield from self._body(self.run_id, self._arguments)
+                # Raised here and not in the body, where a StopIteration would end its generator.
+                value = final.result()
+        except (errors.OwnershipLost, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+            return (yield from self._finish_failed(error))
+        finally:
+            task_run_context.reset(token)
+        return (yield from self._finish_completed(value))
 
     def _finish_completed(self, value: object) -> Steps[State]:
         process = self._engine.process
         completed = results.completed(
             process.new_id(), process.now(), value, run_name=f"task run {self.name}"
         )
-        decision = yield from self._propose(completed)
+        decision: Decision = yield self._propose(completed)
         return results.state_of(decision.proposal or completed).with_value(value)
 
     def _finish_failed(self, error: Exception) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""
         process = self._engine.process
         failed = results.failed(process.new_id(), process.now(), error, kind="Task")
-        decision = yield from self._propose(failed)
+        decision: Decision = yield self._propose(failed)
         if decision.verdict is not Verdict.REJECT:
             return results.state_of(decision.proposal or failed).with_error(error)
         yield from self._enter_running()
@@ -252,7 +257,7 @@ class TaskCall:
         """Propose RUNNING until it is accepted, waiting for as long as the rules say."""
         process = self._engine.process
         while True:
-            decision = yield from self._propose(self._running(process.now()))
+            decision: Decision = yield self._propose(self._running(process.now()))
             if decision.verdict is Verdict.WAIT:
                 yield Sleep(decision.delay_seconds, process.sleep)
             elif decision.verdict is Verdict.ABORT:
@@ -268,18 +273,20 @@ class TaskCall:
             timestamp=timestamp,
         )
 
-    def _propose(self, proposal: Proposal) -> Steps[Decision]:
+    def _propose(self, proposal: Proposal) -> Write[Decision]:
         now = self._engine.process.now()
 
         def operation(tx: Transaction) -> Decision:
-            if self._announced is not None and self._announced.error is not None:
-                # The announced start did not reach the database: it goes with this state.
+            if self._is_start_in_doubt():
+                # The start did not reach the database, or may not have: it goes with this state.
                 self._insert_start(tx)
             return task_runs.propose_task_state(
                 tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
             )
 
-        decision: Decision = yield Write(
-            self._engine.database, operation, after=self._announced
-        )
-        return decision
+        return Write(self._engine.database, operation, after=self._announced)
+
+    def _is_start_in_doubt(self) -> bool:
+        if self._announced is not None:
+            return self._announced.error is not None
+        return self._start is not None and not self._is_start_awaited

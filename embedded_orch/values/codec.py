@@ -69,6 +69,10 @@ def encode(value: object, *, name: str = "result", advice: str = "") -> bytes:
         raise ValueNotStorable(
             f"{name} cannot be stored: too little is left of Python's stack where it is asked for"
         ) from None
+    except RuntimeError as error:
+        raise ValueNotStorable(
+            f"{name} cannot be stored: another thread changes it meanwhile ({error})"
+        ) from error
 
 
 def decode(data: bytes | str) -> object:
@@ -111,7 +115,7 @@ def encode_parameters(parameters: Mapping[str, object]) -> tuple[str, dict[str, 
     for name, value in parameters.items():
         try:
             trees[name] = Tagging(to_json).tag(value)
-        except (Refusal, RecursionError):
+        except (Refusal, RuntimeError):  # as in `encode`
             not_stored[name] = qualified_name(type(value))
     return to_json(named_trees(trees)).decode(), not_stored
 

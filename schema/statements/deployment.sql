@@ -63,7 +63,7 @@ select id, flow_id, name, version, description, tags, labels, parameters,
        work_queue_id, concurrency_limit, concurrency_options, status, last_polled, created, updated
 from deployment
 where id > :after
-      and (:flow_id is null or flow_id = :flow_id)
+      and (flow_id = :flow_id or :flow_id is null)
       and (:text is null or instr(lower(name), lower(:text)) > 0)
       and (
           :all_tags is null
@@ -91,7 +91,7 @@ select id, flow_id, name, version, description, tags, labels, parameters,
        work_queue_id, concurrency_limit, concurrency_options, status, last_polled, created, updated
 from deployment
 where id > :after
-      and (cast(:flow_id as uuid) is null or flow_id = :flow_id)
+      and (flow_id = :flow_id or :flow_id is null)
       and (
           cast(:text as text) is null
           or strpos(lower(name collate "C"), lower(cast(:text as text) collate "C")) > 0

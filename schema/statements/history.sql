@@ -34,9 +34,9 @@ counted as (
     join flow_run as run on run.expected_start_time >= bucket.starts
                          and run.expected_start_time < bucket.ends
     where run.state_type is not null
-          and (:flow_id is null or run.flow_id = :flow_id)
-          and (:deployment_id is null or run.deployment_id = :deployment_id)
-          and (:work_queue_id is null or run.work_queue_id = :work_queue_id)
+          and (run.flow_id = :flow_id or :flow_id is null)
+          and (run.deployment_id = :deployment_id or :deployment_id is null)
+          and (run.work_queue_id = :work_queue_id or :work_queue_id is null)
     group by bucket.starts, run.state_type, run.state_name
 )
 select bucket.starts, bucket.ends,
@@ -85,9 +85,9 @@ counted as (
     join flow_run as run on run.expected_start_time >= bucket.starts
                          and run.expected_start_time < bucket.ends
     where run.state_type is not null
-          and (cast(:flow_id as uuid) is null or run.flow_id = :flow_id)
-          and (cast(:deployment_id as uuid) is null or run.deployment_id = :deployment_id)
-          and (cast(:work_queue_id as uuid) is null or run.work_queue_id = :work_queue_id)
+          and (run.flow_id = :flow_id or :flow_id is null)
+          and (run.deployment_id = :deployment_id or :deployment_id is null)
+          and (run.work_queue_id = :work_queue_id or :work_queue_id is null)
     group by bucket.starts, run.state_type, run.state_name
 )
 select bucket.starts, bucket.ends,

@@ -29,7 +29,15 @@ values (:version, :name, :checksum, :applied);
 select count(*) from sqlite_schema where type = 'table';
 
 -- name: tables [postgres]
-select count(*) from pg_catalog.pg_tables where schemaname = :schema_name;
+-- The same of a schema; views count as well.
+select count(*)
+from pg_catalog.pg_class as relation
+join pg_catalog.pg_namespace as schema on schema.oid = relation.relnamespace
+where schema.nspname = :schema_name and relation.relkind in ('r', 'p', 'v', 'm', 'f');
+
+-- name: has_schema [postgres]
+-- Whether somebody has made the schema.
+select count(*) from pg_catalog.pg_namespace where nspname = :schema_name;
 
 -- name: has_record [postgres]
 -- Whether the table above exists.

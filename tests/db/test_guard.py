@@ -15,8 +15,9 @@ import apsw
 import pytest
 
 from embedded_orch import errors
-from embedded_orch.db import liveness
-from embedded_orch.db.sqlite.guard import FileGuard, ReaderLock
+from embedded_orch.db import file_locks
+from embedded_orch.db.sqlite.guard import FileGuard
+from embedded_orch.db.sqlite.reader_lock import ReaderLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -518,7 +519,7 @@ def test_without_open_file_locks_the_write_lock_is_left(
     def unknown_call(descriptor: int, record: bytes) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(liveness, "set_lock", unknown_call)
+    monkeypatch.setattr(file_locks, "set_lock", unknown_call)
     database = Opened(tmp_path)
     reader = database.guard.reader_lock()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from embedded_orch import errors
-from embedded_orch.db import liveness
+from embedded_orch.db import file_locks, liveness
 from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ def test_without_open_file_locks_nothing_is_told_and_nothing_breaks(
     def unknown_call(descriptor: int, record: bytes) -> bytes:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(liveness, "set_lock", unknown_call)
-    monkeypatch.setattr(liveness, "_ask", unknown_call)
+    monkeypatch.setattr(file_locks, "set_lock", unknown_call)
+    monkeypatch.setattr(liveness, "is_excluded", unknown_call)
     lock = LifeLock(str(owners), 0)
 
     assert "not held" in repr(lock)

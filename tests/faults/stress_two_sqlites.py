@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from embedded_orch.db import liveness
+from embedded_orch.db import file_locks
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.guard import FileGuard
 
@@ -64,9 +64,9 @@ class Store:
         self.guard.pin()
         shm, database = self.guard._pins
         if without & {"pins", "pin-shm"}:
-            liveness.set_lock(shm, liveness.no_lock(128))
+            file_locks.set_lock(shm, file_locks.no_lock(128))
         if without & {"pins", "pin-database"}:
-            liveness.set_lock(database, liveness.no_lock(0x40000002, 510))
+            file_locks.set_lock(database, file_locks.no_lock(0x40000002, 510))
         self.connection.set_wal_hook(self._after_commit)
         audit.watch(path)
 

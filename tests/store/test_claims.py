@@ -338,7 +338,7 @@ def test_a_run_is_its_claimers_and_an_earlier_owner_is_fenced_off(build: Builder
     assert read_run(build, run_id).owner_id is None
     assert (first.epoch, second.epoch) == (1, 2)
     with pytest.raises(errors.OwnershipLost):
-        build.database.read(lambda tx: check_owner(tx, run_id=run_id, epoch=first.epoch))
+        build.database.write(lambda tx: check_owner(tx, run_id=run_id, epoch=first.epoch))
 
 
 # -- the same claim again --------------------------------------------------------------------------

@@ -67,9 +67,10 @@ class ModelRun:
         self.retry_type = run.retry_type
 
 
-limits = st.none() | st.integers(0, 4)
+limits = st.sampled_from([None, None, None, 0, 1, 2, 3, 5])
 seconds = st.integers(-3, 3)
-rarely = st.sampled_from([False, False, False, True])
+bounds = st.sampled_from([None, None, None, -2, -1, 0, 1, 2])
+rarely = st.sampled_from([*[False] * 7, True])
 
 
 @st.composite
@@ -78,7 +79,7 @@ def shapes(draw: st.DrawFn) -> Shape:
     queues = draw(
         st.lists(
             st.builds(AQueue, st.none() | st.integers(1, 4), limits, rarely),
-            min_size=1,
+            min_size=2,
             max_size=4,
         )
     )
@@ -87,11 +88,9 @@ def shapes(draw: st.DrawFn) -> Shape:
         [*[StateType.SCHEDULED] * 6, *HELD, StateType.CANCELLING, StateType.COMPLETED]
     )
     retry_types = st.sampled_from([None, None, None, "in_process", "reschedule"])
-    runs = st.lists(st.builds(ARun, numbers, seconds, states, retry_types), max_size=16)
-    asks = st.builds(
-        Ask, st.integers(1, 8), st.none() | seconds, st.none() | seconds,
-        st.none() | st.frozensets(numbers),
-    )
+    runs = st.lists(st.builds(ARun, numbers, seconds, states, retry_types), min_size=8, max_size=16)
+    names = st.none() | st.frozensets(numbers, min_size=1)
+    asks = st.builds(Ask, st.integers(3, 8), bounds, bounds, names)
     return Shape(
         draw(limits), draw(rarely), queues, draw(runs), draw(st.lists(asks, min_size=2, max_size=2))
     )
@@ -176,7 +175,7 @@ def make(build: Builder, shape: Shape, name: str) -> list[ModelRun]:
 
 
 @settings(
-    max_examples=60,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,

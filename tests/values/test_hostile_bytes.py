@@ -171,6 +171,7 @@ def test_a_lazy_module_is_not_loaded() -> None:
 )
 def test_a_class_that_would_not_be_stored_is_not_built_either(class_name: str) -> None:
     """Seen to fail without the check of `problem` in `rebuilding`: `__del__` runs."""
+    refused.deleted.clear()
     kind = "$struct" if "Struct" in class_name else "$dataclass"
 
     with pytest.raises(MissingResult, match=class_name):

@@ -190,3 +190,22 @@ def test_too_little_stack_is_said_and_not_mistaken_for_depth() -> None:
         descend()
 
     assert any("too little is left of Python's stack" in text for text in said)
+
+
+def test_a_dict_that_changes_meanwhile_is_refused() -> None:
+    value: dict[object, object] = {}
+
+    @dataclass
+    class Growing:
+        def __eq__(self, other: object) -> bool:
+            value[len(value)] = None
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    value[0] = (Growing(),)
+    with (
+        as_module("shop", Growing=Growing),
+        pytest.raises(ValueNotStorable, match="another thread changes it meanwhile"),
+    ):
+        encode(value)

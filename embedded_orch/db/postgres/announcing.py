@@ -190,10 +190,10 @@ class Announcements:
             return True
 
     def _settle(self, announced: AnnouncedWrite) -> None:
+        self._put_back([announced])
         with self._settled:
             self._taken.discard(announced)
             self._settled.notify_all()
-        self._put_back([announced])
 
     def _take_group(self) -> list[AnnouncedWrite]:
         from itertools import islice

@@ -17,7 +17,7 @@ from embedded_orch.db.columns import decode_rows, decoders
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from psycopg import Connection, RawCursor
+    from psycopg import Connection, Cursor
     from psycopg.rows import TupleRow
 
     from embedded_orch.db.statements import Catalog, Statement
@@ -70,7 +70,7 @@ class PostgresTransaction:
         rows = self.rows(name, **values)
         return rows[0] if rows else None
 
-    def value(self, name: str, /, **values: object) -> Any:
+    def value(self, name: str, /, **values: object) -> Any:  # noqa: ANN401 - of any type
         """The first column of the first row, or None."""
         rows = self.rows(name, **values)
         return rows[0][0] if rows else None
@@ -90,7 +90,7 @@ class PostgresTransaction:
         """Run the statements of a migration."""
         self._cursor.execute(sql.encode(), prepare=False)
 
-    def _execute(self, statement: Statement, values: Mapping[str, object]) -> RawCursor[TupleRow]:
+    def _execute(self, statement: Statement, values: Mapping[str, object]) -> Cursor[TupleRow]:
         self._cursor.execute(statement.sql.encode(), checked(statement.bind(values)))
         return self._cursor
 

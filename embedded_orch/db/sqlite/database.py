@@ -20,18 +20,18 @@ from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.connecting import connect, translate
 from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.readers import Readers
+from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from embedded_orch.db.sqlite.writer import AnnouncedWrite, Request, Writer
 from embedded_orch.db.statements import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from embedded_orch.db.current import Scope
     from embedded_orch.db.port import Announced, R, Transaction
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.options import SQLiteOptions
     from embedded_orch.db.sqlite.readers import Reader
-    from embedded_orch.db.sqlite.transaction import SQLiteTransaction
     from embedded_orch.process import Process
 
 
@@ -100,7 +100,11 @@ class SQLiteDatabase:
         """Run in a transaction that sees one snapshot and everything announced before."""
         scope = scope_for(self)
         if scope is not None:
-            return join(scope, operation, writes=False)
+            return self._join(scope, operation, writes=False)
+        return self._read_committed(operation)
+
+    def _read_committed(self, operation: Callable[[Transaction], R]) -> R:
+        """:meth:`read` without the open transaction of the caller."""
         self._check()
         if self._readers is None:
             self._check_not_waiting_for_ourselves()
@@ -118,7 +122,7 @@ class SQLiteDatabase:
         """
         scope = scope_for(self)
         if scope is not None:
-            return join(scope, operation, writes=True)
+            return self._join(scope, operation, writes=True)
         self._check()
         self._check_not_waiting_for_ourselves()
         return self._writer.write(operation)
@@ -131,7 +135,7 @@ class SQLiteDatabase:
         scope = scope_for(self)
         if scope is not None:
             request = AnnouncedWrite(operation)
-            join(scope, operation, writes=True)
+            self._join(scope, operation, writes=True)
             request.finish()
             return request
         self._check()
@@ -143,7 +147,7 @@ class SQLiteDatabase:
 
         scope = scope_for(self)
         if scope is not None:
-            return await anyio.to_thread.run_sync(lambda: join(scope, operation, writes=False))
+            return await anyio.to_thread.run_sync(lambda: self._join(scope, operation, writes=False))
         return await anyio.to_thread.run_sync(self.read, operation)
 
     async def write_async(
@@ -154,7 +158,7 @@ class SQLiteDatabase:
         if scope is not None:
             import anyio.to_thread
 
-            return await anyio.to_thread.run_sync(lambda: join(scope, operation, writes=True))
+            return await anyio.to_thread.run_sync(lambda: self._join(scope, operation, writes=True))
         self._check()
         answer = answer_for_running_loop()
         request = Request(operation, answer.notify)
@@ -167,6 +171,45 @@ class SQLiteDatabase:
             raise
         value: R = request.outcome()
         return value
+
+    # -- a person's query, and a copy ----------------------------------------------------------
+
+    def query(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        timeout_seconds: float,
+        max_rows: int,
+    ) -> Rows:
+        """The rows of one statement that can only read, within limits."""
+        from embedded_orch.db.queries import checked_query
+        from embedded_orch.db.sqlite.querying import run_query
+
+        query = checked_query(
+            self.dialect,
+            statement,
+            parameters,
+            timeout_seconds=timeout_seconds,
+            max_rows=max_rows,
+        )
+        return self.read(lambda transaction: run_query(_connection_of(transaction), query))
+
+    def backup(self, path: str) -> None:
+        """Copy what is committed to a new file; on a file in WAL mode nobody waits for it."""
+        from embedded_orch.db.sqlite.copying import check_target, copy_database
+
+        self._check()
+        check_target(path)
+        self._read_committed(
+            lambda transaction: copy_database(_connection_of(transaction), path)
+        )
+
+    def _join(self, scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -> R:
+        try:
+            return join(scope, operation, writes=writes)
+        except apsw.Error as error:
+            raise translate(error, self.url) from error
 
     # -- transactions that stay open -----------------------------------------------------------
 
@@ -373,6 +416,11 @@ class SQLiteReadTransaction:
                 self._reader.end()
             finally:
                 self._readers.give(self._reader)
+
+
+def _connection_of(transaction: Transaction) -> apsw.Connection:
+    assert isinstance(transaction, SQLiteTransaction)
+    return transaction.connection
 
 
 def run_statement(connection: apsw.Connection, sql: str, parameters: tuple[object, ...]) -> Rows:

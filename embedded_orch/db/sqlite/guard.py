@@ -43,7 +43,6 @@ makes a gap for a checkpoint that finds none.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -52,39 +51,20 @@ from typing import TYPE_CHECKING
 
 from embedded_orch import errors
 from embedded_orch.db import fork
-from embedded_orch.db.liveness import (
+from embedded_orch.db.file_locks import (
+    CLOSED,
     has_open_file_locks,
-    no_lock,
+    lock_file,
     open_lock_file,
     read_lock,
     set_lock,
+    unlock_file,
 )
 from embedded_orch.db.sqlite import audit
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from embedded_orch.db.sqlite.reader_lock import ReaderLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-if sys.platform == "win32":
-    # Locked bytes cannot be read there, so one far behind those that are.
-    _LOCKED_BYTE = 1 << 20
-    _EXCLUSIVE, _UNLOCK = msvcrt.LK_NBLCK, msvcrt.LK_UNLCK
-
-    def _lock(descriptor: int, mode: int) -> None:
-        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, mode, 1)
-        except PermissionError as error:
-            if mode == _EXCLUSIVE:
-                raise BlockingIOError(error.errno, error.strerror) from error
-            # What was not locked needs no unlocking, as with flock.
-else:
-    _EXCLUSIVE, _UNLOCK = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
-    _lock = fcntl.flock
 
 # The connection holds byte 128 shared from its first look at the wal-index until it is closed. A
 # process that finds it free takes it exclusively, truncates -shm and builds the index anew.
@@ -93,27 +73,15 @@ _PIN_SHM = read_lock(128)
 # that can take them exclusively is the last: it checkpoints with all other locks skipped, and
 # unlinks -wal and -shm.
 _PIN_DATABASE = read_lock(0x40000002, 510)
-# Every checkpoint, of whichever mode, holds byte 121 exclusively from beginning to end.
-_HOLD_CHECKPOINTS = read_lock(121)
-_LET_CHECKPOINTS = no_lock(121)
-
-# The wal-index begins with its header twice (walformat.html, section 2.1). Byte 12 says that it
-# was ever written.
-_HEADER_BYTES = 48
-_IS_WRITTEN = slice(12, 13)
 
 _FIRST_PAUSE_SECONDS = 50e-6
 _LONGEST_PAUSE_SECONDS = 2e-3
-# Longer than a commit of another process takes to write both headers, also when it was
-# interrupted between them on a busy machine; after that it is taken for dead.
-_TORN_HEADER_PATIENCE_SECONDS = 5e-3
 # How long readers are held back at most, whatever the file says.
 _LONGEST_HOLD_SECONDS = 0.25
 _STAMP_BYTES = 8
 _NO_HOLDS = (b"", bytes(_STAMP_BYTES))
 
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
-_CLOSED = -1
 
 
 class FileGuard:
@@ -170,11 +138,11 @@ class FileGuard:
             # The kernel would say yes: to it, both are the same owner.
             raise RuntimeError(f"{self.path}: the write lock is held already in this process")
         try:
-            _lock(self._lock_descriptor, _EXCLUSIVE)
+            lock_file(self._lock_descriptor)
         except (OSError, ValueError) as error:
             self.check_usable(error)
             self.wait_for(
-                partial(_lock, self._lock_descriptor, _EXCLUSIVE),
+                partial(lock_file, self._lock_descriptor),
                 holder="another process has been writing or checkpointing",
                 locked=self.lock_path,
             )
@@ -183,8 +151,8 @@ class FileGuard:
     def release_write(self) -> None:
         """Let other processes write. May be called when the lock was not acquired."""
         self._has_write_lock = False
-        if self._lock_descriptor != _CLOSED:
-            _lock(self._lock_descriptor, _UNLOCK)
+        if self._lock_descriptor != CLOSED:
+            unlock_file(self._lock_descriptor)
 
     @contextmanager
     def write_lock(self) -> Generator[None]:
@@ -249,7 +217,7 @@ class FileGuard:
             DatabaseUnavailable: somebody replaced ``-shm`` while the database is open.
         """
         with self._change:
-            descriptor = _CLOSED
+            descriptor = CLOSED
             if self._pins:
                 descriptor = self._open(f"{self.path}-shm")
                 status = os.fstat(descriptor)
@@ -330,7 +298,7 @@ class FileGuard:
                 f"{self.path} was opened before fork() and is used in the child: start processes "
                 f"by spawn or forkserver"
             )
-        if self._lock_descriptor == _CLOSED:
+        if self._lock_descriptor == CLOSED:
             raise errors.DatabaseClosed(f"{self.path} was closed before this call")
 
     def check_usable(self, error: OSError | ValueError) -> None:
@@ -368,138 +336,18 @@ class FileGuard:
         self._readers.clear()
         while self._pins:
             os.close(self._pins.pop())
-        descriptor, self._lock_descriptor = self._lock_descriptor, _CLOSED
-        if descriptor != _CLOSED:
+        descriptor, self._lock_descriptor = self._lock_descriptor, CLOSED
+        if descriptor != CLOSED:
             os.close(descriptor)
         self._has_write_lock = False
 
     def __repr__(self) -> str:
         if self._is_abandoned:
             state = "abandoned after fork()"
-        elif self._lock_descriptor == _CLOSED:
+        elif self._lock_descriptor == CLOSED:
             state = "closed"
         else:
             state = f"{'writing' if self._has_write_lock else 'open'}, " + (
                 f"pinned, {len(self._readers)} readers" if self._pins else "not pinned"
             )
         return f"<FileGuard {self.path}: {state}>"
-
-
-class ReaderLock:
-    """Keeps checkpoints away while one reader connection has a snapshot.
-
-    Used by one thread at a time. Its descriptor is the guard's and stays open until the guard is
-    closed, so a pool of readers keeps it with the connection.
-
-    There is one hazard of its own. A process that dies while it writes the header of the wal-index
-    leaves its two copies different, and the next SQLite connection to read builds the index anew,
-    for which it needs byte 121 exclusively: one whose own guard holds the byte shared waits for
-    itself, ten seconds long. So the header is looked at before, and where it is torn the snapshot
-    is protected by the write lock instead, which excludes everybody who could checkpoint, until
-    :meth:`settle` or the end.
-    """
-
-    __slots__ = ("_alone", "_descriptor", "_guard")
-
-    def __init__(self, guard: FileGuard, descriptor: int) -> None:
-        self._guard = guard
-        self._descriptor = descriptor
-        self._alone = _CLOSED
-
-    def acquire(self) -> None:
-        """Take the lock; to be called before the transaction begins.
-
-        Raises:
-            DatabaseBusy: a checkpoint of another process lasted longer than ``busy_timeout``.
-            DatabaseClosed: the guard is closed.
-            ForkedProcess: it was made before ``fork()``, and this is the child.
-        """
-        guard = self._guard
-        descriptor = self._descriptor
-        if descriptor == _CLOSED:
-            guard.check_open()
-            return
-        guard.wait_while_readers_are_held()
-        if self._has_torn_header() and self._acquire_alone():
-            return
-        try:
-            set_lock(descriptor, _HOLD_CHECKPOINTS)
-        except OSError as error:
-            guard.check_usable(error)
-            guard.wait_for(
-                partial(set_lock, descriptor, _HOLD_CHECKPOINTS),
-                holder="a checkpoint has been running",
-                locked=f"{guard.path}-shm",
-            )
-
-    def release(self) -> None:
-        """Give the lock back, after the transaction has ended. May be called twice."""
-        if self._alone != _CLOSED:
-            self._leave_alone()
-        elif self._descriptor != _CLOSED:
-            set_lock(self._descriptor, _LET_CHECKPOINTS)
-
-    def _has_torn_header(self) -> bool:
-        header = os.pread(self._descriptor, 2 * _HEADER_BYTES, 0)
-        return header[:_HEADER_BYTES] != header[_HEADER_BYTES:] or header[_IS_WRITTEN] != b"\1"
-
-    def _acquire_alone(self) -> bool:
-        """Take the write lock for this snapshot; False when the header is whole again."""
-        deadline = time.monotonic() + _TORN_HEADER_PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            # Most likely it is being written just now.
-            time.sleep(_FIRST_PAUSE_SECONDS)
-            if not self._has_torn_header():
-                return False
-        # By a descriptor of its own, so that it excludes the writer of this process too. On this
-        # file SQLite has no locks that closing it could drop.
-        self._alone = open_lock_file(self._guard.lock_path, beside=self._guard.path)
-        try:
-            self._guard.wait_for(
-                self._lock_unless_whole,
-                holder="another process has been writing",
-                locked=self._guard.lock_path,
-            )
-            if self._has_torn_header():
-                return True
-        except BaseException:
-            self._leave_alone()
-            raise
-        self._leave_alone()
-        return False
-
-    def _lock_unless_whole(self) -> None:
-        if self._has_torn_header():
-            _lock(self._alone, _EXCLUSIVE)
-
-    @property
-    def excludes_writers(self) -> bool:
-        """Whether the index was torn, so that nobody can write until :meth:`settle`."""
-        return self._alone != _CLOSED
-
-    def settle(self) -> None:
-        """Let others write again; to be called once the snapshot has read something.
-
-        Does nothing but when :meth:`acquire` found the index torn. That first read has rebuilt it,
-        and the usual lock is enough from here on.
-        """
-        if self._alone == _CLOSED or self._has_torn_header():
-            return
-        self._guard.wait_for(
-            partial(set_lock, self._descriptor, _HOLD_CHECKPOINTS),
-            holder="a checkpoint has been running",
-            locked=f"{self._guard.path}-shm",
-        )
-        self._leave_alone()
-
-    def _leave_alone(self) -> None:
-        descriptor, self._alone = self._alone, _CLOSED
-        _lock(descriptor, _UNLOCK)
-        os.close(descriptor)
-
-    def close_descriptor(self) -> None:
-        """Close without unlocking: the guard is closing, or this is a forked child."""
-        for descriptor in (self._descriptor, self._alone):
-            if descriptor != _CLOSED:
-                os.close(descriptor)
-        self._descriptor = self._alone = _CLOSED

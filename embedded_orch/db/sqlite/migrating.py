@@ -1,8 +1,9 @@
 """Bringing a SQLite file to the schema of this program.
 
-The usual case is one look at ``user_version``, already made when the file was opened. Otherwise
-every step is taken under the lock between processes: the first of several processes that open the
-file at once migrates it, and the others find it done. A file that holds data is backed up before.
+The usual case is one look at ``user_version`` and at the record of migrations, which is found to
+be complete. Otherwise every step is taken under the lock between processes: the first of several
+processes that open the file at once migrates it, and the others find it done. A file that holds
+data is backed up before.
 """
 
 from __future__ import annotations
@@ -13,15 +14,63 @@ from typing import TYPE_CHECKING
 import apsw
 
 from embedded_orch import errors
-from embedded_orch.db.migrations import migrations, pending
+from embedded_orch.db.migrations import migrations, pending, too_new
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID, translate
+from embedded_orch.db.sqlite.copying import copy_database
 from embedded_orch.db.sqlite.rebuilding import apply_script
 from embedded_orch.db.statements import Catalog
 
 if TYPE_CHECKING:
     from embedded_orch.db.migrations import Migration
     from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.sqlite.options import SQLiteOptions
     from embedded_orch.process import Process
+
+
+def refuse_foreign_file(path: str, options: SQLiteOptions) -> None:
+    """Look at a file that may be anything, without a lock and without a trace beside it.
+
+    Only what is certain is refused here. A log that has not been copied into the file may hold
+    all that makes it ours, or whole; then :func:`identify` decides again, with the log in view.
+
+    Raises:
+        NotOurDatabase: it is no SQLite database, or another program's.
+        DatabaseDamaged: truncated or corrupt.
+        DatabaseTooNew: a newer version of this program wrote it.
+    """
+    if os.path.getsize(path) == 0:
+        return
+    has_log = any(_has_content(path + suffix) for suffix in ("-wal", "-journal"))
+    try:
+        # By SQLite and not by open(): closing our descriptor would drop the locks that another
+        # connection of this process has on the file. immutable: no locks, no log, no index.
+        connection = apsw.Connection(
+            f"{_uri(path)}?immutable=1",
+            flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+            vfs=options.vfs,
+        )
+        try:
+            if has_log:
+                # Not a word about its content, only whether it is a database at all.
+                connection.pragma("application_id")
+            else:
+                identify(connection, path)
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        if isinstance(error, apsw.NotADBError) or not has_log:
+            raise translate(error, path) from error
+
+
+def _has_content(path: str) -> bool:
+    return os.path.exists(path) and os.path.getsize(path) > 0
+
+
+def _uri(path: str) -> str:
+    # By hand: urllib costs a new process some milliseconds.
+    for character, code in (("%", "%25"), ("?", "%3f"), ("#", "%23")):
+        path = path.replace(character, code)
+    return f"file://{path}" if path.startswith("/") else f"file:{path}"
 
 
 def identify(connection: apsw.Connection, path: str) -> int:
@@ -32,11 +81,15 @@ def identify(connection: apsw.Connection, path: str) -> int:
 
     Raises:
         NotOurDatabase: another program's.
+        DatabaseTooNew: a newer version of this program wrote it.
         DatabaseDamaged: truncated or corrupt.
     """
     application_id = connection.pragma("application_id")
     version = int(connection.pragma("user_version"))
     if application_id == APPLICATION_ID:
+        known = len(migrations("sqlite"))
+        if version > known:
+            raise too_new(path, version=version, known=known)
         return version
     tables = connection.execute("select count(*) from sqlite_schema").get
     if application_id != 0 or tables != 0:
@@ -66,27 +119,50 @@ def migrate(
     """
     where = path or ":memory:"
     known = migrations("sqlite", folder)
-    version = int(connection.pragma("user_version"))
-    if version == len(known):
-        return
-    if version > len(known):
-        pending(known, [(number, "newer", "") for number in range(1, version + 1)], where)
-    if path is not None and version > 0:
-        _back_up(connection, path, version)
     catalog = Catalog("sqlite")
-    while True:
+    if int(connection.pragma("user_version")) == len(known):
+        pending(known, applied(connection, catalog, where), where)
+        return
+    is_done = False
+    while not is_done:
         if guard is not None:
             guard.acquire_write()
         try:
-            if _apply_next(connection, catalog, known, where, process):
-                return
+            # Asked again under the lock: another process may have been here meanwhile.
+            version = int(connection.pragma("user_version"))
+            if version > len(known):
+                raise too_new(where, version=version, known=len(known))
+            if path is not None and 0 < version < len(known):
+                _back_up(connection, path, version)
+            is_done = _apply_next(connection, catalog, known, where, process)
         except apsw.Error as error:
-            raise errors.MigrationFailed(
-                f"{where}: migration failed and was rolled back: {translate(error, where)}"
-            ) from error
+            translated = translate(error, where)
+            if isinstance(translated, errors.TransactionFailed | errors.ConstraintViolated):
+                raise errors.MigrationFailed(
+                    f"{where}: a migration failed and was rolled back: {translated}"
+                ) from error
+            raise translated from error
         finally:
             if guard is not None:
                 guard.release_write()
+
+
+def applied(
+    connection: apsw.Connection, catalog: Catalog, where: str
+) -> list[tuple[int, str, str]]:
+    """Version, name and checksum of the migrations that the database has had, oldest first.
+
+    Raises:
+        DatabaseDamaged: it is ours, and the record is not there.
+    """
+    try:
+        rows = connection.execute(catalog["migration.applied"].sql).fetchall()
+    except apsw.SQLError as error:
+        raise errors.DatabaseDamaged(
+            f"{where} has lost the record of its migrations and was left as it is; restore a "
+            f"backup ({error})"
+        ) from error
+    return [(int(str(version)), str(name), str(checksum)) for version, name, checksum in rows]
 
 
 def _apply_next(
@@ -101,9 +177,7 @@ def _apply_next(
     connection.execute("begin immediate")
     try:
         connection.execute(catalog["migration.create_table"].sql)
-        rows = connection.execute(catalog["migration.applied"].sql)
-        applied = [(int(str(version)), str(name), str(checksum)) for version, name, checksum in rows]
-        todo = pending(known, applied, where)
+        todo = pending(known, applied(connection, catalog, where), where)
         if not todo:
             connection.execute("rollback")
             return True
@@ -138,16 +212,10 @@ def _apply_next(
 
 
 def _back_up(connection: apsw.Connection, path: str, version: int) -> None:
-    """Keep a copy of the file as it was, once for each version that it is upgraded from."""
+    """Keep a copy of the file as it was, once for each version that it is upgraded from.
+
+    The caller has the lock between processes, so that the copy is of this version.
+    """
     target = f"{path}-backup-v{version}"
-    partial = f"{target}.{os.getpid()}.partial"
-    if os.path.exists(target):
-        return
-    descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    os.close(descriptor)
-    try:
-        connection.execute("vacuum into ?", (partial,))
-        os.replace(partial, target)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    if not os.path.exists(target):
+        copy_database(connection, target)

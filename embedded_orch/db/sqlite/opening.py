@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
@@ -12,6 +13,7 @@ from embedded_orch.db import fork
 from embedded_orch.db.sqlite.database import SQLiteDatabase
 from embedded_orch.db.sqlite.filesystems import refuse_network_filesystem
 from embedded_orch.db.sqlite.guard import FileGuard
+from embedded_orch.db.sqlite.migrating import refuse_foreign_file
 
 if TYPE_CHECKING:
     from embedded_orch.db.sqlite.options import SQLiteOptions
@@ -21,7 +23,7 @@ _PRIVATE_FOLDER = 0o700
 _PRIVATE_FILE = 0o600
 
 
-def create_file(path: str) -> tuple[int, int]:
+def create_file(path: str, options: SQLiteOptions) -> tuple[int, int]:
     """Make the file, empty and readable by its owner alone, if it does not exist.
 
     SQLite gives its log and index the rights of the file, so they are private too. An existing
@@ -29,7 +31,13 @@ def create_file(path: str) -> tuple[int, int]:
 
     Returns:
         Device and inode, which tell one file under two names.
+
+    Raises:
+        NetworkFilesystem: write-ahead logging would not work where it lies.
+        DatabaseUnavailable: it cannot be made, or is no file.
     """
+    if options.journal == "wal":
+        refuse_network_filesystem(path)
     try:
         os.makedirs(os.path.dirname(path), mode=_PRIVATE_FOLDER, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -45,28 +53,43 @@ def create_file(path: str) -> tuple[int, int]:
             f"{path} cannot be made or opened: {error.strerror}; name a file in a folder that you "
             f"can write"
         ) from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise errors.DatabaseUnavailable(f"{path} is {what}; name a file, which may be a new one")
     return found.st_dev, found.st_ino
 
 
-def open_file(path: str, options: SQLiteOptions, process: Process) -> SQLiteDatabase:
+def open_file(
+    path: str, options: SQLiteOptions, process: Process, *, upgrade: bool = True
+) -> SQLiteDatabase:
     """Open the file and bring its schema up to date.
 
+    Args:
+        path: a file that exists; it may be empty.
+        options: its settings.
+        process: whose clock dates the migrations.
+        upgrade: leave the schema as it is when false.
+
     Raises:
-        NetworkFilesystem: write-ahead logging would not work where it lies.
         ForkedProcess: the parent had it open when this process was forked.
         DatabaseError: what else keeps it from being opened; the file was not changed.
     """
-    if options.journal == "wal":
-        refuse_network_filesystem(path)
     fork.refuse_inherited(path)
+    # Before anything is put beside a file that is not ours.
+    refuse_foreign_file(path, options)
+    had_lock_file = os.path.exists(f"{os.path.realpath(path)}-lock")
     guard = FileGuard(path, busy_timeout=options.busy_timeout_seconds)
     try:
         database = SQLiteDatabase(path, options, guard)
-    except BaseException:
+    except BaseException as error:
         guard.close()
+        if isinstance(error, errors.NotOurDatabase) and not had_lock_file:
+            # Beside a file that is another program's, nobody else has a use for it.
+            os.unlink(guard.lock_path)
         raise
     try:
-        database.migrate(process)
+        if upgrade:
+            database.migrate(process)
     except BaseException:
         database.close()
         raise

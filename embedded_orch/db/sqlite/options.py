@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 Durability = Literal["normal", "full", "off"]
 Journal = Literal["wal", "truncate"]
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "durability": get_args(Durability),
+    "journal": get_args(Journal),
+}
+_LONGEST_TIMEOUT_SECONDS = 2_000_000
+_LARGEST_COUNT = 2**31 - 1
+
 
 class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one database file, the same for each of its connections.
@@ -52,25 +59,39 @@ class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"{', '.join(unknown)} cannot be set on a SQLite database; it has "
                 f"{', '.join(name for name in known if name != 'vfs')}"
             )
+        _check_choices(settings)
         try:
             return msgspec.convert(dict(settings), cls)
         except msgspec.ValidationError as error:
-            raise ConfigurationError(str(error)) from error
+            # What __post_init__ raises arrives wrapped; the original is the better message.
+            if isinstance(error.__cause__, ConfigurationError):
+                raise error.__cause__ from None
+            text, _, name = str(error).partition(" - at `$.")
+            raise ConfigurationError(f"{name.rstrip('`')}: {text}") from error
 
     def __post_init__(self) -> None:
-        for name, allowed in (("durability", Durability), ("journal", Journal)):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                raise ConfigurationError(
-                    f"{name}={value!r} is unknown; it is one of {', '.join(get_args(allowed))}"
-                )
-        if self.busy_timeout_seconds < 0:
-            raise ConfigurationError("busy_timeout_seconds cannot be negative")
+        _check_choices({"durability": self.durability, "journal": self.journal})
+        # Also false for NaN; SQLite takes it as a number of milliseconds in 31 bits.
+        if not 0 <= self.busy_timeout_seconds <= _LONGEST_TIMEOUT_SECONDS:
+            raise ConfigurationError(
+                f"busy_timeout_seconds={self.busy_timeout_seconds}: from 0 to "
+                f"{_LONGEST_TIMEOUT_SECONDS}"
+            )
         for name in ("cache_size", "max_readers", "checkpoint_pages"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} must be at least 1")
+            if not 1 <= getattr(self, name) <= _LARGEST_COUNT:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)}: from 1 to {_LARGEST_COUNT}"
+                )
 
     @property
     def synchronous(self) -> str:
         """The value of ``PRAGMA synchronous``."""
         return self.durability.upper()
+
+
+def _check_choices(settings: Mapping[str, object]) -> None:
+    for name, choices in _CHOICES.items():
+        if name in settings and settings[name] not in choices:
+            raise ConfigurationError(
+                f"{name}={settings[name]!r} is unknown; it is one of {', '.join(map(str, choices))}"
+            )

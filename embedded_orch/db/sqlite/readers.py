@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedded_orch.db.port import R, Transaction
-    from embedded_orch.db.sqlite.guard import FileGuard, ReaderLock
+    from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.sqlite.reader_lock import ReaderLock
     from embedded_orch.db.statements import Catalog
 
 

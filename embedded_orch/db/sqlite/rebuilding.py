@@ -45,6 +45,11 @@ def apply_script(connection: apsw.Connection, script: str) -> None:
     connection.execute(script[position:])
 
 
+def rebuilt_tables(script: str) -> list[str]:
+    """The tables that a migration makes anew."""
+    return [block[1] for block in _BLOCK.finditer(script)]
+
+
 def rebuild_table(
     connection: apsw.Connection, table: str, definition: str, copied: dict[str, str]
 ) -> None:

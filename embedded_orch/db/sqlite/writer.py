@@ -29,6 +29,7 @@ import apsw
 
 from embedded_orch import errors
 from embedded_orch.db.bell import Bell
+from embedded_orch.db.flusher import Flusher
 from embedded_orch.db.sqlite.connecting import translate
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 # A group is committed together; more than this only makes the first of it wait.
 _MOST_IN_A_GROUP = 256
-# How long an announced write may wait for a commit to go with.
-_ANNOUNCED_SECONDS = 0.010
-# The thread parks, and waits to be woken, after this long without work.
-_PARK_AFTER_SECONDS = 0.5
 # How long new reads may have to wait for a checkpoint, and its pauses between two tries.
 _HOLD_READERS_SECONDS = 0.1
 _PAUSE_SECONDS = 0.000_5
@@ -140,11 +137,14 @@ class Writer:
         self._wal_pages = 0
         self._checkpoint_pages = checkpoint_pages
         self._checkpoint_at = checkpoint_pages or 0
-        self._thread: threading.Thread | None = None
-        self._thread_bell = Bell()
-        self._thread_is_parked = True
-        self._thread_start = threading.Lock()
-        self._is_closing = False
+        # Whether the group that is on its way holds an announced write, which readers wait for.
+        self._is_announced_leaving = False
+        self._thread = Flusher(
+            f"embedded_orch writer {name}",
+            has_work=lambda: bool(self._queue),
+            work=self._lead_from_thread,
+            rest=self._rest,
+        )
         if checkpoint_pages is not None:
             connection.set_wal_hook(self._after_commit)
 
@@ -154,14 +154,12 @@ class Writer:
         """Run an operation in a write transaction; returns once it is committed."""
         request = Request(operation)
         self._queue.append(request)
-        deadline = 0.0
-        while not request.is_done:
-            if self._turn.acquire(blocking=False):
-                self._lead_and_pass_on()
-                continue
-            deadline = deadline or time.monotonic() + self._patience
-            if not request.wait(max(0.0, deadline - time.monotonic())):
-                self._give_up(request)
+        try:
+            self._await(request)
+        except BaseException:
+            # Ctrl-C, here or in the operation: nobody waits for it any more.
+            self.withdraw(request)
+            raise
         answer: R = request.outcome()
         return answer
 
@@ -169,14 +167,13 @@ class Writer:
         """Queue an operation; it is committed with the next group or within 10 ms."""
         request = AnnouncedWrite(operation)
         self._queue.append(request)
-        if self._thread_is_parked:
-            self._wake_thread()
+        self._thread.wake_soon()
         return request
 
     def hand_over(self, request: Request) -> None:
         """Leave a request with a ``notify`` to the writer's thread."""
         self._queue.append(request)
-        self._wake_thread()
+        self._thread.wake_now()
 
     def withdraw(self, request: Request) -> bool:
         """Take a request back; False when its transaction has begun."""
@@ -187,14 +184,14 @@ class Writer:
         return True
 
     def flush(self) -> None:
-        """Commit what is queued before this call."""
-        if self._queue:
+        """Return when everything that was announced before this call is committed."""
+        if self.has_queued:
             self.write(_nothing)
 
     @property
     def has_queued(self) -> bool:
-        """Whether something waits to be committed."""
-        return bool(self._queue)
+        """Whether something waits to be committed, or was announced and is on its way."""
+        return bool(self._queue) or self._is_announced_leaving
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
         """Run a read on the write connection, for databases that have only that one."""
@@ -276,7 +273,7 @@ class Writer:
             return
         for request in list(self._queue):
             if request.notify is not None:
-                self._wake_thread()
+                self._thread.wake_now()
                 return
             if type(request) is Request:
                 request.nudge()
@@ -297,6 +294,8 @@ class Writer:
             # Ctrl-C in the leader is not the others' affair: they run again, led by another.
             self._queue.extendleft(reversed(group))
             raise
+        finally:
+            self._is_announced_leaving = False
         for request in group:
             request.finish()
         self._checkpoint_if_due()
@@ -304,11 +303,14 @@ class Writer:
     def _take_group(self) -> list[Request]:
         group: list[Request] = []
         queue = self._queue
+        # Before anything leaves the queue: a reader looks there first.
+        self._is_announced_leaving = bool(queue)
         while queue and len(group) < _MOST_IN_A_GROUP:
             try:
                 group.append(queue.popleft())
             except IndexError:
                 break
+        self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
         return group
 
     def _commit_group(self, group: list[Request]) -> None:
@@ -390,6 +392,17 @@ class Writer:
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._execute("rollback")
+
+    def _await(self, request: Request) -> None:
+        """Return once a request is answered, by this thread if the turn is free."""
+        deadline = 0.0
+        while not request.is_done:
+            if self._turn.acquire(blocking=False):
+                self._lead_and_pass_on()
+                continue
+            deadline = deadline or time.monotonic() + self._patience
+            if not request.wait(max(0.0, deadline - time.monotonic())):
+                self._give_up(request)
 
     def _give_up(self, request: Request) -> None:
         if self.withdraw(request):
@@ -482,52 +495,20 @@ class Writer:
 
     # -- the thread ----------------------------------------------------------------------------
 
-    def _wake_thread(self) -> None:
-        if self._thread is None:
-            self._start_thread()
-        self._thread_bell.ring()
+    def _lead_from_thread(self) -> None:
+        with self._turn:
+            self._lead()
+        self._pass_on()
 
-    def _start_thread(self) -> None:
-        with self._thread_start:
-            if self._thread is not None or self._is_closing:
-                return
-            self._thread_is_parked = False
-            thread = threading.Thread(
-                target=self._serve, name=f"embedded_orch writer {self._name}", daemon=True
-            )
-            thread.start()
-            self._thread = thread
-
-    def _serve(self) -> None:
-        last_work = time.monotonic()
-        while not self._is_closing:
-            if self._queue:
-                with self._turn:
-                    self._lead()
-                self._pass_on()
-                last_work = time.monotonic()
-            elif time.monotonic() - last_work > _PARK_AFTER_SECONDS:
-                self._park()
-                last_work = time.monotonic()
-            self._thread_bell.wait(_ANNOUNCED_SECONDS)
-
-    def _park(self) -> None:
+    def _rest(self) -> None:
         with self._turn:
             if not self._queue:
                 self._truncate_log(holding_readers=False)
-        self._thread_is_parked = True
-        # Whoever announced just before the flag was set did not wake us.
-        if not self._queue:
-            self._thread_bell.wait()
-        self._thread_is_parked = False
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, and empty the log. Nobody else may write."""
         self.flush()
-        self._is_closing = True
-        if self._thread is not None:
-            self._thread_bell.ring()
-            self._thread.join()
+        self._thread.stop()
         with self._turn:
             while self._queue:
                 self._lead()

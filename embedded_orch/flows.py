@@ -153,6 +153,8 @@ class Flow(Generic[P, R]):
             RunNotResumable: it runs in a living process, or is another flow's.
             ParametersNeeded: it was called with values that could not be stored.
             MissingResult: it completed, and its value was not kept.
+            MissingContextError: it was called inside a flow run.
+            Exception: what the function raised, once its retries are used up.
         """
         return self.resume_bound({}, run_id, parameters or {})
 

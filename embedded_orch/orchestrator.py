@@ -41,6 +41,8 @@ class Registry:
         self._lock = threading.RLock()
         self._open: list[Orchestrator] = []
         self._default: Orchestrator | None = None
+        # In a forked child: what was open in the parent, and cannot be meant here.
+        self._inherited: list[str] = []
 
     def add(self, orchestrator: Orchestrator) -> None:
         """An orchestrator was opened."""
@@ -64,6 +66,7 @@ class Registry:
         Raises:
             AmbiguousOrchestrator: several are open on different databases.
             DatabaseClosed: that of the ``with`` block was closed inside of it.
+            ForkedProcess: this is a forked child, and what its parent had open would be meant.
         """
         entered = _entered.get()
         if entered is not None:
@@ -81,6 +84,12 @@ class Registry:
                 )
             if explicit:
                 return explicit[-1]
+            if self._inherited:
+                # Nor the default database instead: nobody would look for the run there.
+                raise errors.ForkedProcess(
+                    f"{', '.join(self._inherited)} was opened before fork() and cannot be used in "
+                    f"the child; start processes by spawn or forkserver"
+                )
             if self._default is None:
                 self._default = open_orchestrator(None)
             return self._default
@@ -99,7 +108,9 @@ class Registry:
 
     def forget_in_child(self) -> None:
         """A forked child has nothing open: what it inherited refuses to be used."""
+        inherited = [each.url for each in self._open if each is not self._default]
         self.__init__()  # type: ignore[misc]
+        self._inherited = inherited
 
 
 _entered: ContextVar[Orchestrator | None] = ContextVar("embedded_orch_entered", default=None)
@@ -112,8 +123,9 @@ if hasattr(os, "register_at_fork"):
 class Orchestrator:
     """An open database with everything that runs on it.
 
-    Use it with ``with`` or ``async with``, or close it by hand. Any thread may use it; flows called
-    inside the block use it, in threads that are started inside it too.
+    Use it with ``with`` or ``async with``, or close it by hand. Any thread may use it. Flows called
+    inside the block use it; so do those called in threads that are started inside it, as long as no
+    other database is open.
     """
 
     def __init__(self, shared: Shared, databases: OpenDatabases, process: Process) -> None:
@@ -121,6 +133,7 @@ class Orchestrator:
         self._databases = databases
         self._closing = threading.Lock()
         self._is_closed = False
+        self._opener_pid = os.getpid()
         self._previous: list[Orchestrator | None] = []
         self.engine = Engine(shared.database, process, shared.life_path)
 
@@ -280,7 +293,12 @@ class Orchestrator:
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give up its runs, commit what was announced, and let go of the database."""
+        """Give up its runs, commit what was announced, and let go of the database.
+
+        In a forked child there is nothing to do: all of it is the parent's.
+        """
+        if os.getpid() != self._opener_pid:
+            return
         with self._closing:
             if self._is_closed:
                 return

@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cas
 
 from embedded_orch import errors
 from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
-from embedded_orch.engine.running import (
-    backend_of_running_loop,
-    is_async_function,
-    is_cancellation,
-)
+from embedded_orch.engine.running import backend_of_running_loop, is_async_function
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
@@ -186,10 +182,8 @@ class Task(Generic[P, R]):
                 try:
                     state = await drive_async(call.steps())
                 except BaseException as error:
+                    # Whatever left this task, a cancellation too, would stop the others' loop.
                     future.fail(error)
-                    if is_cancellation(error):
-                        raise
-                    # Anything else that is raised here would stop the loop, and others with it.
                     return
                 future.task_run_id = call.run_id
                 future.finish(state)

@@ -7,6 +7,7 @@ remembers the thread and the task that began it, and only they join it.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextvars import ContextVar
@@ -48,13 +49,16 @@ class Scope:
     """One open transaction, and who may join it.
 
     What runs in it runs one after the other, and nothing after its end: a task that was cancelled
-    leaves its statement running in another thread, and one on its way there.
+    leaves its statement running in another thread, and one on its way there. Nor does anything run
+    in it in a forked child, which inherits the transaction and must not touch it: not even to undo
+    it, when the child leaves the block by ``sys.exit()``.
     """
 
     __slots__ = (
         "_is_over",
         "_lock",
         "_opened",
+        "_pid",
         "_previous",
         "_task",
         "_thread",
@@ -67,6 +71,7 @@ class Scope:
         self._opened = opened
         self._lock = threading.RLock()
         self._is_over = False
+        self._pid = os.getpid()
         self.is_read_only = is_read_only
         self._thread = threading.get_ident()
         self._task = running_task()
@@ -88,7 +93,10 @@ class Scope:
 
         Raises:
             TransactionFailed: it has ended.
+            ForkedProcess: it was begun before ``fork()``, and this is the child.
         """
+        if os.getpid() != self._pid:
+            raise self._forked()
         with self._lock:
             if self._is_over:
                 raise errors.TransactionFailed(
@@ -97,7 +105,15 @@ class Scope:
             return call(self._opened)
 
     def end(self, *, commit: bool) -> None:
-        """Commit or undo the transaction, after the statement that runs in it; once."""
+        """Commit or undo the transaction, after the statement that runs in it; once.
+
+        Raises:
+            ForkedProcess: the child of a fork wants to commit; to undo, it has nothing to do.
+        """
+        if os.getpid() != self._pid:
+            if commit:
+                raise self._forked()
+            return
         with self._lock:
             if self._is_over:
                 return
@@ -106,6 +122,12 @@ class Scope:
                 self._opened.commit()
             else:
                 self._opened.roll_back()
+
+    def _forked(self) -> errors.ForkedProcess:
+        return errors.ForkedProcess(
+            f"this transaction on {self.database.url} was begun before fork() and is the parent's, "
+            f"which goes on with it; start processes by spawn or forkserver"
+        )
 
     def is_mine(self) -> bool:
         """Whether the running thread and task began it."""

@@ -89,7 +89,12 @@ class Database(Protocol):
     def write(
         self, operation: Callable[[Transaction], R], *, after: Announced | None = None
     ) -> R:
-        """Run in a write transaction and return its answer once that is committed."""
+        """Run in a write transaction and return its answer once that is committed.
+
+        Args:
+            operation: what to write.
+            after: an announced write that it builds on, committed before it or together with it.
+        """
         ...
 
     def announce(self, operation: Callable[[Transaction], object]) -> Announced:

@@ -37,10 +37,11 @@ class Future(Generic[R]):
 
     @property
     def state(self) -> State:
-        """The final state of the task run, or that it is not final.
+        """The final state of the task run.
 
         Raises:
             UnfinishedRun: it has not ended.
+            BaseException: what interrupted it before it had a final state.
         """
         if self._state is None:
             raise self._error or errors.UnfinishedRun(f"task run {self.name} has not ended")

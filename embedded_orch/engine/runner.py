@@ -19,9 +19,9 @@ from embedded_orch import errors
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Coroutine, Iterator
-    from contextlib import AbstractContextManager, ExitStack
+    from contextlib import AbstractContextManager
 
-    from anyio.from_thread import BlockingPortal
+    from embedded_orch.engine.loops import Loop
 
 # Threads that work at one time, unless the user says otherwise.
 DEFAULT_WORKERS = 32
@@ -57,8 +57,7 @@ class Runner:
         self._waiting = 0
         self._is_stopped = False
         self._stopping = threading.Lock()
-        self._loops: dict[tuple[str, int], BlockingPortal] = {}
-        self._open_loops: ExitStack | None = None
+        self._loops: dict[tuple[str, int], Loop] = {}
 
     def submit(self, job: Job) -> None:
         """Run a job in a thread.
@@ -74,7 +73,7 @@ class Runner:
     def submit_async(
         self, run: Callable[[], Coroutine[Any, Any, None]], *, backend: str
     ) -> None:
-        """Run a coroutine function on a loop of the runner.
+        """Run a coroutine function, which must not raise, on a loop of the runner.
 
         What runs on a loop may block it, waiting for what it submitted. So that runs on another
         loop: there is one for each level of nesting.
@@ -85,7 +84,7 @@ class Runner:
             _level.set(level + 1)
             await run()
 
-        self._loop(backend, level).start_task_soon(run_one_level_down)
+        self._loop(backend, level).start(run_one_level_down)
 
     def lending(self) -> AbstractContextManager[None]:
         """While it lasts, the calling worker does not count: another may work in its place."""
@@ -114,9 +113,8 @@ class Runner:
         with self._stopping:
             with self._changed:
                 self._changed.wait_for(lambda: self._threads == 0)
-            if self._open_loops is not None:
-                self._open_loops.close()
-                self._open_loops = None
+            while self._loops:
+                self._loops.popitem()[1].close()
 
     @contextmanager
     def _lend(self) -> Iterator[None]:
@@ -180,20 +178,15 @@ class Runner:
         if self._is_stopped:
             raise errors.MissingContextError("the flow run that this task belongs to has ended")
 
-    def _loop(self, backend: str, level: int) -> BlockingPortal:
+    def _loop(self, backend: str, level: int) -> Loop:
         with self._changed:
             self._check()
-            portal = self._loops.get((backend, level))
-            if portal is None:
-                from contextlib import ExitStack
+            loop = self._loops.get((backend, level))
+            if loop is None:
+                from embedded_orch.engine.loops import Loop
 
-                from anyio.from_thread import start_blocking_portal
-
-                if self._open_loops is None:
-                    self._open_loops = ExitStack()
-                portal = self._open_loops.enter_context(start_blocking_portal(backend))
-                self._loops[backend, level] = portal
-            return portal
+                loop = self._loops[backend, level] = Loop(backend)
+            return loop
 
 
 def _log() -> logging.Logger:

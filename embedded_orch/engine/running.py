@@ -42,13 +42,6 @@ def is_async_function(function: Callable[..., Any]) -> bool:
     return bool(code.co_flags & _COROUTINE)
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Whether an exception is how the running loop cancels a task."""
-    import anyio
-
-    return isinstance(error, anyio.get_cancelled_exc_class())
-
-
 def backend_of_running_loop() -> str:
     """The anyio backend of the loop that runs here; asyncio when none does."""
     trio = sys.modules.get("trio")

@@ -237,6 +237,7 @@ def _lead(
     tags = filters.get("tags")
     values: dict[str, object] = {
         "state_name": filters.get("state_name"),
+        "without_tags": tags is None,
         "tags": None if tags is None else encode_struct(tags),
     }
     flow_name, name, state_type = (filters.get(k) for k in ("flow_name", "name", "state_type"))

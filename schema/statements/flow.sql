@@ -28,11 +28,11 @@ order by wanted.key;
 -- Newest first, a page at a time. Index: primary key.
 select id
 from flow
-where id < :before and (:name is null or name = :name)
+where id < :before and (name = :name or :name is null)
 order by id desc
 limit :limit;
 
 -- name: count_newest
 -- How many. A program has as many flows as it defines.
 -- scan: every flow counts
-select count(*) from flow where (:name is null or name = :name);
+select count(*) from flow where (name = :name or :name is null);

@@ -143,10 +143,10 @@ order by flow_run.id;
 select id
 from flow_run
 where name = :name and id < :before
-      and (:flow_id is null or flow_id = :flow_id)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags))
+      and (flow_id = :flow_id or :flow_id is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags))
 order by id desc
 limit :limit;
 
@@ -155,9 +155,9 @@ limit :limit;
 select id
 from flow_run
 where flow_id = :flow_id and id < :before
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags))
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags))
 order by id desc
 limit :limit;
 
@@ -166,8 +166,8 @@ limit :limit;
 select id
 from flow_run
 where state_type = :state_type and id < :before
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags))
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags))
 order by id desc
 limit :limit;
 
@@ -176,8 +176,8 @@ limit :limit;
 select id
 from flow_run
 where id < :before
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags))
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags))
 order by id desc
 limit :limit;
 
@@ -186,32 +186,32 @@ limit :limit;
 select count(*)
 from flow_run
 where name = :name
-      and (:flow_id is null or flow_id = :flow_id)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags));
+      and (flow_id = :flow_id or :flow_id is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags));
 
 -- name: count_by_flow
 -- How many. Index: flow_run_by_flow.
 select count(*)
 from flow_run
 where flow_id = :flow_id
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags));
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags));
 
 -- name: count_by_state
 -- How many. Index: flow_run_by_state.
 select count(*)
 from flow_run
 where state_type = :state_type
-      and (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags));
+      and (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags));
 
 -- name: count_newest
 -- How many. Index: primary key. A count over all reads all.
 -- scan: every run counts
 select count(*)
 from flow_run
-where (:state_name is null or state_name = :state_name)
-      and (:tags is null or has_all(tags, :tags));
+where (state_name = :state_name or :state_name is null)
+      and (:without_tags = true or has_all(tags, :tags));

@@ -114,10 +114,10 @@ order by wanted.key;
 select id
 from task_run
 where flow_run_id = :flow_run_id and id < :before
-      and (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
+      and (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
 order by id desc
 limit :limit;
 
@@ -126,9 +126,9 @@ limit :limit;
 select id
 from task_run
 where state_type = :state_type and state_type <> 'COMPLETED' and id < :before
-      and (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_name is null or state_name = :state_name)
+      and (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_name = :state_name or :state_name is null)
 order by id desc
 limit :limit;
 
@@ -137,10 +137,10 @@ limit :limit;
 select id
 from task_run
 where id < :before
-      and (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name)
+      and (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null)
 order by id desc
 limit :limit;
 
@@ -149,26 +149,26 @@ limit :limit;
 select count(*)
 from task_run
 where flow_run_id = :flow_run_id
-      and (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name);
+      and (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null);
 
 -- name: count_by_state
 -- How many. Index: task_run_not_completed.
 select count(*)
 from task_run
 where state_type = :state_type and state_type <> 'COMPLETED'
-      and (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_name is null or state_name = :state_name);
+      and (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_name = :state_name or :state_name is null);
 
 -- name: count_newest
 -- How many. Index: primary key. A count over all reads all.
 -- scan: every run counts
 select count(*)
 from task_run
-where (:name is null or name = :name)
-      and (:task_key is null or task_key = :task_key)
-      and (:state_type is null or state_type = :state_type)
-      and (:state_name is null or state_name = :state_name);
+where (name = :name or :name is null)
+      and (task_key = :task_key or :task_key is null)
+      and (state_type = :state_type or :state_type is null)
+      and (state_name = :state_name or :state_name is null);

@@ -19,23 +19,24 @@ A workload is a callable ``(open_database, log) -> None``. It opens the database
 ``open_database()``, or takes ``open_database.path`` and ``.vfs`` and opens it in its own way, with
 the durability named there; marks every operation by a number of its own; and leaves the file open
 or closed as it likes. The ``check`` that goes with it is ``(connection) -> numbers held``, and
-raises ``TornOperation`` where one is there in part. ``RawWorkload`` is such a pair on bare apsw.
+raises ``TornOperation`` where one is there in part. Where there is a ``go_on``, a share of the states
+that are as they should be is also opened by it, and must be fit for work. Such workloads stand in
+``raw_workload``, on bare apsw, and in ``orchestrator_workload``, flows on the orchestrator itself.
 
 State number n of a seed is a function of the seed, n and the log. SQLite salts its WAL from the
 operating system's entropy, so two recordings differ in those bytes, but not in what is done when.
 
-    python -m tests.faults.power_cuts --durability full --states 5000 --seed 7
+    python -m tests.faults.power_cuts --workload runs --durability full --states 5000 --seed 7
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from random import Random
 
@@ -48,6 +49,7 @@ SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "off": "OFF"}
 
 Check = Callable[[apsw.Connection], frozenset[int]]
 Workload = Callable[["OpenDatabase", Log], None]
+GoOn = Callable[[str], None]
 
 
 class TornOperation(Exception):
@@ -62,6 +64,7 @@ class Verdict(Enum):
     HOLE = "one is lost, a later one is there"
     TORN = "one is there in part"
     CORRUPT = "the file is damaged"
+    STUCK = "all is as it should be, and yet the work could not go on"
 
 
 ALLOWED_AFTER_POWER_CUT = {
@@ -123,8 +126,11 @@ class State(msgspec.Struct, frozen=True):
     files: dict[str, bytes]
 
 
-def killed_states(log: Log) -> Iterator[State]:
-    """Every state that a killed process can leave: each prefix, and each write half done."""
+def killed_states(log: Log, *, every: int = 1) -> Iterator[State]:
+    """What a killed process can leave: each prefix of the log, and each write half done.
+
+    With ``every``, only those whose number is a multiple of it.
+    """
     disk = Disk(log)
     number = 0
     for position, entry in enumerate(log.entries):
@@ -133,11 +139,13 @@ def killed_states(log: Log) -> Iterator[State]:
         if isinstance(entry, Write):
             half = disk.files_with_part_of(entry)
             if half is not None:
-                yield State(number, position, half)
+                if number % every == 0:
+                    yield State(number, position, half)
                 number += 1
         disk.play(entry)
         disk.settle()
-        yield State(number, position + 1, disk.files())
+        if number % every == 0:
+            yield State(number, position + 1, disk.files())
         number += 1
 
 
@@ -205,17 +213,21 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct):
-    """The verdicts on many states."""
+    """The verdicts on many states, and in how many the work went on."""
 
     counts: dict[Verdict, int]
     findings: list[Finding]
+    went_on: int = 0
 
     @property
     def states(self) -> int:
         return sum(self.counts.values())
 
     def __str__(self) -> str:
-        lines = [f"{self.states} states, {len(self.findings)} not allowed"]
+        lines = [
+            f"{self.states} states, {len(self.findings)} not allowed, "
+            f"work went on in {self.went_on}"
+        ]
         lines += [f"  {self.counts[verdict]:6}  {verdict.value}" for verdict in Verdict]
         lines += [
             f"  state {finding.state}, cut before entry {finding.position}: "
@@ -232,32 +244,61 @@ def survey(
     check: Check,
     allowed: frozenset[Verdict],
     folder: str,
+    go_on: GoOn | None = None,
+    go_on_every: int = 25,
 ) -> Survey:
-    """Recover each state in a fresh folder below ``folder`` and judge it."""
+    """Recover each state in a fresh folder below ``folder`` and judge it.
+
+    Args:
+        log: what the states are of.
+        states: to be judged.
+        check: what the database holds.
+        allowed: the verdicts that are no findings.
+        folder: where each state gets a folder of its own.
+        go_on: given the path of an allowed state, works on with it and raises if it cannot.
+        go_on_every: for which numbers: multiples of this.
+    """
     history = History(log)
     result = Survey(counts=dict.fromkeys(Verdict, 0), findings=[])
     for state in states:
-        verdict, detail = _verdict_on(state, history, check, folder)
+        with _restored(state, folder) as path:
+            verdict, detail = _verdict_on(path, state.position, history, check)
+            if go_on and verdict in allowed and state.number % go_on_every == 0:
+                stuck = _failure_of(go_on, path)
+                result.went_on += stuck is None
+                verdict, detail = (Verdict.STUCK, stuck) if stuck else (verdict, detail)
         result.counts[verdict] += 1
         if verdict not in allowed:
             result.findings.append(Finding(state.number, state.position, verdict, detail))
     return result
 
 
-def _verdict_on(state: State, history: History, check: Check, folder: str) -> tuple[Verdict, str]:
-    fresh = tempfile.mkdtemp(dir=folder)
-    try:
+@contextmanager
+def _restored(state: State, folder: str) -> Iterator[str]:
+    """The path of the database of a state, in a folder where there is nothing else."""
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:
         for name, content in state.files.items():
             with open(os.path.join(fresh, name), "wb") as file:
                 file.write(content)
-        held = _recover(os.path.join(fresh, "recorded.db"), check)
+        yield os.path.join(fresh, "recorded.db")
+
+
+def _verdict_on(path: str, position: int, history: History, check: Check) -> tuple[Verdict, str]:
+    try:
+        held = _recover(path, check)
     except TornOperation as torn:
         return Verdict.TORN, str(torn)
     except apsw.Error as error:
         return Verdict.CORRUPT, f"{type(error).__name__}: {error}"
-    finally:
-        shutil.rmtree(fresh)
-    return history.judge(state.position, held)
+    return history.judge(position, held)
+
+
+def _failure_of(go_on: GoOn, path: str) -> str | None:
+    try:
+        go_on(path)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _recover(path: str, check: Check) -> frozenset[int]:
@@ -277,184 +318,74 @@ def _recover(path: str, check: Check) -> frozenset[int]:
         connection.close()
 
 
-# -- A workload on bare apsw ---------------------------------------------------------------------
-
-_SCHEMA = """
-    CREATE TABLE run (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL);
-    CREATE TABLE state (
-        run_id INTEGER NOT NULL REFERENCES run (id), sequence INTEGER NOT NULL, name TEXT NOT NULL,
-        PRIMARY KEY (run_id, sequence)
-    ) WITHOUT ROWID;
-    CREATE TABLE result (run_id INTEGER PRIMARY KEY REFERENCES run (id), body BLOB NOT NULL);
-    CREATE TABLE total (id INTEGER PRIMARY KEY, runs INTEGER NOT NULL);
-    INSERT INTO total VALUES (1, 0);
-"""
-_STATES = ("Pending", "Running", "Completed")
-
-
-def create_schema(connection: apsw.Connection) -> None:
-    """Operation 0: the tables, within the caller's transaction."""
-    connection.execute(_SCHEMA)
-
-
-def write_run(connection: apsw.Connection, number: int) -> None:
-    """The rows of operation ``number`` (from 1), within the caller's transaction.
-
-    A run, its three states, its result of up to three pages, and a count of all runs, whose page
-    every operation writes again: so that old and new pages, mixed, are seen.
-    """
-    connection.execute("INSERT INTO run VALUES (?, ?, 'Pending')", (number, f"run-{number}"))
-    for sequence, name in enumerate(_STATES):
-        connection.execute("INSERT INTO state VALUES (?, ?, ?)", (number, sequence, name))
-    connection.execute("INSERT INTO result VALUES (?, ?)", (number, _body(number)))
-    connection.execute("UPDATE run SET state = 'Completed' WHERE id = ?", (number,))
-    connection.execute("UPDATE total SET runs = runs + 1")
-
-
-def held_operations(connection: apsw.Connection) -> frozenset[int]:
-    """The operations a database holds.
-
-    Raises:
-        TornOperation: one is there in part, or its result is not what was written.
-    """
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").get
-    if tables == 0:
-        return frozenset()
-    total = connection.execute("SELECT runs FROM total WHERE id = 1").get
-    held = {0}
-    for number, state, body, states in connection.execute(
-        "SELECT run.id, run.state, result.body,"
-        " (SELECT count(*) FROM state WHERE run_id = run.id)"
-        " FROM run LEFT JOIN result ON result.run_id = run.id"
-    ):
-        if (state, body, states) != ("Completed", _body(number), len(_STATES)):
-            raise TornOperation(f"operation {number}: {state}, {states} states")
-        held.add(number)
-    results = connection.execute("SELECT count(*) FROM result").get
-    if total != len(held) - 1 or results != total:
-        raise TornOperation(f"{len(held) - 1} runs, {results} results, and a total of {total}")
-    return frozenset(held)
-
-
-_BODIES: dict[int, bytes] = {}
-
-
-def _body(number: int) -> bytes:
-    if number not in _BODIES:
-        random = Random(number)
-        _BODIES[number] = random.randbytes(random.choice((40, 900, 4_000, 11_000)))
-    return _BODIES[number]
-
-
-class RawWorkload:
-    """Operations on bare apsw, with the settings of the real thing: see ``OpenDatabase``.
-
-    Args:
-        operations: how many, besides the schema.
-        checkpoint_every: a passive checkpoint after so many operations, and each fourth time one
-            that cuts the WAL to nothing, as upkeep does when idle.
-        threads: how many connections share the work, each in a thread of its own.
-    """
-
-    def __init__(
-        self, *, operations: int = 250, checkpoint_every: int = 23, threads: int = 1
-    ) -> None:
-        self._operations = operations
-        self._checkpoint_every = checkpoint_every
-        self._threads = threads
-
-    def __call__(self, open_database: OpenDatabase, log: Log) -> None:
-        log.mark(begun=0)
-        connection = open_database()
-        connection.execute("BEGIN IMMEDIATE")
-        create_schema(connection)
-        connection.execute("COMMIT")
-        log.mark(acknowledged=0)
-        numbers = range(1, self._operations + 1)
-        if self._threads == 1:
-            self._perform(connection, log, numbers)
-        else:
-            self._perform_in_threads(open_database, log, numbers)
-        connection.close()
-
-    def _perform(self, connection: apsw.Connection, log: Log, numbers: range) -> None:
-        for number in numbers:
-            log.mark(begun=number)
-            connection.execute("BEGIN IMMEDIATE")
-            write_run(connection, number)
-            connection.execute("COMMIT")
-            log.mark(acknowledged=number)
-            if number % self._checkpoint_every == 0:
-                idle = number % (4 * self._checkpoint_every) == 0
-                connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if idle else 'PASSIVE'})")
-
-    def _perform_in_threads(self, open_database: OpenDatabase, log: Log, numbers: range) -> None:
-        raised: list[BaseException] = []
-
-        def work(share: range) -> None:
-            try:
-                connection = open_database()
-                self._perform(connection, log, share)
-                connection.close()
-            except BaseException as error:
-                raised.append(error)
-
-        threads = [
-            threading.Thread(target=work, args=(numbers[first :: self._threads],))
-            for first in range(self._threads)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if raised:
-            raise raised[0]
-
-
 # -- Command line --------------------------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Survey the raw workload and print the counts; 0 if the durability kept its promise.
+    """Survey a workload and print the counts; 0 if the durability kept its promise.
 
     For ``off`` 0 means that damage was found, as it must be.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.power_cuts", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--durability", choices=sorted(SYNCHRONOUS), default="full")
-    parser.add_argument("--states", type=int, default=5000, help="power cuts to draw")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="judge only the state of this number")
-    parser.add_argument("--operations", type=int, default=250)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--killed", action="store_true", help="every killed state as well")
-    options = parser.parse_args(arguments)
-
+    options = _parser().parse_args(arguments)
+    workload, check, go_on = _workload(options)
     with tempfile.TemporaryDirectory() as folder:
-        workload = RawWorkload(operations=options.operations, threads=options.threads)
         log = record(workload, durability=options.durability, folder=folder)
         print(f"seed {options.seed}, durability {options.durability}, {len(log.entries)} entries")
         cuts = survey(
             log,
             power_cut_states(log, seed=options.seed, states=options.states, only=options.only),
-            check=held_operations,
+            check=check,
             allowed=ALLOWED_AFTER_POWER_CUT[options.durability],
             folder=folder,
+            go_on=go_on if options.durability != "off" else None,
+            go_on_every=options.go_on_every,
         )
         print(f"power cuts: {cuts}")
         kept = bool(cuts.findings) == (options.durability == "off")
-        if options.killed:
+        if options.kills_every:
             kills = survey(
                 log,
-                killed_states(log),
-                check=held_operations,
+                killed_states(log, every=options.kills_every),
+                check=check,
                 allowed=ALLOWED_AFTER_KILL,
                 folder=folder,
+                go_on=go_on,
+                go_on_every=options.kills_every * options.go_on_every,
             )
             print(f"kills: {kills}")
             kept = kept and not kills.findings
     return 0 if kept else 1
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.power_cuts", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--workload", choices=("runs", "raw"), default="runs")
+    parser.add_argument("--size", type=int, help="how many flow calls (runs) or operations (raw)")
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--durability", choices=sorted(SYNCHRONOUS), default="full")
+    parser.add_argument("--states", type=int, default=5000, help="power cuts to draw")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="judge only the state of this number")
+    parser.add_argument("--kills-every", type=int, default=0, help="every nth killed state as well")
+    parser.add_argument("--go-on-every", type=int, default=25, help="resume in every nth state")
+    return parser
+
+
+def _workload(options: argparse.Namespace) -> tuple[Workload, Check, GoOn | None]:
+    size = {} if options.size is None else {"size": options.size}
+    if options.workload == "raw":
+        from tests.faults.raw_workload import RawWorkload, held_operations
+
+        return RawWorkload(threads=options.threads, **size), held_operations, None
+    from tests.faults.orchestrator_workload import OrchestratorWorkload
+
+    runs = OrchestratorWorkload(threads=options.threads, **size)
+    return runs, runs.held_operations, runs.go_on
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    # By its name: the workloads raise and expect the classes of the module, not of __main__.
+    from tests.faults.power_cuts import main as main_of_module
+
+    sys.exit(main_of_module())

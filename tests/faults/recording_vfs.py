@@ -130,6 +130,11 @@ class Log:
             for name in files:
                 self._number(name)
 
+    def knows(self, name: str) -> bool:
+        """Whether the name stands for a file of which the log has the whole story."""
+        with self.lock:
+            return name in self._file_of
+
     def opened(self, name: str, *, created: bool) -> int:
         """The number of the file behind a name, and an entry if it was just created."""
         with self.lock:
@@ -179,9 +184,13 @@ class RecordingVFS(apsw.VFS):
         if path is None or not asked & _RECORDED_ROLES or not self._is_recorded(path):
             return apsw.VFSFile("", name, flags)
         with self._log.lock:
-            existed = os.path.exists(path)
+            # Whoever makes the database empty, with rights of its own, leaves the name to the
+            # first sync of a log beside it, as if SQLite had made it.
+            held_something = os.path.exists(path) and os.path.getsize(path) > 0
             file = RecordingFile(name, flags, self._log)
-            file.number = self._log.opened(os.path.basename(path), created=not existed)
+            base = os.path.basename(path)
+            is_new = not held_something and not self._log.knows(base)
+            file.number = self._log.opened(base, created=is_new)
         wants_creation = bool(asked & apsw.SQLITE_OPEN_CREATE)
         file.owes_directory_sync = wants_creation and bool(asked & _DIRECTORY_SYNCING_ROLES)
         return file

@@ -3,12 +3,13 @@
     python tests/faults/stress_two_sqlites.py --seconds 30
     python tests/faults/stress_two_sqlites.py --without flock
 
-In one process, the *core*: a writer, readers, copies of the folder, and connections of the
-standard sqlite3 module, opened and closed in loops. Beside it *visitors*, processes that open the
-file as the core does, read, write and close, and are killed now and then; and a *stranger*, a
-process that reads through the standard sqlite3 module. At the end all are killed at once, and the
-file is looked at: is every commit there that was acknowledged, is it whole, did a snapshot ever see
-half of a transaction, did anybody die of SIGBUS.
+In one process, the *core*, an open orchestrator: writers, sessions and readers, copies of the
+folder, and connections of the standard sqlite3 module, opened and closed in loops behind the back
+of the audit hook. Beside it *visitors*, processes that open the orchestrator as the core does, read,
+write and close, and are killed now and then; and a *stranger*, a process that reads through the
+standard sqlite3 module. At the end all are killed at once, and the file is looked at: is every
+commit there that was acknowledged, is it whole, did a snapshot ever see half of a transaction, did
+anybody die of SIGBUS.
 
 ``--without`` takes a defence away, to see what it is for.
 """
@@ -30,133 +31,95 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import apsw
 
+import embedded_orch
 from embedded_orch.db import file_locks
 from embedded_orch.db.sqlite import audit
-from embedded_orch.db.sqlite.guard import FileGuard
+from embedded_orch.db.sqlite.reader_lock import ReaderLock
+from embedded_orch.db.sqlite.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from embedded_orch import Orchestrator
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.db.sqlite.database import SQLiteDatabase
+    from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 
 DEFENCES = ("flock", "pins", "pin-shm", "pin-database", "reader-lock", "no-ckpt-on-close")
 ACCOUNTS = 16
 CHECKPOINT_PAGES = 200
 # A row fills a page, so that the halves of a transaction lie on different pages.
 PADDING = "x" * 3000
+TABLES = """
+    create table account (id integer primary key, value integer, padding text);
+    create table journal (writer text, number integer, primary key (writer, number)) without rowid
+"""
+MOVE = "update account set value = value + :amount where id = :id"
+NOTE = "insert into journal values (:writer, :number)"
 
 
-class Store:
-    """One process's way to the file; what a real program would put in the place of this."""
-
-    def __init__(self, path: str, without: frozenset[str]) -> None:
-        self.path = path
-        self.without = without
-        self.guard = FileGuard(path, busy_timeout=20)
-        self.writer_mutex = threading.Lock()
-        self.log_pages = 0
-        self.checkpoints: Counter[str] = Counter()
-        # Opening, too, can make SQLite write: it rebuilds the index of the log.
-        self.connection = self._connect()
-        self.connection.execute("select count(*) from account").fetchall()
-        self.guard.pin()
-        shm, database = self.guard._pins
-        if without & {"pins", "pin-shm"}:
-            file_locks.set_lock(shm, file_locks.no_lock(128))
-        if without & {"pins", "pin-database"}:
-            file_locks.set_lock(database, file_locks.no_lock(0x40000002, 510))
-        self.connection.set_wal_hook(self._after_commit)
-        audit.watch(path)
-
-    def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(self.path)
-        keep = int("no-ckpt-on-close" not in self.without)
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
-        connection.set_busy_timeout(20_000)
-        connection.pragma("journal_mode", "wal")
-        connection.wal_autocheckpoint(0)
-        connection.pragma("synchronous", 1)
-        return connection
-
-    def _after_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        self.log_pages = pages
-        return apsw.SQLITE_OK
-
-    @contextlib.contextmanager
-    def _excluding_processes(self) -> Iterator[None]:
-        if "flock" in self.without:
-            yield
-        else:
-            with self.guard.write_lock():
-                yield
-
-    def write(self, operation: Callable[[apsw.Connection], None]) -> None:
-        with self.writer_mutex, self._excluding_processes():
-            self.connection.execute("begin immediate")
-            try:
-                operation(self.connection)
-                self.connection.execute("commit")
-            except BaseException:
-                if self.connection.in_transaction:
-                    self.connection.execute("rollback")
-                raise
-
-    def checkpoint(self, mode: int = apsw.SQLITE_CHECKPOINT_PASSIVE) -> None:
-        with self.writer_mutex, self._excluding_processes():
-            try:
-                self.connection.wal_checkpoint(mode=mode)
-                self.checkpoints["at once"] += 1
-                return
-            except apsw.BusyError:
-                pass
-            with self.guard.hold_readers(0.1):
-                give_up = time.monotonic() + 0.1
-                while time.monotonic() < give_up:
-                    with contextlib.suppress(apsw.BusyError):
-                        self.connection.wal_checkpoint(mode=mode)
-                        self.checkpoints["holding readers"] += 1
-                        return
-                    time.sleep(0.0005)
-            self.checkpoints["put off"] += 1
-
-    def reader(self) -> Reader:
-        return Reader(self)
-
-    def close(self) -> None:
-        if "no-ckpt-on-close" not in self.without:
-            self.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self.connection.close()
-        self.guard.close()
-        audit.unwatch(self.path)
+# -- the database, and what is taken away of it ------------------------------------------------
 
 
-class Reader:
-    """One read connection; its snapshots last for a ``with`` block."""
+def open_database(path: str, without: frozenset[str]) -> Orchestrator:
+    orchestrator = embedded_orch.open(
+        path, busy_timeout_seconds=20.0, checkpoint_pages=CHECKPOINT_PAGES
+    )
+    take_away(cast("SQLiteDatabase", orchestrator.database), without)
+    return orchestrator
 
-    def __init__(self, store: Store) -> None:
-        self.connection = store._connect()
-        self.lock = None if "reader-lock" in store.without else store.guard.reader_lock()
 
-    def __enter__(self) -> apsw.Connection:
-        if self.lock is not None:
-            self.lock.acquire()
-        self.connection.execute("begin deferred")
-        return self.connection
+def take_away(database: SQLiteDatabase, without: frozenset[str]) -> None:
+    guard = database.guard
+    readers = database._readers
+    assert guard is not None
+    assert readers is not None
+    shm, file = guard._pins
+    if "flock" in without:
+        guard.acquire_write = guard.release_write = lambda: None  # type: ignore[method-assign]
+    if without & {"pins", "pin-shm"}:
+        file_locks.set_lock(shm, file_locks.no_lock(128))
+    if without & {"pins", "pin-database"}:
+        file_locks.set_lock(file, file_locks.no_lock(0x40000002, 510))
+    if "reader-lock" in without:
+        guard.reader_lock = lambda: ReaderLock(  # type: ignore[method-assign]
+            guard, file_locks.CLOSED
+        )
+    if "no-ckpt-on-close" in without:
+        readers._connect = lambda: closing_as_sqlite_does(database._connect_reader())
+        database.with_connection(closing_as_sqlite_does)
+        database._writer._truncate_log = lambda **_: None  # type: ignore[method-assign]
 
-    def __exit__(self, *_: object) -> None:
-        if self.connection.in_transaction:
-            self.connection.execute("rollback")
-        if self.lock is not None:
-            self.lock.release()
 
-    def close(self) -> None:
-        self.connection.close()
+def closing_as_sqlite_does(connection: apsw.Connection) -> apsw.Connection:
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+    return connection
+
+
+def count_checkpoints(counts: Counter[str]) -> None:
+    """Have the checkpoints of this process counted, and those that found no gap."""
+    copy_log = Writer._copy_log
+
+    def copy_and_count(writer: Writer, mode: int, *, holding_readers: bool) -> None:
+        try:
+            copy_log(writer, mode, holding_readers=holding_readers)
+        except apsw.BusyError:
+            counts["checkpoints put off"] += 1
+            raise
+        counts["checkpoints"] += 1
+
+    Writer._copy_log = copy_and_count  # type: ignore[method-assign]
+
+
+# -- what is written and read ------------------------------------------------------------------
 
 
 class Records:
-    """What a process leaves behind in files, so that kill -9 loses none of it."""
+    """What one writer or reader leaves behind in files, so that kill -9 loses none of it."""
 
     def __init__(self, folder: Path, role: str) -> None:
         self.writer = f"{role}-{os.getpid()}"
@@ -164,44 +127,67 @@ class Records:
         self.acks = os.open(folder / f"{self.writer}.acks", flags, 0o600)
         self.events = os.open(folder / f"{self.writer}.events", flags, 0o600)
         self.counts: Counter[str] = Counter()
+        self.largest: dict[str, float] = {}
         self.acknowledged = -1
 
     def acknowledge(self, number: int) -> None:
         os.write(self.acks, b"%d\n" % number)
         self.acknowledged = number
 
+    def measure(self, name: str, value: float) -> None:
+        if value > self.largest.get(name, -1):
+            self.largest[name] = value
+            self.problem(f"largest:{name}", value)
+
     def problem(self, kind: str, detail: object) -> None:
         os.write(self.events, json.dumps([kind, str(detail)]).encode() + b"\n")
 
     def save_counts(self) -> None:
-        for name, count in self.counts.items():
+        counts, self.counts = self.counts, Counter()
+        for name, count in counts.items():
             self.problem(f"count:{name}", count)
-        self.counts.clear()
 
 
-def transfer(writer: str, number: int) -> Callable[[apsw.Connection], None]:
+class Transfer:
     """A transaction that leaves the sum of all accounts at zero, and says that it was there."""
-    amount, (payer, payee) = random.randint(1, 1000), random.sample(range(ACCOUNTS), 2)
 
-    def operation(connection: apsw.Connection) -> None:
-        move = "update account set value = value + ? where id = ?"
-        connection.execute(move, (-amount, payer))
-        connection.execute(move, (amount, payee))
-        connection.execute("insert into journal values (?, ?)", (writer, number))
+    def __init__(self, writer: str, number: int) -> None:
+        amount, (payer, payee) = random.randint(1, 1000), random.sample(range(ACCOUNTS), 2)
+        self.statements: list[tuple[str, dict[str, object]]] = [
+            (MOVE, {"amount": -amount, "id": payer}),
+            (MOVE, {"amount": amount, "id": payee}),
+            (NOTE, {"writer": writer, "number": number}),
+        ]
 
-    return operation
+    def __call__(self, tx: Transaction) -> None:
+        """As an operation, which runs in one transaction with those of others."""
+        for sql, values in self.statements:
+            cast("SQLiteTransaction", tx).connection.execute(sql, values)
+
+    def in_session(self, orchestrator: Orchestrator) -> None:
+        """As a person's own statements, in a transaction that stays open meanwhile."""
+        with orchestrator.session(begin_transaction=True) as session:
+            for sql, values in self.statements:
+                session.execute(sql, values)
 
 
-def check_snapshot(records: Records, reader: Reader) -> None:
+def check_snapshot(orchestrator: Orchestrator, records: Records, writer: Records) -> None:
     """Look at a snapshot twice, with time between for others to spoil it."""
     half = "select sum(value) from account where id % 2 = ?"
-    expected = records.acknowledged
-    with reader as connection:
-        (even,) = next(connection.execute(half, (0,)))
-        time.sleep(random.random() * 0.004)
-        (odd,) = next(connection.execute(half, (1,)))
+    expected = writer.acknowledged
+    pause = random.random() * 0.004
+
+    def look(tx: Transaction) -> tuple[int, int, int | None]:
+        connection = cast("SQLiteTransaction", tx).connection
+        even: int = connection.execute(half, (0,)).get
+        time.sleep(pause)
+        odd: int = connection.execute(half, (1,)).get
         newest = "select max(number) from journal where writer = ?"
-        (seen,) = next(connection.execute(newest, (records.writer,)))
+        return even, odd, connection.execute(newest, (writer.writer,)).get
+
+    began = time.monotonic()
+    even, odd, seen = orchestrator.database.read(look)
+    records.measure("longest read in ms", round((time.monotonic() - began - pause) * 1000, 1))
     if even + odd != 0:
         records.problem("torn read", f"{even} + {odd}")
     if (-1 if seen is None else seen) < expected:
@@ -217,35 +203,38 @@ class Core:
 
     def __init__(self, path: str, records: Records, without: frozenset[str]) -> None:
         self.path = path
+        self.folder = Path(path).parents[1]
         self.records = records
-        self.store = Store(path, without)
+        self.orchestrator = open_database(path, without)
+        self.writers = [Records(self.folder, f"core-writer-{number}") for number in range(3)]
 
-    def write(self) -> None:
-        store, records = self.store, self.records
+    def write(self, records: Records) -> None:
+        database = cast("SQLiteDatabase", self.orchestrator.database)
         for number in itertools.count():
-            store.write(transfer(records.writer, number))
+            database.write(Transfer(records.writer, number))
             records.acknowledge(number)
-            if store.log_pages > CHECKPOINT_PAGES and number % 20 == 0:
-                store.checkpoint()
-            if number % 500 == 0:
-                records.counts.update({f"checkpoints {k}": v for k, v in store.checkpoints.items()})
-                store.checkpoints.clear()
-                records.save_counts()
+            records.measure("log pages", database._writer._wal_pages)
+            time.sleep(0.0002)
+
+    def write_in_sessions(self, records: Records) -> None:
+        for number in itertools.count():
+            Transfer(records.writer, number).in_session(self.orchestrator)
+            records.acknowledge(number)
             time.sleep(0.0002)
 
     def read(self) -> None:
-        reader = self.store.reader()
         while True:
             try:
-                check_snapshot(self.records, reader)
-            except apsw.Error as error:
+                check_snapshot(self.orchestrator, self.records, random.choice(self.writers))
+            except embedded_orch.errors.DatabaseError as error:
                 self.records.problem("read in the core", f"{type(error).__name__}: {error}")
 
     def copy_the_folder(self) -> None:
-        folder = os.path.dirname(self.path)
         while True:
             with audit.allow():
-                shutil.copytree(folder, f"{folder}-copy", dirs_exist_ok=True)
+                shutil.copytree(
+                    os.path.dirname(self.path), self.folder / "copy", dirs_exist_ok=True
+                )
             self.records.counts["folder copies"] += 1
             time.sleep(0.02)
 
@@ -263,16 +252,30 @@ class Core:
             self.records.counts["stdlib connections"] += 1
             time.sleep(random.random() * 0.003)
 
-    def run(self) -> None:
-        bodies = [self.write, self.read, self.read]
-        bodies += [self.copy_the_folder, self.open_with_the_other_sqlite]
-        threads = [threading.Thread(target=self._run, args=(body,)) for body in bodies]
-        for thread in threads:
-            thread.start()
+    def save_counts(self) -> None:
+        while True:
+            time.sleep(0.25)
+            self.records.save_counts()
 
-    def _run(self, body: Callable[[], None]) -> None:
+    def run(self) -> None:
+        count_checkpoints(self.records.counts)
+        first, second, third = self.writers
+        bodies: list[tuple[Callable[..., None], tuple[Records, ...]]] = [
+            (self.write, (first,)),
+            (self.write, (second,)),
+            (self.write_in_sessions, (third,)),
+            (self.read, ()),
+            (self.read, ()),
+            (self.copy_the_folder, ()),
+            (self.open_with_the_other_sqlite, ()),
+            (self.save_counts, ()),
+        ]
+        for body, arguments in bodies:
+            threading.Thread(target=self._run, args=(body, *arguments)).start()
+
+    def _run(self, body: Callable[..., None], *arguments: Records) -> None:
         try:
-            body()
+            body(*arguments)
         except BaseException as error:
             self.records.problem(f"{body.__name__} ended", f"{type(error).__name__}: {error}")
             raise
@@ -285,18 +288,14 @@ def core(path: str, records: Records, without: frozenset[str]) -> None:
 def visitor(path: str, records: Records, without: frozenset[str]) -> None:
     numbers = itertools.count()
     while True:
-        store = Store(path, without)
-        reader = store.reader()
+        orchestrator = open_database(path, without)
         for _ in range(random.randint(1, 30)):
             number = next(numbers)
-            store.write(transfer(records.writer, number))
+            orchestrator.database.write(Transfer(records.writer, number))
             records.acknowledge(number)
             if random.random() < 0.2:
-                check_snapshot(records, reader)
-        if random.random() < 0.5:
-            store.checkpoint()
-        reader.close()
-        store.close()
+                check_snapshot(orchestrator, records, records)
+        orchestrator.close()
         records.counts["visits"] += 1
         records.save_counts()
         time.sleep(random.random() * 0.01)
@@ -332,17 +331,14 @@ def play(role: str, folder: Path, without: frozenset[str]) -> None:
 
 
 def create(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    connection = apsw.Connection(str(path))
-    connection.pragma("journal_mode", "wal")
-    connection.execute(
-        "create table account (id integer primary key, value integer, padding text);"
-        "create table journal (writer text, number integer, primary key (writer, number))"
-        " without rowid"
-    )
-    rows = [(number, PADDING) for number in range(ACCOUNTS)]
-    connection.executemany("insert into account values (?, 0, ?)", rows)
-    connection.close()
+    def fill(tx: Transaction) -> None:
+        tx.script(TABLES)
+        rows = [(number, PADDING) for number in range(ACCOUNTS)]
+        connection = cast("SQLiteTransaction", tx).connection
+        connection.executemany("insert into account values (?, 0, ?)", rows)
+
+    with embedded_orch.open(path) as orchestrator:
+        orchestrator.database.write(fill)
 
 
 def start(role: str, folder: Path, without: frozenset[str]) -> subprocess.Popen[bytes]:
@@ -388,11 +384,15 @@ def inspect_remains(folder: Path) -> dict[str, object]:
     """Compare the file with what the dead processes left in theirs."""
     problems: Counter[str] = Counter()
     counts: Counter[str] = Counter()
+    largest: dict[str, float] = {}
     for file in folder.glob("*.events"):
         for line in file.read_text().splitlines():
             kind, detail = json.loads(line)
             if kind.startswith("count:"):
                 counts[kind.removeprefix("count:")] += int(detail)
+            elif kind.startswith("largest:"):
+                name = kind.removeprefix("largest:")
+                largest[name] = max(largest.get(name, 0.0), float(detail))
             else:
                 problems[kind if len(detail) > 300 or " + " in detail else f"{kind}: {detail}"] += 1
     acknowledged = {
@@ -400,7 +400,7 @@ def inspect_remains(folder: Path) -> dict[str, object]:
         for file in folder.glob("*.acks")
         for number in file.read_text().splitlines()
     }
-    found: dict[str, object] = {"acknowledged": len(acknowledged), **counts}
+    found: dict[str, object] = {"acknowledged": len(acknowledged), **counts, **largest}
     try:
         connection = apsw.Connection(str(folder / "data" / "stress.db"))
         found["integrity"] = str(connection.pragma("integrity_check"))[:200]

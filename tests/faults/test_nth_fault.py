@@ -19,7 +19,7 @@ from tests.faults.nth_fault_vfs import (
     attempt,
     sweep,
 )
-from tests.faults.power_cuts import create_schema, held_operations, write_run
+from tests.faults.raw_workload import create_schema, held_operations, write_run
 
 
 class RawSubject:

@@ -18,18 +18,15 @@ from tests.faults.power_cuts import (
     ALLOWED_AFTER_POWER_CUT,
     History,
     OpenDatabase,
-    RawWorkload,
     Survey,
     Verdict,
-    create_schema,
-    held_operations,
     killed_states,
     main,
     power_cut_states,
     record,
     survey,
-    write_run,
 )
+from tests.faults.raw_workload import RawWorkload, create_schema, held_operations, write_run
 from tests.faults.recording_vfs import Create, Delete, Disk, Log, Sync, Write
 
 NONE: set[int] = set()
@@ -87,7 +84,7 @@ def test_power_cuts_leave_what_the_durability_promises(durability: str, tmp_path
 def test_power_cuts_keep_the_promise_to_four_writers_at_once(
     durability: str, tmp_path: Path
 ) -> None:
-    workload = RawWorkload(operations=60, threads=4)
+    workload = RawWorkload(size=60, threads=4)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
     result = after_power_cuts(log, tmp_path, durability=durability, states=150)
@@ -124,7 +121,7 @@ def test_power_cuts_keep_the_promise_on_a_database_that_is_not_new(
 
 def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path) -> None:
     """With durability off: the others write the same bytes, and more syncs."""
-    log = record(RawWorkload(operations=60), durability="off", folder=str(tmp_path))
+    log = record(RawWorkload(size=60), durability="off", folder=str(tmp_path))
 
     result = after_kills(log, tmp_path)
 
@@ -171,7 +168,7 @@ def test_a_disk_that_ignores_the_syncs_of_one_file_is_found_out(
 
 
 def test_a_directory_that_is_never_synced_loses_acknowledged_operations(tmp_path: Path) -> None:
-    log = record(RawWorkload(operations=60), durability="full", folder=str(tmp_path))
+    log = record(RawWorkload(size=60), durability="full", folder=str(tmp_path))
     log.entries = [
         Sync(entry.file, directory=False) if isinstance(entry, Sync) else entry
         for entry in log.entries
@@ -272,7 +269,7 @@ def test_a_file_that_the_record_did_not_see_come_is_refused(tmp_path: Path) -> N
 
 
 def test_one_state_of_a_seed_can_be_had_alone(tmp_path: Path) -> None:
-    log = record(RawWorkload(operations=10), durability="normal", folder=str(tmp_path))
+    log = record(RawWorkload(size=10), durability="normal", folder=str(tmp_path))
 
     states = {state.number: state for state in power_cut_states(log, seed=5, states=40)}
     again = list(power_cut_states(log, seed=5, states=40, only=17))
@@ -284,7 +281,9 @@ def test_one_state_of_a_seed_can_be_had_alone(tmp_path: Path) -> None:
 def test_the_command_prints_counts_and_says_whether_the_promise_was_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    status = main(["--durability", "full", "--states", "20", "--operations", "20", "--seed", "3"])
+    status = main(
+        ["--workload", "raw", "--size", "20", "--durability", "full", "--states", "20", "--seed", "3"]
+    )
 
     printed = capsys.readouterr().out
     assert status == 0
@@ -301,7 +300,7 @@ def test_the_command_prints_counts_and_says_whether_the_promise_was_kept(
 def test_thousands_of_power_cuts_leave_what_the_durability_promises(
     durability: str, threads: int, tmp_path: Path
 ) -> None:
-    workload = RawWorkload(operations=400, threads=threads)
+    workload = RawWorkload(size=400, threads=threads)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
     result = after_power_cuts(
@@ -313,7 +312,7 @@ def test_thousands_of_power_cuts_leave_what_the_durability_promises(
 
 @pytest.mark.soak
 def test_without_syncs_thousands_of_power_cuts_find_damage(tmp_path: Path) -> None:
-    log = record(RawWorkload(operations=400), durability="off", folder=str(tmp_path))
+    log = record(RawWorkload(size=400), durability="off", folder=str(tmp_path))
 
     result = after_power_cuts(log, tmp_path, durability="off", states=5000, seed=a_seed(fresh=True))
 
@@ -326,7 +325,7 @@ def test_without_syncs_thousands_of_power_cuts_find_damage(tmp_path: Path) -> No
 def test_every_kill_of_a_long_workload_leaves_all_that_was_acknowledged(
     durability: str, threads: int, tmp_path: Path
 ) -> None:
-    workload = RawWorkload(operations=250, threads=threads)
+    workload = RawWorkload(size=250, threads=threads)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
     assert after_kills(log, tmp_path).findings == []

@@ -140,8 +140,12 @@ class PostgresDatabase:
 
     def _flush(self) -> None:
         # Not while this thread holds a transaction: what was announced may wait for its locks.
-        if not any(scope.is_my_thread() for scope in tuple(self._open_scopes)):
+        if not self._is_held_here():
             self._announcements.flush()
+
+    def _is_held_here(self) -> bool:
+        """Whether this thread holds a transaction open, in whichever task."""
+        return any(scope.is_my_thread() for scope in tuple(self._open_scopes))
 
     # -- a person's query, and a copy ----------------------------------------------------------
 
@@ -214,12 +218,22 @@ class PostgresDatabase:
             migrate(connection, self.options, process=process)
 
     def close(self) -> None:
-        """Commit what was announced, stop the thread, and close every connection."""
+        """Commit what was announced, stop the thread, and close every connection.
+
+        Raises:
+            WouldDeadlock: this thread holds a transaction open.
+        """
         if self._is_closed:
             return
-        self._is_closed = True
         if os.getpid() != self._opener_pid:
+            self._is_closed = True
             return
+        if self._is_held_here():
+            raise errors.WouldDeadlock(
+                f"{self.url} cannot be closed by a thread that holds a transaction open; end the "
+                f"session first"
+            )
+        self._is_closed = True
         try:
             self._announcements.close()
         finally:

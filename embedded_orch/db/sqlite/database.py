@@ -322,7 +322,7 @@ class SQLiteDatabase:
             if os.getpid() != self._opener_pid:
                 raise errors.ForkedProcess(
                     f"{self.url} was opened before fork() and cannot be used in the child; start "
-                    f"processes by spawn or forkserver, or open the database in the child first"
+                    f"processes by spawn or forkserver, or fork before opening the database"
                 )
             raise errors.DatabaseClosed(f"{self.url} is closed; open it again")
 

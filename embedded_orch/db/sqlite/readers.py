@@ -8,6 +8,7 @@ every process from copying the log over pages that the snapshot still needs.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import apsw
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.reader_lock import ReaderLock
     from embedded_orch.db.statements import Catalog
+
+
+# How long a close waits for reads of other threads. Those that last longer lose their connection.
+_CLOSING_SECONDS = 5.0
 
 
 class Reader:
@@ -81,6 +86,7 @@ class Readers:
         self._most = most
         self._patience = busy_timeout_seconds
         self._name = name
+        self._is_closed = False
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
         """Run an operation on a snapshot."""
@@ -103,6 +109,9 @@ class Readers:
                 f"{self._name}: {self._most} read transactions have been open for "
                 f"{self._patience:g} s; end one, or open with a larger max_readers"
             )
+        if self._is_closed:
+            self._free.release()
+            raise errors.DatabaseClosed(f"{self._name} is closed; open it again")
         try:
             return self._idle.pop()
         except IndexError:
@@ -126,8 +135,18 @@ class Readers:
         return [reader.connection for reader in self._all]
 
     def close(self) -> None:
-        """Close all connections. Nobody reads any more."""
+        """Close all connections, after the reads that use them. Nobody begins another."""
+        self._is_closed = True
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        returned = 0
+        while returned < self._most and self._free.acquire(
+            timeout=max(0.0, deadline - time.monotonic())
+        ):
+            returned += 1
         for reader in self._all:
             reader.connection.close()
         self._all.clear()
         self._idle.clear()
+        if returned:
+            # Who waits for a reader learns that there is none any more.
+            self._free.release(returned)

@@ -121,9 +121,9 @@ class Gate:
     def open(self) -> None:
         self._opened.set()
 
-    def open_soon(self) -> None:
+    def open_soon(self, seconds: float = 0.05) -> None:
         """Open it while the caller waits for something else."""
-        threading.Timer(0.05, self.open).start()
+        threading.Timer(seconds, self.open).start()
 
 
 class Background(threading.Thread):

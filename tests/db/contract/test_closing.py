@@ -4,7 +4,7 @@ import pytest
 
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.session import open_session
-from embedded_orch.errors import DatabaseClosed
+from embedded_orch.errors import DatabaseClosed, WouldDeadlock
 from embedded_orch.process import Process
 from tests.db.contract.probe import Background, Gate, Probe, numbers_in
 
@@ -60,7 +60,7 @@ def test_closing_waits_for_a_read_of_another_thread(probe: Probe) -> None:
     probe.database.write(probe.insert(1))
     reader = Background(lambda: probe.database.read(gate.before(numbers_in)))
     gate.reached.wait()
-    gate.open_soon()
+    gate.open_soon(0.5)
 
     probe.database.close()
 
@@ -69,8 +69,6 @@ def test_closing_waits_for_a_read_of_another_thread(probe: Probe) -> None:
 
 def test_a_session_that_is_open_when_its_thread_closes_the_database(probe: Probe) -> None:
     """Waiting for it would never end: the close is refused, and the session goes on."""
-    from embedded_orch.errors import WouldDeadlock
-
     with open_session(
         probe.database, begin_transaction=True, with_for_update=False, read_only=False
     ):

@@ -1,0 +1,169 @@
+"""The command line: what can be asked for, and by which words."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_DATABASE_HELP = (
+    "a path, sqlite:///path or postgresql://...; else EMBEDDED_ORCH_URL, else orch.db in "
+    "EMBEDDED_ORCH_HOME or in your folder for data"
+)
+_EXIT_STATUS = "exit status: 0 all is well, 1 there is a problem, 2 the command line is wrong"
+
+
+class Arguments(argparse.Namespace):
+    """A command line that was understood.
+
+    Attributes:
+        command: runs it and returns the exit status.
+        db: the URL; None for the default database.
+    """
+
+    command: Callable[[Arguments], int]
+    db: str | None = None
+    flow: str | None
+    state: str | None
+    limit: int
+    id: str
+    tasks: int
+    sql: bool
+    path: str
+
+
+def parse(words: Sequence[str] | None) -> Arguments:
+    """Understand a command line.
+
+    Raises:
+        SystemExit: it is wrong, or asks for help; what there is to say has been printed.
+    """
+    return _parser().parse_args(words, namespace=Arguments())
+
+
+def _parser() -> argparse.ArgumentParser:
+    anywhere = argparse.ArgumentParser(add_help=False)
+    # Left out and not None, so that the one before the command's name is kept.
+    anywhere.add_argument("--db", metavar="URL", default=argparse.SUPPRESS, help=_DATABASE_HELP)
+    parser = argparse.ArgumentParser(
+        prog="embedded-orch",
+        description="Look at the runs of a database of embedded_orch, and look after it.",
+        epilog=_EXIT_STATUS,
+        parents=[anywhere],
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_runs(commands, anywhere)
+    _add_run(commands, anywhere)
+    _add_db(commands, anywhere)
+    version = commands.add_parser("version", help="print the versions in use")
+    version.set_defaults(command=_version)
+    return parser
+
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def _add_runs(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    from embedded_orch.states import StateType
+
+    runs = commands.add_parser("runs", parents=[anywhere], help="list flow runs, newest first")
+    runs.add_argument("--flow", metavar="NAME", help="only runs of this flow")
+    runs.add_argument(
+        "--state",
+        type=str.upper,
+        choices=[each.value for each in StateType],
+        metavar="TYPE",
+        help=f"only runs in a state of this type: {', '.join(StateType)}",
+    )
+    runs.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="at most so many (20)"
+    )
+    runs.set_defaults(command=_runs)
+
+
+def _add_run(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    run = commands.add_parser(
+        "run", parents=[anywhere], help="show one flow run: its states, tasks and error"
+    )
+    run.add_argument("id", metavar="ID", help="its id, or as many of its first digits as are needed")
+    run.add_argument(
+        "--tasks",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="at most so many task runs (100), those that did not complete first",
+    )
+    run.set_defaults(command=_run)
+
+
+def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    db = commands.add_parser("db", parents=[anywhere], help="look after the database")
+    actions = db.add_subparsers(metavar="ACTION", required=True)
+    upgrade = actions.add_parser(
+        "upgrade", parents=[anywhere], help="make the schema, or bring it up to date"
+    )
+    upgrade.add_argument(
+        "--sql", action="store_true", help="print the statements, and change nothing"
+    )
+    upgrade.set_defaults(command=_upgrade)
+    check = actions.add_parser(
+        "check", parents=[anywhere], help="look for damage and for contradictions"
+    )
+    check.set_defaults(command=_check)
+    backup = actions.add_parser(
+        "backup", parents=[anywhere], help="copy a SQLite database while it is in use"
+    )
+    backup.add_argument("path", metavar="PATH", help="the new file")
+    backup.set_defaults(command=_backup)
+
+
+def _count(word: str) -> int:
+    try:
+        count = int(word)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
+    return count
+
+
+# Each command in a module of its own, imported when it is the one.
+
+
+def _runs(arguments: Arguments) -> int:
+    from embedded_orch.cli.listing import list_runs
+
+    return list_runs(arguments)
+
+
+def _run(arguments: Arguments) -> int:
+    from embedded_orch.cli.showing import show_run
+
+    return show_run(arguments)
+
+
+def _upgrade(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import upgrade
+
+    return upgrade(arguments)
+
+
+def _check(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import check
+
+    return check(arguments)
+
+
+def _backup(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import back_up
+
+    return back_up(arguments)
+
+
+def _version(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import print_versions
+
+    return print_versions()

@@ -1,0 +1,345 @@
+"""The steps of a call, driven in a thread, on asyncio and on trio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from embedded_orch.engine.effects import Call, Read, Sleep, Stop, WaitFor, Write, drive, drive_async
+from embedded_orch.engine.futures import Future
+from embedded_orch.engine.runner import Runner
+from embedded_orch.store.flows import ensure_flow
+from tests.engine.waiting import passed, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.process import Process
+
+LOOPS = ("asyncio", "trio")
+
+
+def in_thread(steps: Steps[Any], loop: str) -> Any:
+    return drive(steps)
+
+
+def in_loop(steps: Steps[Any], loop: str) -> Any:
+    return anyio.run(drive_async, steps, backend=loop)
+
+
+ways = pytest.mark.parametrize(
+    ("run", "loop"),
+    [(in_thread, "none"), (in_loop, "asyncio"), (in_loop, "trio")],
+    ids=["thread", "asyncio", "trio"],
+)
+
+
+def a_call(loop: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        await anyio.sleep(0)
+        return function(*args, **kwargs)
+
+    return Call(function if loop == "none" else awaited, args, kwargs)
+
+
+@ways
+def test_steps_are_driven_to_their_answer(run: Callable[..., Any], loop: str) -> None:
+    def steps() -> Steps[int]:
+        first: int = yield a_call(loop, lambda a, b: a + b, 1, b=2)
+        second: int = yield a_call(loop, lambda a: a * 10, first)
+        return second
+
+    assert run(steps(), loop) == 30
+
+
+@ways
+def test_steps_without_effects_have_an_answer_too(run: Callable[..., Any], loop: str) -> None:
+    def steps() -> Iterator[Any]:
+        return 7
+        yield
+
+    assert run(steps(), loop) == 7
+
+
+@ways
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, KeyboardInterrupt, SystemExit])
+def test_error_of_an_effect_is_raised_where_it_was_asked_for(
+    run: Callable[..., Any], loop: str, kind: type[BaseException]
+) -> None:
+    if loop != "none" and kind is not ValueError:
+        pytest.skip("coroutines turn StopIteration into RuntimeError; the others stop the loop")
+
+    def fail() -> None:
+        raise kind("no")
+
+    def steps() -> Steps[str]:
+        try:
+            yield a_call(loop, fail)
+        except kind as error:
+            return f"caught {error}"
+        return "nothing was raised"
+
+    assert run(steps(), loop) == "caught no"
+
+
+@ways
+def test_error_of_the_steps_leaves_them(run: Callable[..., Any], loop: str) -> None:
+    def steps() -> Steps[None]:
+        yield a_call(loop, int)
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        run(steps(), loop)
+
+
+@ways
+def test_reads_and_writes_answer_what_their_operation_answers(
+    run: Callable[..., Any], loop: str, database: Database, process: Process
+) -> None:
+    id = process.new_id()
+
+    def steps() -> Steps[list[Any]]:
+        written = yield Write(database, lambda tx: ensure_flow(tx, id=id, name="etl", now=1))
+        read = yield Read(database, lambda tx: tx.value("flow.id_by_name", name="etl"))
+        return [written, read]
+
+    assert run(steps(), loop) == [id, id]
+
+
+@ways
+def test_wait_for_a_future_ends_with_it(run: Callable[..., Any], loop: str) -> None:
+    future: Future[int] = Future("load", Runner())
+    threading.Timer(0, lambda: future.fail(ValueError("late"))).start()
+
+    def steps() -> Steps[bool]:
+        yield WaitFor(future)
+        return future.is_done
+
+    assert run(steps(), loop)
+
+
+def test_sleep_in_a_thread_is_that_of_the_process() -> None:
+    slept: list[float] = []
+
+    Sleep(2.5, slept.append).perform()
+
+    assert slept == [2.5]
+
+
+def test_sleep_in_a_trio_loop_follows_its_clock() -> None:
+    import trio
+    from trio.testing import MockClock
+
+    async def main() -> float:
+        began = trio.current_time()
+        await Sleep(3600, lambda seconds: None).perform_async()
+        return trio.current_time() - began
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) >= 3600
+
+
+# -- cancellation --------------------------------------------------------------------------------
+
+
+class Held:
+    """A write that has begun and is held up inside its transaction."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self.database = database
+        self.id = process.new_id()
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def operation(self, tx: Transaction) -> object:
+        self.has_begun.set()
+        passed(self.may_end)
+        return ensure_flow(tx, id=self.id, name="etl", now=1)
+
+    @property
+    def is_written(self) -> bool:
+        return self.database.read(lambda tx: tx.value("flow.id_by_name", name="etl")) == self.id
+
+
+async def begun(event: threading.Event) -> None:
+    await anyio.to_thread.run_sync(passed, event)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_write_of_a_cancelled_asyncio_task_is_done_to_its_end(
+    database: Database, process: Process, times: int
+) -> None:
+    """Seen to fail without ``_to_the_end``: the write was given up, or its answer was lost."""
+    held, after = Held(database, process), []
+
+    async def work() -> None:
+        after.append(await Write(database, held.operation).perform_async())
+        after.append("before the next await")
+        await asyncio.sleep(3600)
+        after.append("never")
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.create_task(work())
+        await begun(held.has_begun)
+        for _ in range(times):
+            task.cancel("enough")
+            await asyncio.sleep(0)
+        assert not task.done()
+        held.may_end.set()
+        await asyncio.wait([task])
+        return task
+
+    task = asyncio.run(main())
+
+    assert task.cancelled()
+    assert after == [held.id, "before the next await"]
+    assert held.is_written
+
+
+def test_write_that_waits_its_turn_is_not_given_up_by_a_cancelled_task(
+    database: Database, process: Process
+) -> None:
+    held = Held(database, process)
+    held.may_end.set()
+    before = Held(database, process)
+    writer = threading.Thread(target=database.write, args=(before.operation,))
+    writer.start()
+    passed(before.has_begun)
+
+    async def main() -> bool:
+        task = asyncio.create_task(Write(database, held.operation).perform_async())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        before.may_end.set()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(main())
+    writer.join(30)
+    assert before.is_written or held.is_written
+
+
+def test_asyncio_timeout_is_still_a_timeout_after_a_write(
+    database: Database, process: Process
+) -> None:
+    held = Held(database, process)
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(3600) as timeout:
+                loop.call_soon(timeout.reschedule, loop.time())
+                loop.call_later(0.05, held.may_end.set)
+                await Write(database, held.operation).perform_async()
+                await asyncio.sleep(3600)
+        except TimeoutError:
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling() == 0
+        return False
+
+    assert asyncio.run(main())
+    assert held.is_written
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_write_in_a_cancelled_scope_is_done_to_its_end(
+    database: Database, process: Process, loop: str
+) -> None:
+    held = Held(database, process)
+    after: list[object] = []
+
+    async def main() -> bool:
+        async with anyio.create_task_group() as group:
+
+            async def work() -> None:
+                after.append(await Write(database, held.operation).perform_async())
+                await anyio.sleep(3600)
+                after.append("never")
+
+            group.start_soon(work)
+            await begun(held.has_begun)
+            group.cancel_scope.cancel()
+            held.may_end.set()
+        return group.cancel_scope.cancelled_caught
+
+    assert anyio.run(main, backend=loop)
+    assert after == [held.id]
+    assert held.is_written
+
+
+class OneRunner:
+    """As much of a flow run as :class:`Stop` needs."""
+
+    has_runner = True
+
+    def __init__(self) -> None:
+        self.may_stop = threading.Event()
+        self.is_stopping = threading.Event()
+        self.stops = 0
+
+    def stop_runner(self) -> None:
+        self.is_stopping.set()
+        passed(self.may_stop)
+        self.stops += 1
+
+
+def test_stop_of_a_cancelled_asyncio_task_is_waited_for() -> None:
+    runner: Any = OneRunner()
+
+    async def main() -> bool:
+        task = asyncio.create_task(Stop(runner).perform_async())
+        await begun(runner.is_stopping)
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not task.done()
+        runner.may_stop.set()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(main())
+    until(lambda: runner.stops == 2, "both stops end")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_cancellation_that_meets_a_wait_is_raised_there(loop: str) -> None:
+    seen: list[str] = []
+
+    def steps() -> Steps[None]:
+        try:
+            yield Sleep(3600, lambda seconds: None)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(drive_async, steps())
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+
+    anyio.run(main, backend=loop)
+
+    assert seen == ["CancelledError" if loop == "asyncio" else "Cancelled"]
+
+
+def unused(coroutine: Coroutine[Any, Any, Any]) -> None:
+    coroutine.close()
+
+
+def test_coroutine_that_is_never_awaited_does_nothing() -> None:
+    done: list[int] = []
+
+    def steps() -> Steps[None]:
+        done.append(1)
+        yield Sleep(0, lambda seconds: None)
+
+    unused(drive_async(steps()))
+
+    assert done == []

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import copy_context
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
 from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
-from embedded_orch.engine.running import backend_of_running_loop, is_async_function
+from embedded_orch.engine.running import (
+    backend_of_running_loop,
+    copied_context,
+    is_async_function,
+)
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
@@ -191,7 +194,7 @@ class Task(Generic[P, R]):
             runner.submit_async(run_async, backend=backend_of_running_loop())
             return future
 
-        context = copy_context()
+        context = copied_context(None)
 
         def run() -> None:
             try:

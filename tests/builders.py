@@ -94,18 +94,14 @@ class Builder:
             id=self.process.new_id(), type=type, name=name or type.capitalize(), timestamp=now
         )
         return self.database.write(
-            lambda tx: propose_flow_state(
-                tx, run_id=run_id, proposal=proposal, now=now, epoch=None
-            )
+            lambda tx: propose_flow_state(tx, run_id=run_id, proposal=proposal, now=now, epoch=None)
         )
 
     def claim(
         self, limit: int = 100, pool_name: str = "pool", now: int = NOON, **fields: Any
     ) -> list[ClaimedRun]:
         claim_id = fields.pop("claim_id", None) or self.process.new_id()
-        state_ids = fields.pop("state_ids", None) or [
-            self.process.new_id() for _ in range(limit)
-        ]
+        state_ids = fields.pop("state_ids", None) or [self.process.new_id() for _ in range(limit)]
         return self.database.write(
             lambda tx: claim_runs(
                 tx,

@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    # argparse has no other name for it.
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 
 def _add_runs(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
@@ -78,9 +79,7 @@ def _add_runs(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
         metavar="TYPE",
         help=f"only runs in a state of this type: {', '.join(StateType)}",
     )
-    runs.add_argument(
-        "--limit", type=_count, default=20, metavar="N", help="at most so many (20)"
-    )
+    runs.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (20)")
     runs.set_defaults(command=_runs)
 
 
@@ -88,7 +87,7 @@ def _add_run(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     run = commands.add_parser(
         "run", parents=[anywhere], help="show one flow run: its states, tasks and error"
     )
-    run.add_argument("id", metavar="ID", help="its id, or as many of its first digits as are needed")
+    run.add_argument("id", metavar="ID", help="its id, or as many of its first digits as it takes")
     run.add_argument(
         "--tasks",
         type=_count,
@@ -166,4 +165,4 @@ def _backup(arguments: Arguments) -> int:
 def _version(arguments: Arguments) -> int:
     from embedded_orch.cli.upkeep import print_versions
 
-    return print_versions()
+    return print_versions(arguments)

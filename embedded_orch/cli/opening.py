@@ -10,12 +10,12 @@ from embedded_orch import errors
 from embedded_orch.db import urls
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.upgrading import upgrade_script
-from embedded_orch.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedded_orch.db.opening import Shared
+    from embedded_orch.process import Process
 
 
 def url_of(db: str | None) -> str:

@@ -13,14 +13,13 @@ from embedded_orch.cli import text
 from embedded_orch.cli.opening import opened_for_runs
 from embedded_orch.process import Process
 from embedded_orch.states import ERROR, StateType
-from embedded_orch.store.flow_runs import get_flow_runs
+from embedded_orch.store.flow_runs import FlowRunRow, get_flow_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from embedded_orch.cli.arguments import Arguments
     from embedded_orch.db.port import Transaction
-    from embedded_orch.store.flow_runs import FlowRunRow
 
 _ID_DIGITS = 32
 _MOST_CANDIDATES = 10
@@ -67,8 +66,8 @@ def _find(
     tx: Transaction, least: UUID, most: UUID, word: str, url: str, *, most_tasks: int
 ) -> _Found:
     ids = [
-        id
-        for (id,) in tx.rows(
+        run_id
+        for (run_id,) in tx.rows(
             "checks.flow_runs_between", least_id=least, most_id=most, limit=_MOST_CANDIDATES
         )
     ]

@@ -47,9 +47,7 @@ def check(arguments: Arguments) -> int:
     try:
         with opened(arguments.db, Process()) as shared:
             _report(f"{shared.database.url} has the schema of this program", [])
-            holds = [
-                _report(each.what, _problems(shared.database, each)) for each in all_checks()
-            ]
+            holds = [_report(each.what, _problems(shared.database, each)) for each in all_checks()]
     except errors.DatabaseError as error:
         _report("the database can be opened, and has the schema of this program", [str(error)])
         return 1
@@ -65,7 +63,7 @@ def back_up(arguments: Arguments) -> int:
     return 0
 
 
-def print_versions() -> int:
+def print_versions(_: Arguments) -> int:
     """Print what is installed."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
@@ -74,7 +72,7 @@ def print_versions() -> int:
         try:
             print(package, version(package))
         except PackageNotFoundError:
-            print(package, "is not installed")
+            print(package, "not installed")
     print("Python", platform.python_version())
     return 0
 

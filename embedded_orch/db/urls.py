@@ -44,7 +44,7 @@ def private_home() -> str:
     return folder
 
 
-def as_text(url: str | os.PathLike[str]) -> str:
+def as_text(url: object) -> str:
     """The URL or path as text.
 
     Raises:

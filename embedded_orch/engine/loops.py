@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
+
+from embedded_orch.engine.running import copied_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,7 +49,7 @@ class Loop:
 
         Any thread may call this, one that runs a loop too.
         """
-        group, soon, context = self._group, self._soon, copy_context()
+        group, soon, context = self._group, self._soon, copied_context(self._backend)
         assert group is not None, "a loop that is ready has a group"
         assert soon is not None, "a loop that is ready can be called"
         soon(lambda: context.run(group.start_soon, run))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.errors import SignatureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import Context
 
 _COROUTINE = 0x80
 _GENERATOR = 0x20
@@ -40,6 +42,21 @@ def is_async_function(function: Callable[..., Any]) -> bool:
             f"{function!r} is a generator, which flows and tasks cannot be yet; return a list"
         )
     return bool(code.co_flags & _COROUTINE)
+
+
+def copied_context(backend: str | None) -> Context:
+    """The context of the caller, for use in another thread.
+
+    anyio notes in the context which loop runs, and would believe that in the other thread.
+
+    Args:
+        backend: of the loop that runs there; None for none.
+    """
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, backend)
+    return context
 
 
 def backend_of_running_loop() -> str:

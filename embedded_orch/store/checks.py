@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,16 +13,19 @@ if TYPE_CHECKING:
 _MOST_NAMED = 20
 
 
-class Check(msgspec.Struct, frozen=True):
+class Check:
     """One thing to look at.
 
     Attributes:
         what: what holds when nothing is found.
-        find: the problems, one sentence each.
+        find: finds the problems, one sentence each.
     """
 
-    what: str
-    find: Callable[[Transaction], list[str]]
+    __slots__ = ("find", "what")
+
+    def __init__(self, what: str, find: Callable[[Transaction], list[str]]) -> None:
+        self.what = what
+        self.find = find
 
 
 def all_checks() -> list[Check]:
@@ -69,9 +70,9 @@ def _beside_history(tx: Transaction, kind: str) -> list[str]:
     rows = tx.rows(f"checks.{kind}s_beside_their_history", limit=_MOST_NAMED + 1)
     return _named(
         [
-            f"{kind.replace('_', ' ')} {name} ({id}) is {state or 'without a state'}, and its "
+            f"{kind.replace('_', ' ')} {name} ({run_id}) is {state or 'without a state'}, and its "
             f"history ends with {recorded or 'nothing'}"
-            for id, name, state, recorded in rows
+            for run_id, name, state, recorded in rows
         ]
     )
 
@@ -80,9 +81,9 @@ def _wrong_end(tx: Transaction, kind: str) -> list[str]:
     rows = tx.rows(f"checks.{kind}s_with_wrong_end", limit=_MOST_NAMED + 1)
     return _named(
         [
-            f"{kind.replace('_', ' ')} {name} ({id}) is {state or 'without a state'}, which does "
-            f"not go with its end time"
-            for id, name, state in rows
+            f"{kind.replace('_', ' ')} {name} ({run_id}) is {state or 'without a state'}, which "
+            f"does not go with its end time"
+            for run_id, name, state in rows
         ]
     )
 

@@ -8,6 +8,7 @@ which two at once could both count the same free slots.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -19,8 +20,6 @@ from embedded_orch.store.queues import checked_queue_names, lock_work_pool
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from embedded_orch.db.port import Transaction
 
 MOST_IN_A_CLAIM = 200
@@ -93,7 +92,7 @@ def enqueue_runs(tx: Transaction, runs: Sequence[NewRun], *, now: int) -> list[U
     encoded = encode_struct(runs)
     tx.run("claim.insert_runs", runs=encoded, now=now)
     tx.run("claim.insert_first_states", runs=encoded)
-    return [id for (id,) in tx.rows("claim.standing_runs", runs=encoded)]
+    return [run_id for (run_id,) in tx.rows("claim.standing_runs", runs=encoded)]
 
 
 def claim_runs(
@@ -166,16 +165,10 @@ def claim_runs(
         ]
     )
     tx.run("claim.insert_pending_states", claimed=claimed, now=now)
-    tx.run(
-        "claim.set_pending", claimed=claimed, claim_id=claim_id, owner_id=owner_id, now=now
-    )
+    tx.run("claim.set_pending", claimed=claimed, claim_id=claim_id, owner_id=owner_id, now=now)
     return _claimed(tx, claim_id, state_ids)
 
 
-def _claimed(
-    tx: Transaction, claim_id: UUID, state_ids: Sequence[UUID]
-) -> list[ClaimedRun]:
-    rows = tx.rows(
-        "claim.claimed", claim_id=claim_id, state_ids=encode_struct(list(state_ids))
-    )
+def _claimed(tx: Transaction, claim_id: UUID, state_ids: Sequence[UUID]) -> list[ClaimedRun]:
+    rows = tx.rows("claim.claimed", claim_id=claim_id, state_ids=encode_struct(list(state_ids)))
     return [ClaimedRun(*[*row[:-1], row[-1]["scheduled_time"]]) for row in rows]

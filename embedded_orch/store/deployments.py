@@ -50,21 +50,24 @@ class Deployment(msgspec.Struct, frozen=True):
 class DeploymentFields(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of a deployment to set; those left out stay as they are."""
 
-    version: str | None | UnsetType = UNSET
-    description: str | None | UnsetType = UNSET
+    version: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
     tags: Sequence[str] | UnsetType = UNSET
     labels: Mapping[str, Any] | UnsetType = UNSET
     parameters: str | UnsetType = UNSET
     """A JSON object, encoded."""
-    parameter_openapi_schema: Mapping[str, Any] | None | UnsetType = UNSET
+    parameter_openapi_schema: Mapping[str, Any] | UnsetType | None = UNSET
     enforce_parameter_schema: bool | UnsetType = UNSET
     paused: bool | UnsetType = UNSET
-    path: str | None | UnsetType = UNSET
-    entrypoint: str | None | UnsetType = UNSET
+    path: str | UnsetType | None = UNSET
+    entrypoint: str | UnsetType | None = UNSET
     job_variables: Mapping[str, Any] | UnsetType = UNSET
-    work_queue_id: UUID | None | UnsetType = UNSET
-    concurrency_limit: int | None | UnsetType = UNSET
-    concurrency_options: Mapping[str, Any] | None | UnsetType = UNSET
+    work_queue_id: UUID | UnsetType | None = UNSET
+    concurrency_limit: int | UnsetType | None = UNSET
+    concurrency_options: Mapping[str, Any] | UnsetType | None = UNSET
+
+
+_NO_FIELDS = DeploymentFields()
 
 
 def upsert_deployment(
@@ -74,7 +77,7 @@ def upsert_deployment(
     flow_id: UUID,
     name: str,
     now: int,
-    fields: DeploymentFields = DeploymentFields(),
+    fields: DeploymentFields = _NO_FIELDS,
 ) -> Deployment:
     """Make a deployment, or set the given fields of the one that is there.
 
@@ -101,8 +104,7 @@ def upsert_deployment(
             f"pause it, or leave the limit out"
         )
     tx.run("deployment.insert", id=id, flow_id=flow_id, name=name, now=now)
-    row = tx.row("deployment.get_locked", flow_id=flow_id, name=name)
-    assert row is not None, f"deployment {name} was inserted and is not there"
+    (row,) = tx.rows("deployment.get_locked", flow_id=flow_id, name=name)
     deployment = msgspec.structs.replace(Deployment(*row), **values, updated=now)
     tx.run("deployment.update", now=now, **_columns(deployment))
     return deployment

@@ -45,10 +45,10 @@ class WorkPool(msgspec.Struct, frozen=True):
 class WorkPoolFields(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of a pool to set; those left out stay as they are."""
 
-    description: str | None | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
     base_job_template: Mapping[str, Any] | UnsetType = UNSET
     is_paused: bool | UnsetType = UNSET
-    concurrency_limit: int | None | UnsetType = UNSET
+    concurrency_limit: int | UnsetType | None = UNSET
 
 
 class WorkQueue(msgspec.Struct, frozen=True):
@@ -72,8 +72,12 @@ class WorkQueueFields(msgspec.Struct, frozen=True, kw_only=True):
 
     description: str | UnsetType = UNSET
     is_paused: bool | UnsetType = UNSET
-    concurrency_limit: int | None | UnsetType = UNSET
+    concurrency_limit: int | UnsetType | None = UNSET
     priority: int | UnsetType = UNSET
+
+
+_NO_POOL_FIELDS = WorkPoolFields()
+_NO_QUEUE_FIELDS = WorkQueueFields()
 
 
 def given(fields: msgspec.Struct) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def upsert_work_pool(
     name: str,
     now: int,
     type: str = "process",
-    fields: WorkPoolFields = WorkPoolFields(),
+    fields: WorkPoolFields = _NO_POOL_FIELDS,
 ) -> WorkPool:
     """Make a pool with its default queue, or set the given fields of the one that is there.
 
@@ -131,9 +135,7 @@ def upsert_work_pool(
     return pool
 
 
-def update_work_pool(
-    tx: Transaction, *, name: str, now: int, fields: WorkPoolFields
-) -> WorkPool:
+def update_work_pool(tx: Transaction, *, name: str, now: int, fields: WorkPoolFields) -> WorkPool:
     """Set the given fields of a pool, such as its pause and its limit.
 
     Raises:
@@ -191,7 +193,7 @@ def upsert_work_queue(
     pool_name: str,
     name: str,
     now: int,
-    fields: WorkQueueFields = WorkQueueFields(),
+    fields: WorkQueueFields = _NO_QUEUE_FIELDS,
 ) -> WorkQueue:
     """Make a queue, or set the given fields of the one that is there.
 
@@ -312,9 +314,7 @@ def mark_polled(
     tx.run("deployment.mark_polled", work_pool_id=pool.id)
 
 
-def checked_queue_names(
-    tx: Transaction, pool: WorkPool, names: Sequence[str] | None
-) -> str | None:
+def checked_queue_names(tx: Transaction, pool: WorkPool, names: Sequence[str] | None) -> str | None:
     """Names of queues as a JSON array, all of which the pool has; None stands for all queues.
 
     Raises:
@@ -329,9 +329,7 @@ def checked_queue_names(
     return encoded
 
 
-def unknown_queues(
-    tx: Transaction, pool: WorkPool, names: Sequence[str]
-) -> ConfigurationError:
+def unknown_queues(tx: Transaction, pool: WorkPool, names: Sequence[str]) -> ConfigurationError:
     """The error for names that no queue of a pool has."""
     rows = tx.rows("work_queue.find", work_pool_id=pool.id, text=None)
     known = ", ".join(repr(WorkQueue(*row).name) for row in rows)
@@ -360,9 +358,7 @@ def _make_room(tx: Transaction, queue: WorkQueue, *, now: int) -> None:
     )
 
 
-def _first_free_priority(
-    tx: Transaction, *, pool_id: UUID, queue_id: UUID, at_least: int
-) -> int:
+def _first_free_priority(tx: Transaction, *, pool_id: UUID, queue_id: UUID, at_least: int) -> int:
     return int(
         tx.value(
             "work_queue.first_free_priority", work_pool_id=pool_id, id=queue_id, at_least=at_least

@@ -99,6 +99,16 @@ left join flow_run_state as current
     on current.flow_run_id = flow_run.id and current.timestamp = flow_run.state_timestamp
 order by wanted.key;
 
+-- name: get_many_lock [postgres]
+-- Before get_many, in a session that was opened for update: the runs stay as they are then read
+-- until it ends. In the order of their ids, so that two sessions do not lock crosswise.
+-- Index: primary key.
+select flow_run.id
+from jsonb_array_elements_text(:ids) as wanted (value)
+join flow_run on flow_run.id = wanted.value::uuid
+order by flow_run.id
+for update of flow_run;
+
 -- name: unfinished_with_parameters
 -- The newest run of a flow with equal parameters that has not completed. One that another flow
 -- called is continued by that flow. Index: flow_run_unfinished.

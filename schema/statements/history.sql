@@ -19,37 +19,36 @@ bucket as (
     select starts, ends from stepped
     union all
     select starts, ends from edge where ends is not null
-),
-counted as (
-    select bucket.starts, run.state_type, run.state_name, count(*) as runs,
-           sum(run.total_run_time + case
-               when run.state_type = 'RUNNING' then max(:now - run.state_timestamp, 0)
-               else 0
-           end) as run_time,
-           sum(max(coalesce(case
-               when run.start_time is not null then run.start_time
-               when run.state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED') then :now
-           end - run.expected_start_time, 0), 0)) as lateness
-    from bucket
-    join flow_run as run on run.expected_start_time >= bucket.starts
-                         and run.expected_start_time < bucket.ends
-    where run.state_type is not null
-          and (run.flow_id = :flow_id or :flow_id is null)
-          and (run.deployment_id = :deployment_id or :deployment_id is null)
-          and (run.work_queue_id = :work_queue_id or :work_queue_id is null)
-    group by bucket.starts, run.state_type, run.state_name
 )
 select bucket.starts, bucket.ends,
-       json_group_array(
-           json_object(
-               'state_type', counted.state_type, 'state_name', counted.state_name,
-               'count_runs', counted.runs, 'estimated_run_time', counted.run_time,
-               'estimated_lateness', counted.lateness
-           ) order by counted.state_type, counted.state_name
-       ) filter (where counted.runs is not null) as states
+       (
+           select json_group_array(
+               json_object(
+                   'state_type', state_type, 'state_name', state_name, 'count_runs', runs,
+                   'estimated_run_time', run_time, 'estimated_lateness', lateness
+               ) order by state_type, state_name
+           )
+           from (
+               select state_type, state_name, count(*) as runs,
+                      sum(total_run_time + case
+                          when state_type = 'RUNNING' then max(:now - state_timestamp, 0)
+                          else 0
+                      end) as run_time,
+                      sum(max(coalesce(case
+                          when start_time is not null then start_time
+                          when state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+                              then :now
+                      end - expected_start_time, 0), 0)) as lateness
+               from flow_run
+               where expected_start_time >= bucket.starts and expected_start_time < bucket.ends
+                     and state_type is not null
+                     and (flow_id = :flow_id or :flow_id is null)
+                     and (deployment_id = :deployment_id or :deployment_id is null)
+                     and (work_queue_id = :work_queue_id or :work_queue_id is null)
+               group by state_type, state_name
+           ) as state
+       ) as states
 from bucket
-left join counted on counted.starts = bucket.starts
-group by bucket.starts, bucket.ends
 order by bucket.starts;
 
 -- name: by_bucket [postgres]
@@ -70,35 +69,34 @@ bucket as (
     select starts, ends from stepped
     union all
     select starts, ends from edge where ends is not null
-),
-counted as (
-    select bucket.starts, run.state_type, run.state_name, count(*) as runs,
-           sum(run.total_run_time + case
-               when run.state_type = 'RUNNING' then greatest(:now - run.state_timestamp, 0)
-               else 0
-           end) as run_time,
-           sum(greatest(case
-               when run.start_time is not null then run.start_time
-               when run.state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED') then :now
-           end - run.expected_start_time, 0)) as lateness
-    from bucket
-    join flow_run as run on run.expected_start_time >= bucket.starts
-                         and run.expected_start_time < bucket.ends
-    where run.state_type is not null
-          and (run.flow_id = :flow_id or :flow_id is null)
-          and (run.deployment_id = :deployment_id or :deployment_id is null)
-          and (run.work_queue_id = :work_queue_id or :work_queue_id is null)
-    group by bucket.starts, run.state_type, run.state_name
 )
 select bucket.starts, bucket.ends,
-       coalesce(jsonb_agg(
-           jsonb_build_object(
-               'state_type', counted.state_type, 'state_name', counted.state_name,
-               'count_runs', counted.runs, 'estimated_run_time', counted.run_time,
-               'estimated_lateness', counted.lateness
-           ) order by counted.state_type collate "C", counted.state_name collate "C"
-       ) filter (where counted.runs is not null), '[]') as states
+       (
+           select coalesce(jsonb_agg(
+               jsonb_build_object(
+                   'state_type', state_type, 'state_name', state_name, 'count_runs', runs,
+                   'estimated_run_time', run_time, 'estimated_lateness', lateness
+               ) order by state_type collate "C", state_name collate "C"
+           ), '[]')
+           from (
+               select state_type, state_name, count(*) as runs,
+                      sum(total_run_time + case
+                          when state_type = 'RUNNING' then greatest(:now - state_timestamp, 0)
+                          else 0
+                      end) as run_time,
+                      sum(greatest(case
+                          when start_time is not null then start_time
+                          when state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+                              then :now
+                      end - expected_start_time, 0)) as lateness
+               from flow_run
+               where expected_start_time >= bucket.starts and expected_start_time < bucket.ends
+                     and state_type is not null
+                     and (flow_id = :flow_id or :flow_id is null)
+                     and (deployment_id = :deployment_id or :deployment_id is null)
+                     and (work_queue_id = :work_queue_id or :work_queue_id is null)
+               group by state_type, state_name
+           ) as state
+       ) as states
 from bucket
-left join counted on counted.starts = bucket.starts
-group by bucket.starts, bucket.ends
 order by bucket.starts;

@@ -107,6 +107,16 @@ left join task_run_state as current
     on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
 order by wanted.key;
 
+-- name: get_many_lock [postgres]
+-- Before get_many, in a session that was opened for update: the runs stay as they are then read
+-- until it ends. In the order of their ids, so that two sessions do not lock crosswise.
+-- Index: primary key.
+select task_run.id
+from jsonb_array_elements_text(:ids) as wanted (value)
+join task_run on task_run.id = wanted.value::uuid
+order by task_run.id
+for update of task_run;
+
 -- Finding: see flow_run.sql.
 
 -- name: find_by_flow_run

@@ -25,6 +25,9 @@ from embedded_orch.errors import (
     TransactionFailed,
 )
 from embedded_orch.process import Process
+from embedded_orch.states import StateType
+from embedded_orch.store.flow_runs import get_flow_runs
+from tests.builders import Builder
 from tests.db.contract.probe import Background, Gate, Operation, Probe, numbers_in, wait_until
 from tests.postgres_server import PostgresServer
 
@@ -480,31 +483,66 @@ def test_a_connection_that_is_lost_spoils_no_announced_write(
 # -- Reads that lock -------------------------------------------------------------------------------
 
 
+def a_run(probe: Probe) -> uuid.UUID:
+    build = Builder(probe.database, Process())
+    return build.runs(build.flow(), 1)[0]
+
+
+def set_running(probe: Probe, run_id: uuid.UUID) -> None:
+    Builder(probe.database, Process()).set_state(run_id, StateType.RUNNING)
+
+
+@pytest.mark.parametrize(("for_update", "waits"), [(True, True), (False, False)])
 def test_a_session_for_update_locks_the_runs_that_it_reads(
+    postgres_server: PostgresServer, for_update: bool, waits: bool
+) -> None:
+    with a_database(postgres_server) as probe:
+        run_id = a_run(probe)
+        with open_session(
+            probe.database, begin_transaction=True, with_for_update=for_update, read_only=False
+        ):
+            before = probe.database.read(lambda tx: get_flow_runs(tx, [run_id]))
+            change = Background(lambda: set_running(probe, run_id))
+            if waits:
+                wait_until(lambda: is_waiting_for_a_lock(postgres_server, probe))
+            else:
+                change.result()
+            after = probe.database.read(lambda tx: get_flow_runs(tx, [run_id]))
+
+        change.result()
+        assert (before == after) is waits
+
+
+def test_a_locking_read_that_had_to_wait_returns_the_run_as_it_is_now(
     postgres_server: PostgresServer,
 ) -> None:
-    from embedded_orch.store.flow_runs import get_flow_runs
-    from tests.builders import NOON, Builder
-
+    """Seen to fail with FOR UPDATE in the read itself: the new run was without its state."""
     with a_database(postgres_server) as probe:
-        build = Builder(probe.database, Process())
-        build.pool()
-        run_id = build.run(build.queue("queue"), at=NOON) if hasattr(build, "run") else None
-        if run_id is None:
-            pytest.skip("no builder for a run")
+        run_id = a_run(probe)
+
+        def read_locked() -> Any:
+            with open_session(
+                probe.database, begin_transaction=True, with_for_update=True, read_only=False
+            ):
+                return probe.database.read(lambda tx: get_flow_runs(tx, [run_id]))[0]
+
         with open_session(
-            probe.database, begin_transaction=True, with_for_update=True, read_only=False
+            probe.database, begin_transaction=True, with_for_update=False, read_only=False
         ):
-            probe.database.read(lambda tx: get_flow_runs(tx, [run_id]))
-            with pytest.raises(psycopg.errors.LockNotAvailable):
-                lock_row(postgres_server, probe, run_id)
+            set_running(probe, run_id)
+            reader = Background(read_locked)
+            wait_until(lambda: is_waiting_for_a_lock(postgres_server, probe))
+
+        run = reader.result()
+        assert run.state.type is StateType.RUNNING
 
 
-def lock_row(server: PostgresServer, probe: Probe, run_id: object) -> None:
-    table = f'"{postgres(probe).options.schema_name}".flow_run'
-    server.administration.execute(
-        f"SELECT id FROM {table} WHERE id = %s FOR UPDATE NOWAIT", [run_id]
+def is_waiting_for_a_lock(server: PostgresServer, probe: Probe) -> bool:
+    rows = server.administration.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND wait_event_type = 'Lock'",
+        [postgres(probe).options.application_name],
     )
+    return bool(rows.fetchall())
 
 
 # -- Processes -------------------------------------------------------------------------------------
@@ -520,7 +558,8 @@ def insert(name):
     id = process.new_id()
     return lambda tx: tx.run("flow.insert", id=id, name=name, now=0)
 def names(tx):
-    return sorted(row[1] for row in tx.rows("flow.all"))
+    wanted = ("after", "announced", "before", "child")
+    return [name for name in wanted if tx.value("flow.id_by_name", name=name)]
 """
 
 
@@ -630,10 +669,14 @@ class Left:
         self.sessions = row[0]
 
     def no_more_than(self, first: Left) -> bool:
+        """A round may have used some at once that the first used one after the other.
+
+        What leaks does so in each of 50 rounds.
+        """
         return (
-            self.threads <= first.threads
-            and self.descriptors <= first.descriptors
-            and self.sessions <= first.sessions
+            self.threads <= first.threads + 5
+            and self.descriptors <= first.descriptors + 5
+            and self.sessions <= first.sessions + 5
         )
 
     def __repr__(self) -> str:
@@ -704,7 +747,7 @@ def test_databases_that_are_opened_in_an_event_loop_leave_nothing_behind(
         anyio.run(open_and_close, backend=event_loop)
 
     wait_until(lambda: Left(postgres_server, name).no_more_than(first))
-    assert Left(postgres_server, name).sessions == 0
+    wait_until(lambda: Left(postgres_server, name).sessions == 0)
 
 
 def test_closing_waits_for_what_other_threads_are_doing(postgres_server: PostgresServer) -> None:

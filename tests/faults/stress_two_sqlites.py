@@ -5,9 +5,9 @@
 
 In one process, the *core*, an open orchestrator: writers, sessions and readers, copies of the
 folder, and connections of the standard sqlite3 module, opened and closed in loops behind the back
-of the audit hook. Beside it *visitors*, processes that open the orchestrator as the core does, read,
-write and close, and are killed now and then; and a *stranger*, a process that reads through the
-standard sqlite3 module. At the end all are killed at once, and the file is looked at: is every
+of the audit hook. Beside it *visitors*, processes that open the orchestrator as the core does,
+read, write and close, and are killed now and then; and a *stranger*, a process that reads through
+the standard sqlite3 module. At the end all are killed at once, and the file is looked at: is every
 commit there that was acknowledged, is it whole, did a snapshot ever see half of a transaction, did
 anybody die of SIGBUS.
 
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, cast
 import apsw
 
 import embedded_orch
+from embedded_orch import errors
 from embedded_orch.db import file_locks
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.reader_lock import ReaderLock
@@ -100,7 +101,7 @@ def closing_as_sqlite_does(connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
-def count_checkpoints(counts: Counter[str]) -> None:
+def count_checkpoints(records: Records) -> None:
     """Have the checkpoints of this process counted, and those that found no gap."""
     copy_log = Writer._copy_log
 
@@ -108,9 +109,9 @@ def count_checkpoints(counts: Counter[str]) -> None:
         try:
             copy_log(writer, mode, holding_readers=holding_readers)
         except apsw.BusyError:
-            counts["checkpoints put off"] += 1
+            records.counts["checkpoints put off"] += 1
             raise
-        counts["checkpoints"] += 1
+        records.counts["checkpoints"] += 1
 
     Writer._copy_log = copy_and_count  # type: ignore[method-assign]
 
@@ -137,15 +138,15 @@ class Records:
     def measure(self, name: str, value: float) -> None:
         if value > self.largest.get(name, -1):
             self.largest[name] = value
-            self.problem(f"largest:{name}", value)
+            self.event(f"largest:{name}", value)
 
-    def problem(self, kind: str, detail: object) -> None:
+    def event(self, kind: str, detail: object) -> None:
         os.write(self.events, json.dumps([kind, str(detail)]).encode() + b"\n")
 
     def save_counts(self) -> None:
         counts, self.counts = self.counts, Counter()
         for name, count in counts.items():
-            self.problem(f"count:{name}", count)
+            self.event(f"count:{name}", count)
 
 
 class Transfer:
@@ -189,9 +190,9 @@ def check_snapshot(orchestrator: Orchestrator, records: Records, writer: Records
     even, odd, seen = orchestrator.database.read(look)
     records.measure("longest read in ms", round((time.monotonic() - began - pause) * 1000, 1))
     if even + odd != 0:
-        records.problem("torn read", f"{even} + {odd}")
+        records.event("torn read", f"{even} + {odd}")
     if (-1 if seen is None else seen) < expected:
-        records.problem("lost while running", f"{expected} was acknowledged, {seen} is the last")
+        records.event("lost while running", f"{expected} was acknowledged, {seen} is the last")
     records.counts["snapshots"] += 1
 
 
@@ -226,8 +227,8 @@ class Core:
         while True:
             try:
                 check_snapshot(self.orchestrator, self.records, random.choice(self.writers))
-            except embedded_orch.errors.DatabaseError as error:
-                self.records.problem("read in the core", f"{type(error).__name__}: {error}")
+            except errors.DatabaseError as error:
+                self.records.event("read in the core", f"{type(error).__name__}: {error}")
 
     def copy_the_folder(self) -> None:
         while True:
@@ -247,7 +248,7 @@ class Core:
             except sqlite3.OperationalError as error:
                 self.records.counts[f"stdlib in the core: {error}"] += 1
             except sqlite3.DatabaseError as error:
-                self.records.problem("stdlib in the core", error)
+                self.records.event("stdlib in the core", error)
             other.close()
             self.records.counts["stdlib connections"] += 1
             time.sleep(random.random() * 0.003)
@@ -258,7 +259,7 @@ class Core:
             self.records.save_counts()
 
     def run(self) -> None:
-        count_checkpoints(self.records.counts)
+        count_checkpoints(self.records)
         first, second, third = self.writers
         bodies: list[tuple[Callable[..., None], tuple[Records, ...]]] = [
             (self.write, (first,)),
@@ -277,7 +278,7 @@ class Core:
         try:
             body(*arguments)
         except BaseException as error:
-            self.records.problem(f"{body.__name__} ended", f"{type(error).__name__}: {error}")
+            self.records.event(f"{body.__name__} ended", f"{type(error).__name__}: {error}")
             raise
 
 
@@ -286,6 +287,7 @@ def core(path: str, records: Records, without: frozenset[str]) -> None:
 
 
 def visitor(path: str, records: Records, without: frozenset[str]) -> None:
+    count_checkpoints(records)
     numbers = itertools.count()
     while True:
         orchestrator = open_database(path, without)
@@ -309,7 +311,7 @@ def stranger(path: str, records: Records, without: frozenset[str]) -> None:
         except sqlite3.OperationalError as error:
             records.counts[f"stranger: {error}"] += 1
         except sqlite3.DatabaseError as error:
-            records.problem("stranger", error)
+            records.event("stranger", error)
         records.counts["stranger's connections"] += 1
         records.save_counts()
         time.sleep(random.random() * 0.02)
@@ -323,7 +325,7 @@ def play(role: str, folder: Path, without: frozenset[str]) -> None:
     try:
         ROLES[role](str(folder / "data" / "stress.db"), records, without)
     except BaseException as error:
-        records.problem(role, f"{type(error).__name__}: {error}")
+        records.event(role, f"{type(error).__name__}: {error}")
         raise
 
 

@@ -383,9 +383,7 @@ def test_ids_for_states_are_used_in_ascending_order_however_they_are_given(
 
     claimed = build.claim(state_ids=list(reversed(state_ids)))
 
-    assert [(run.id, run.state_id) for run in claimed] == list(
-        zip(runs, state_ids, strict=False)
-    )
+    assert [(run.id, run.state_id) for run in claimed] == list(zip(runs, state_ids, strict=False))
 
 
 # -- what cannot be --------------------------------------------------------------------------------
@@ -396,7 +394,9 @@ def test_an_unknown_pool_or_queue_is_an_error_and_takes_nothing(
 ) -> None:
     with pytest.raises(errors.ConfigurationError, match="'west'"):
         build.claim(pool_name="west")
-    with pytest.raises(errors.ConfigurationError, match="no work queue 'mid'.*'hi', 'default', 'lo'"):
+    with pytest.raises(
+        errors.ConfigurationError, match="no work queue 'mid'.*'hi', 'default', 'lo'"
+    ):
         build.claim(queue_names=["hi", "mid"])
 
     assert len(build.claim()) == 5

@@ -96,8 +96,7 @@ def test_callers_who_make_a_deployment_at_once_with_different_fields_all_have_th
 
     with ThreadPoolExecutor(4) as threads:
         ids = {
-            made.id
-            for made in threads.map(lambda fields: deploy(build, flow_id, **fields), given)
+            made.id for made in threads.map(lambda fields: deploy(build, flow_id, **fields), given)
         }
 
     (id,) = ids
@@ -132,9 +131,7 @@ def test_a_poll_of_their_queue_makes_deployments_ready_and_is_no_change_of_their
     deploy(build, flow_id, "served", work_queue_id=queue_id)
     deploy(build, flow_id, "elsewhere")
 
-    build.database.write(
-        lambda tx: mark_polled(tx, pool_name="pool", now=NOON + SECOND)
-    )
+    build.database.write(lambda tx: mark_polled(tx, pool_name="pool", now=NOON + SECOND))
 
     found = build.database.read(lambda tx: find_deployments(tx))
     assert {each.name: (each.status, each.last_polled, each.updated) for each in found} == {

@@ -97,9 +97,7 @@ def test_each_on_conflict_names_a_declared_key() -> None:
     targets = conflicts()
 
     assert len(targets) >= 10
-    assert [
-        (name, key) for table, name, key in targets if key not in KEYS.get(table, ())
-    ] == []
+    assert [(name, key) for table, name, key in targets if key not in KEYS.get(table, ())] == []
 
 
 # -- NULL in a key ---------------------------------------------------------------------------------

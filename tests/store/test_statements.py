@@ -30,7 +30,7 @@ from embedded_orch.db.port import Database, OpenTransaction
 from embedded_orch.db.statements import Catalog, Dialect, Statement, schema_folder
 from embedded_orch.store.deployments import upsert_deployment
 from embedded_orch.store.processes import ProcessRow, register
-from tests.builders import NOON, SECOND, Builder, select
+from tests.builders import NOON, SECOND, Builder
 
 FOLDER = Path(schema_folder()) / "statements"
 GROWING = frozenset({"flow_run", "flow_run_state", "task_run", "task_run_state"})
@@ -71,11 +71,12 @@ def test_each_statement_is_there_for_both_engines_or_for_one_on_purpose() -> Non
     names = {dialect: {each.name for each in statements(dialect)} for dialect in DIALECTS}
 
     assert names["sqlite"] - names["postgres"] == set()
-    # The migrator locks by SQL on Postgres alone, and looks for tables by schema there.
-    assert names["postgres"] - names["sqlite"] == {
+    # On SQLite a transaction that writes has locked everything already. The migrator locks by SQL
+    # on Postgres alone, and looks for tables by schema there.
+    alone = names["postgres"] - names["sqlite"]
+    assert {name for name in alone if not name.endswith("_lock")} == {
         "migration.has_record",
         "migration.has_schema",
-        "migration.take_lock",
     }
 
 
@@ -161,7 +162,6 @@ VALUES: dict[str, object] = {
     "epoch": 0,
     "free_priority": 2,
     "from_priority": 1,
-    "is_paused": False,
     "life_slot": 1,
     "limit": 2,
     "on_crash": "fail",
@@ -181,9 +181,7 @@ VALUES: dict[str, object] = {
     "version": 999,
     "without_tags": False,
 }
-ARRAYS = frozenset(
-    {"all_tags", "any_tags", "ids", "names", "queue_names", "state_ids", "tags"}
-)
+ARRAYS = frozenset({"all_tags", "any_tags", "ids", "names", "queue_names", "state_ids", "tags"})
 OBJECTS = frozenset(
     {
         "base_job_template",
@@ -197,6 +195,7 @@ OBJECTS = frozenset(
         "unstored_parameters",
     }
 )
+FLAGS = ("is_", "without_")
 TIMES = ("_time", "applied", "now", "started", "timestamp")
 
 
@@ -214,6 +213,8 @@ def value_for(parameter: str, statement: Statement, world: Mapping[str, UUID]) -
         return world.get(f"{table}_id", AN_ID)
     if parameter == "id" or parameter.endswith("_id"):
         return world.get(parameter, AN_ID)
+    if parameter.startswith(FLAGS):
+        return False
     if parameter.endswith("_count"):
         return 1
     return NOON if parameter.endswith(TIMES) else f"a {parameter}"
@@ -403,18 +404,34 @@ def test_what_may_read_everything_does_so(database: Database, plans: dict[str, P
 def test_the_indexes_that_a_comment_names_are_in_the_plan(
     database: Database, plans: dict[str, Plan]
 ) -> None:
-    """Seen to fail on both engines with the index flow_run_claimable dropped."""
-    existing = {index for table, index in _indexes(database) if table in GROWING}
-    missing = {
-        name: sorted((words & existing) - plans[name].indexes)
-        for name, words in named_indexes().items()
-        if name in plans
+    """Where two indexes of a table begin with the same column, Postgres may take the other one.
+
+    Seen to fail on both engines with the index flow_run_claimable dropped.
+    """
+    begins = beginnings(database.dialect)
+    missing: dict[str, list[str]] = {}
+    for name, plan in plans.items():
+        named = named_indexes().get(name, set()) & set(begins)
+        others = (
+            {begins[index] for index in (plan.indexes - named) & set(begins)}
+            if database.dialect == "postgres"
+            else set()
+        )
+        unused = sorted(index for index in named - plan.indexes if begins[index] not in others)
+        missing.update({name: unused} if unused else {})
+
+    assert missing == {}
+
+
+def beginnings(dialect: Dialect) -> dict[str, tuple[str, str]]:
+    """Table and first column of each index that the migrations make for a growing table."""
+    made = re.compile(r"create (?:unique )?index (\w+)\s+on (\w+) \((\w+)")
+    texts = [
+        file.read_text(encoding="utf-8")
+        for file in sorted((FOLDER.parent / "migrations").glob(f"*.{dialect}.sql"))
+    ]
+    return {
+        index: (table, column)
+        for index, table, column in made.findall("\n".join(texts))
+        if table in GROWING
     }
-
-    assert {name: indexes for name, indexes in missing.items() if indexes} == {}
-
-
-def _indexes(database: Database) -> list[tuple[Any, ...]]:
-    sqlite = "select tbl_name, name from sqlite_schema where type = 'index'"
-    postgres = "select tablename, indexname from pg_indexes"
-    return select(database, sqlite if database.dialect == "sqlite" else postgres)

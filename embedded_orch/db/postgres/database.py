@@ -343,7 +343,8 @@ class PostgresOpenTransaction:
 
 
 def _connection_of(transaction: Transaction) -> Connection[TupleRow]:
-    assert isinstance(transaction, PostgresTransaction)
+    if not isinstance(transaction, PostgresTransaction):
+        raise TypeError(f"{transaction!r} is no transaction of Postgres")
     return transaction.connection
 
 

@@ -76,14 +76,15 @@ def upgrade_script(options: PostgresOptions, *, folder: str | None = None) -> st
     """
     connection = connect(options)
     try:
-        todo = _Migrator(connection, options, folder).pending_now()
+        migrator = _Migrator(connection, options, folder)
+        todo = migrator.pending_now()
+        has_schema = migrator.has_schema()
     finally:
         connection.close()
-    if not todo:
-        return ""
     create_table = Catalog("postgres")["migration.create_table"].sql
-    steps = [_step_script(options.schema_name, create_table, migration) for migration in todo]
-    return f'create schema if not exists "{options.schema_name}";\n\n' + "\n".join(steps)
+    parts = [] if has_schema else [f'create schema "{options.schema_name}";\n']
+    parts += [_step_script(options.schema_name, create_table, migration) for migration in todo]
+    return "\n".join(parts)
 
 
 def _step_script(schema_name: str, create_table: str, migration: Migration) -> str:
@@ -160,10 +161,14 @@ class _Migrator:
             self._roll_back()
         return len(todo) == 1
 
+    def has_schema(self) -> bool:
+        """Whether somebody has made the schema."""
+        return bool(self._tx.value("migration.has_schema", schema_name=self._options.schema_name))
+
     def _prepared(self) -> list[Migration]:
         """Under the lock: the schema and the table of record made, and what is left to do."""
         name = self._options.schema_name
-        if not self._tx.value("migration.has_schema", schema_name=name):
+        if not self.has_schema():
             # Looked for first: CREATE SCHEMA IF NOT EXISTS asks for the right to create one even
             # where somebody else has made it for us.
             create = sql.SQL("create schema {}").format(sql.Identifier(name))

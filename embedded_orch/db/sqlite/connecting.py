@@ -132,6 +132,8 @@ def translate(error: Exception, path: str) -> errors.OrchestratorError:
             f"{where}another process kept the database locked for longer than busy_timeout; "
             f"find it, or open with a larger busy_timeout_seconds ({error})"
         )
+    if isinstance(error, apsw.ConnectionClosedError):
+        return errors.DatabaseClosed(f"{where}was closed during the call; open it again")
     if isinstance(error, apsw.FullError):
         return errors.DatabaseFull(
             f"{where}the disk is full; nothing of this transaction was kept. Free some room and "

@@ -419,7 +419,8 @@ class SQLiteReadTransaction:
 
 
 def _connection_of(transaction: Transaction) -> apsw.Connection:
-    assert isinstance(transaction, SQLiteTransaction)
+    if not isinstance(transaction, SQLiteTransaction):
+        raise TypeError(f"{transaction!r} is no transaction of SQLite")
     return transaction.connection
 
 

@@ -126,11 +126,14 @@ class FileGuard:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def acquire_write(self) -> None:
+    def acquire_write(self, *, patience: float | None = None) -> None:
         """Exclude the writes and checkpoints of all other processes.
 
+        Args:
+            patience: how many seconds to wait for them; ``busy_timeout`` when not given.
+
         Raises:
-            DatabaseBusy: another process held the lock for longer than ``busy_timeout``.
+            DatabaseBusy: another process held the lock for longer.
             DatabaseClosed: the guard is closed.
             ForkedProcess: it was made before ``fork()``, and this is the child.
         """
@@ -145,6 +148,7 @@ class FileGuard:
                 partial(lock_file, self._lock_descriptor),
                 holder="another process has been writing or checkpointing",
                 locked=self.lock_path,
+                patience=patience,
             )
         self._has_write_lock = True
 
@@ -269,8 +273,16 @@ class FileGuard:
 
     # -- waiting -------------------------------------------------------------------------------
 
-    def wait_for(self, attempt: Callable[[], object], *, holder: str, locked: str) -> None:
+    def wait_for(
+        self,
+        attempt: Callable[[], object],
+        *,
+        holder: str,
+        locked: str,
+        patience: float | None = None,
+    ) -> None:
         """Try until it works, with short pauses: the kernel has no waiting with a time limit."""
+        longest = self.busy_timeout if patience is None else patience
         began = time.monotonic()
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -279,7 +291,7 @@ class FileGuard:
                 return
             except BlockingIOError as error:
                 waited = time.monotonic() - began
-                if waited >= self.busy_timeout:
+                if waited >= longest:
                     raise errors.DatabaseBusy(
                         f"{self.path}: {holder} for {waited:.1f} s (lock on {locked}); find it "
                         f"with `lsof {locked}` and end it, or open with a larger "
@@ -288,7 +300,7 @@ class FileGuard:
             except OSError as error:
                 self.check_usable(error)
                 raise
-            time.sleep(min(pause, max(0.0, self.busy_timeout - waited)))
+            time.sleep(min(pause, max(0.0, longest - waited)))
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def check_open(self) -> None:

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.queries import Query
 
-_READING = frozenset(
-    {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_RECURSIVE}
-)
+_READING = frozenset({apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_RECURSIVE})
 # Pragmas about one table or index, which they take as their argument, and about the whole.
 _PRAGMAS_WITH_NAME = frozenset(
     {
@@ -167,9 +165,7 @@ class _Examination:
             self.refused = _described(operation, first, second)
         return apsw.SQLITE_DENY
 
-    def look_at(
-        self, cursor: apsw.Cursor, text: str, bindings: apsw.Bindings | None
-    ) -> bool:
+    def look_at(self, cursor: apsw.Cursor, text: str, bindings: apsw.Bindings | None) -> bool:
         """Called before each statement of the text runs."""
         if not _without_comments(text):
             return True

@@ -20,9 +20,11 @@ durable commit raise): the leader copies the log into the file once it has answe
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 # A group is committed together; more than this only makes the first of it wait.
 _MOST_IN_A_GROUP = 256
+# How long a checkpoint waits for another process that writes: its caller's commit is done.
+_CHECKPOINT_PATIENCE_SECONDS = 0.1
 # How long new reads may have to wait for a checkpoint, and its pauses between two tries.
 _HOLD_READERS_SECONDS = 0.1
 _PAUSE_SECONDS = 0.000_5
@@ -157,8 +161,10 @@ class Writer:
         try:
             self._await(request)
         except BaseException:
-            # Ctrl-C, here or in the operation: nobody waits for it any more.
+            # Ctrl-C, here or in the operation: nobody waits for it any more. And it may just have
+            # been this thread's turn to lead.
             self.withdraw(request)
+            self._pass_on()
             raise
         answer: R = request.outcome()
         return answer
@@ -212,10 +218,14 @@ class Writer:
     def take_turn(self) -> None:
         """Wait for the write connection and keep it; for transactions that stay open."""
         if not self._turn.acquire(timeout=self._patience):
-            raise errors.DatabaseBusy(
-                f"{self._name}: another transaction of this process has been open for "
-                f"{self._patience:g} s; end it, or open with a larger busy_timeout_seconds"
-            )
+            raise self._busy()
+
+    def _busy(self) -> errors.DatabaseBusy:
+        return errors.DatabaseBusy(
+            f"{self._name}: another transaction of this process has been open for "
+            f"{self._patience:g} s, and nothing was written; end it, or open with a larger "
+            f"busy_timeout_seconds"
+        )
 
     def give_turn(self) -> None:
         """Let the next caller write."""
@@ -281,37 +291,46 @@ class Writer:
 
     def _lead(self) -> None:
         """Commit one group. The caller has the turn."""
-        group = self._take_group()
-        if not group:
-            return
+        group: list[Request] = []
         try:
-            self._commit_group(group)
-        except Exception as error:
+            self._take_group(group)
+            try:
+                self._commit_group(group)
+            except Exception as error:
+                for request in group:
+                    if request.error is None:
+                        request.error = error
             for request in group:
-                if request.error is None:
-                    request.error = error
+                request.finish()
         except BaseException:
-            # Ctrl-C in the leader is not the others' affair: they run again, led by another.
-            self._queue.extendleft(reversed(group))
+            # Ctrl-C in the leader is not the others' affair.
+            self._put_back(group)
             raise
         finally:
             self._is_announced_leaving = False
-        for request in group:
-            request.finish()
         self._checkpoint_if_due()
 
-    def _take_group(self) -> list[Request]:
-        group: list[Request] = []
+    def _take_group(self, group: list[Request]) -> None:
         queue = self._queue
         # Before anything leaves the queue: a reader looks there first.
         self._is_announced_leaving = bool(queue)
-        while queue and len(group) < _MOST_IN_A_GROUP:
-            try:
-                group.append(queue.popleft())
-            except IndexError:
-                break
-        self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
-        return group
+        try:
+            # In one step of the interpreter: Ctrl-C between two, one that takes a request and one
+            # that keeps it, would lose it.
+            group.extend(islice(iter(queue.popleft, None), _MOST_IN_A_GROUP))
+        except IndexError:
+            # That was all; what was taken is in the group.
+            self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
+
+    def _put_back(self, group: list[Request]) -> None:
+        """Have another leader run again what has no answer yet."""
+        for request in reversed(group):
+            if request.is_done:
+                # Perhaps it was not told so far.
+                request.finish()
+            else:
+                request.error = None
+                self._queue.appendleft(request)
 
     def _commit_group(self, group: list[Request]) -> None:
         try:
@@ -406,11 +425,7 @@ class Writer:
 
     def _give_up(self, request: Request) -> None:
         if self.withdraw(request):
-            raise errors.DatabaseBusy(
-                f"{self._name}: another transaction of this process has been open for "
-                f"{self._patience:g} s, and nothing was written; end it, or open with a larger "
-                f"busy_timeout_seconds"
-            )
+            raise self._busy()
         # Too late to take it back: a leader has it, and will answer.
         request.wait()
 
@@ -435,7 +450,7 @@ class Writer:
         """
         try:
             if self._guard is not None:
-                self._guard.acquire_write()
+                self._guard.acquire_write(patience=_CHECKPOINT_PATIENCE_SECONDS)
             try:
                 self._copy_log(mode, holding_readers=holding_readers)
                 if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
@@ -484,7 +499,7 @@ class Writer:
         When somebody goes on reading, the log stays: nothing is lost by that, and the next one to
         close or to rest empties it.
         """
-        if self._checkpoint_pages is None or not self._wal_pages:
+        if self._checkpoint_pages is None or not self._has_log():
             return
         # SQLite itself would wait for a reader for as long as for a writer.
         self._connection.set_busy_timeout(0)
@@ -493,26 +508,49 @@ class Writer:
         finally:
             self._connection.set_busy_timeout(int(self._patience * 1000))
 
+    def _has_log(self) -> bool:
+        """Whether the log holds anything: of this process, of another, or of one that died."""
+        if self._wal_pages:
+            return True
+        try:
+            # By its size: opening the file, and closing it again, would drop SQLite's locks.
+            return os.stat(f"{self._name}-wal").st_size > 0
+        except OSError:
+            return False
+
     # -- the thread ----------------------------------------------------------------------------
 
     def _lead_from_thread(self) -> None:
-        with self._turn:
-            self._lead()
-        self._pass_on()
+        waiting = [request for request in list(self._queue) if request.notify is not None]
+        if self._turn.acquire(timeout=self._patience):
+            self._lead_and_pass_on()
+            return
+        for request in waiting:
+            if self.withdraw(request):
+                request.error = self._busy()
+                request.finish()
 
     def _rest(self) -> None:
-        with self._turn:
+        if not self._turn.acquire(blocking=False):
+            # A session is open: the log is emptied the next time, or at the end.
+            return
+        try:
             if not self._queue:
                 self._truncate_log(holding_readers=False)
+        finally:
+            self.give_turn()
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, and empty the log. Nobody else may write."""
         self.flush()
         self._thread.stop()
-        with self._turn:
+        self.take_turn()
+        try:
             while self._queue:
                 self._lead()
             self._truncate_log(holding_readers=True)
+        finally:
+            self._turn.release()
 
 
 def _log() -> logging.Logger:

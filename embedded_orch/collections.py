@@ -62,14 +62,15 @@ class Records(Generic[RecordT]):
         return self._database.read(lambda tx: self._count(tx, checked))
 
     def _pages(self, filters: Filters) -> Iterator[RecordT]:
-        before = NEWEST
+        page = self._page(filters, NEWEST)
         while True:
-            last = before
-            page = self._database.read(lambda tx: self._find(tx, filters, before=last))
             yield from page
             if len(page) < _PAGE:
                 return
-            before = page[-1].id
+            page = self._page(filters, page[-1].id)
+
+    def _page(self, filters: Filters, before: UUID) -> list[RecordT]:
+        return self._database.read(lambda tx: self._find(tx, filters, before=before))
 
     def _checked(self, filters: Filters) -> Filters:
         unknown = sorted(set(filters) - set(self._filters))
@@ -111,9 +112,7 @@ class Flows(Records[FlowRecord]):
 
 
 class FlowRuns(Records[FlowRun]):
-    """Flow runs; filters ``flow_name``, ``name``, ``state_type``, ``state_name``, ``tags`` (all of
-    these).
-    """
+    """Flow runs; filters ``flow_name``, ``name``, ``state_type``, ``state_name``, ``tags`` (all)."""
 
     _what: ClassVar[str] = "flow run"
     _filters: ClassVar[tuple[str, ...]] = ("flow_name", "name", "state_type", "state_name", "tags")

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from embedded_orch import errors
 from embedded_orch.db import urls
@@ -309,7 +309,7 @@ class Orchestrator:
         finally:
             self._databases.close(self._shared)
 
-    def __enter__(self) -> Orchestrator:
+    def __enter__(self) -> Self:
         self.check_open()
         self._previous.append(_entered.get())
         _entered.set(self)
@@ -329,7 +329,7 @@ class Orchestrator:
         _entered.set(self._previous.pop())
         return not self._previous
 
-    async def __aenter__(self) -> Orchestrator:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(

@@ -6,7 +6,7 @@ says more ("AwaitingRetry" is a SCHEDULED state), and is the capitalised type wh
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 
-class StateType(str, Enum):
+class StateType(StrEnum):
     """What a run does, as far as rules are concerned."""
 
     SCHEDULED = "SCHEDULED"
@@ -30,8 +30,6 @@ class StateType(str, Enum):
     CRASHED = "CRASHED"
     PAUSED = "PAUSED"
     CANCELLING = "CANCELLING"
-
-    __str__ = str.__str__
 
 
 TERMINAL_TYPES = frozenset(

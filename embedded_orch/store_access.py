@@ -14,7 +14,7 @@ import msgspec
 
 from embedded_orch import errors, values
 from embedded_orch.engine.names import run_name
-from embedded_orch.store import claims, deployments, flow_runs, flows, queues, run_history
+from embedded_orch.store import claims, deployments, flows, queues, run_history
 from embedded_orch.store.claims import NewRun
 from embedded_orch.store.deployments import DeploymentFields
 from embedded_orch.store.queues import WorkPoolFields, WorkQueueFields
@@ -262,7 +262,7 @@ class Store:
         now = self._process.now()
 
         def operation(tx: Any) -> list[Bucket]:
-            flow_id = None if flow_name is None else flow_runs.flow_id(tx, name=flow_name)
+            flow_id = None if flow_name is None else flows.flow_id(tx, name=flow_name)
             if flow_name is not None and flow_id is None:
                 raise errors.ConfigurationError(f"there is no flow {flow_name!r}")
             return run_history.run_history(

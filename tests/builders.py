@@ -1,4 +1,4 @@
-"""What tests put into a database: each builder has good defaults and takes what the test is about."""
+"""What tests put into a database, with good defaults for what a test is not about."""
 
 from __future__ import annotations
 

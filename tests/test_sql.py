@@ -13,6 +13,7 @@ import pytest
 import embedded_orch
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.sqlite.querying import _PRAGMAS_ALONE, _PRAGMAS_WITH_NAME
+from tests.postgres_server import PostgresServer
 
 ENDLESS = """
 with recursive number (value) as (select 1 union all select value + 1 from number)
@@ -27,20 +28,19 @@ def orch(url: str) -> Iterator[Orchestrator]:
         yield opened
 
 
-@pytest.fixture
-def on_sqlite(orch: Orchestrator) -> Orchestrator:
-    """The same, where it is SQLite."""
-    if orch.database.dialect != "sqlite":
-        pytest.skip("about SQLite")
-    return orch
+@pytest.fixture(params=["file", "memory"])
+def on_sqlite(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Orchestrator]:
+    """An open SQLite database, in a file and in memory."""
+    url = ":memory:" if request.param == "memory" else tmp_path / "orch.db"
+    with embedded_orch.open(url) as opened:
+        yield opened
 
 
 @pytest.fixture
-def on_postgres(orch: Orchestrator) -> Orchestrator:
-    """The same, where it is Postgres."""
-    if orch.database.dialect != "postgres":
-        pytest.skip("about Postgres")
-    return orch
+def on_postgres(postgres_server: PostgresServer) -> Iterator[Orchestrator]:
+    """An open Postgres database."""
+    with embedded_orch.open(postgres_server.new_database()) as opened:
+        yield opened
 
 
 @task
@@ -119,12 +119,20 @@ class TestReading:
 
     def test_what_the_open_session_wrote_is_seen_in_it_alone(self, orch: Orchestrator) -> None:
         doubled([1])
-        with pytest.raises(ZeroDivisionError), orch.session(begin_transaction=True) as session:
+        seen: list[object] = []
+
+        def look() -> None:
+            seen.append(orch.sql("select name from flows").scalar())
+
+        with orch.session(begin_transaction=True) as session:
             session.execute("update flow set name = 'renamed'")
             assert orch.sql("select name from flows").scalar() == "renamed"
-            raise ZeroDivisionError
-
-        assert orch.sql("select name from flows").scalar() == "doubled"
+            if orch.url != ":memory:":
+                # In memory there is one connection, and others wait for the end of the session.
+                thread = threading.Thread(target=look)
+                thread.start()
+                thread.join(20)
+                assert seen == ["doubled"]
 
     def test_a_refused_statement_leaves_the_open_session_as_it_was(
         self, orch: Orchestrator
@@ -496,7 +504,7 @@ class TestSharing:
 def test_columns_come_as_the_engine_has_them_and_not_decoded(orch: Orchestrator) -> None:
     doubled([1])
 
-    (id, tags) = orch.sql("select id, tags from flow_run")[0]
+    (run_id, tags) = orch.sql("select id, tags from flow_run")[0]
 
-    assert isinstance(id, bytes if orch.database.dialect == "sqlite" else UUID)
+    assert isinstance(run_id, bytes if orch.database.dialect == "sqlite" else UUID)
     assert tags == "[]"

@@ -75,18 +75,18 @@ class Scope:
         self.is_read_only = is_read_only
         self._thread = threading.get_ident()
         self._task = running_task()
-        self._previous: Scope | None = None
+        self.previous: Scope | None = None
 
     def enter(self) -> None:
         """Make this the transaction of the running code."""
-        self._previous = _here.get()
+        self.previous = _here.get()
         _here.set(self)
         self.database.hold(self)
 
     def leave(self) -> None:
         """Give way to the transaction that was current before."""
         self.database.release(self)
-        _here.set(self._previous)
+        _here.set(self.previous)
 
     def run(self, call: Callable[[OpenTransaction], R]) -> R:
         """Run something in the transaction.
@@ -144,7 +144,7 @@ def scope_for(database: object) -> Scope | None:
     while scope is not None:
         if scope.database is database and scope.is_mine():
             return scope
-        scope = scope._previous
+        scope = scope.previous
     return None
 
 

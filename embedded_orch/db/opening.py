@@ -89,10 +89,10 @@ class OpenDatabases:
             return self._share(
                 key,
                 options,
-                path,
                 settings,
-                lambda: open_file(path, options, self._process),
-                f"{path}-owners",
+                name=path,
+                make=lambda: open_file(path, options, self._process),
+                life_path=f"{path}-owners",
             )
 
     def _open_postgres(self, url: str, settings: Mapping[str, object]) -> Shared:
@@ -107,18 +107,19 @@ class OpenDatabases:
             return self._share(
                 key,
                 options,
-                options.safe_url,
                 settings,
-                lambda: open_server(options, self._process),
-                os.path.join(urls.private_home(), "owners"),
+                name=options.safe_url,
+                make=lambda: open_server(options, self._process),
+                life_path=os.path.join(urls.private_home(), "owners"),
             )
 
     def _share(
         self,
         key: Hashable,
         options: object,
-        name: str,
         settings: Mapping[str, object],
+        *,
+        name: str,
         make: Callable[[], Database],
         life_path: str,
     ) -> Shared:

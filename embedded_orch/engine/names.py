@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 _ADJECTIVES = (
     "able agile amber ample apt azure balmy bold brave breezy brisk calm candid cheery civil clear "
     "clever coral cosy crisp curious daring deft eager early earnest easy fair fancy fleet fond "
@@ -11,7 +13,7 @@ _ADJECTIVES = (
     "rosy royal ruby rustic sage serene sharp shiny silent silver sleek smart snug solid spry "
     "stable steady still stout sunny swift tidy topaz true upbeat valid vivid warm wary wise witty "
     "young zesty"
-).split()
+)
 _ANIMALS = (
     "alpaca ant ape badger bat bear beaver bee beetle bison boar bobcat buck bull camel caribou cat "
     "civet clam cobra cod coot coyote crab crane cricket crow curlew deer dingo dodo dog dove drake "
@@ -23,11 +25,17 @@ _ANIMALS = (
     "quail rabbit raven ray robin rook salmon seal shark sheep shrew skink skua sloth snail snipe "
     "sparrow squid stag starling stoat stork swan swift tapir teal tern thrush tiger toad trout "
     "tuna turtle viper vole vulture walrus wasp weasel whale wolf wombat wren yak zebra"
-).split()
+)
 
 
 def run_name(random_bytes: bytes) -> str:
     """A name from four random bytes."""
-    first = int.from_bytes(random_bytes[:2], "big") % len(_ADJECTIVES)
-    second = int.from_bytes(random_bytes[2:], "big") % len(_ANIMALS)
-    return f"{_ADJECTIVES[first]}-{_ANIMALS[second]}"
+    adjectives, animals = _words()
+    first = int.from_bytes(random_bytes[:2], "big") % len(adjectives)
+    second = int.from_bytes(random_bytes[2:], "big") % len(animals)
+    return f"{adjectives[first]}-{animals[second]}"
+
+
+@cache
+def _words() -> tuple[list[str], list[str]]:
+    return _ADJECTIVES.split(), _ANIMALS.split()

@@ -15,7 +15,8 @@ from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, 
 from embedded_orch.states import TERMINAL_TYPES, StateType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     Answer = Decision | Proposal | None
     Question = Callable[[Run, Proposal, int], Answer]
@@ -28,8 +29,8 @@ class Rule(msgspec.Struct, frozen=True):
     """One rule: which transitions it is about, and its question."""
 
     name: str
-    leaving: Set[StateType]
-    entering: Set[StateType]
+    leaving: AbstractSet[StateType]
+    entering: AbstractSet[StateType]
     ask: Question
 
     def applies_to(self, current: StateType | None, intended: StateType) -> bool:
@@ -53,10 +54,9 @@ def _leave_terminal_task(run: Run, proposal: Proposal, now: int) -> Answer:
 
 
 def _prevent_pending(run: Run, proposal: Proposal, now: int) -> Answer:
-    is_substate = (
-        run.state_type is StateType.PENDING
-        and proposal.name != run.state_name
-        and proposal.name != "Pending"
+    is_substate = run.state_type is StateType.PENDING and proposal.name not in (
+        run.state_name,
+        "Pending",
     )
     if is_substate:
         return _copy_scheduled_time(run, proposal, now)

@@ -8,7 +8,6 @@ their edges are worked out here, by :func:`calendar_edges`, and handed to the en
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import msgspec
 
@@ -19,6 +18,7 @@ from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
+    from uuid import UUID
 
     from embedded_orch.db.port import Transaction
 

@@ -230,6 +230,13 @@ class OrchestratorWorkload:
         self._threads = threads
         self._ledger = Ledger(Log())
 
+    @classmethod
+    def after(cls, ledger: Ledger) -> OrchestratorWorkload:
+        """One that knows a database which others filled, by the ledger of their calls."""
+        made = cls()
+        made._ledger = ledger
+        return made
+
     def __call__(self, open_database: OpenDatabase, log: Log) -> None:
         self._ledger = Ledger(log)
         calls = Calls(self._ledger)

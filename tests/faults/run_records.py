@@ -18,6 +18,7 @@ import apsw
 from embedded_orch import values
 from embedded_orch.db.migrations import migrations
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
+from embedded_orch.errors import MissingResult
 from tests.faults.power_cuts import TornOperation
 
 NAMES = {
@@ -85,10 +86,17 @@ class RunRow(NamedTuple):
         return found
 
     def value(self) -> Any:
-        """Of a run that is COMPLETED: what it returned."""
+        """Of a run that is COMPLETED: what it returned.
+
+        Raises:
+            TornOperation: it cannot be read.
+        """
         data = self.history[-1].data
         assert data is not None
-        return values.decode(data)
+        try:
+            return values.decode(data)
+        except MissingResult as error:
+            raise TornOperation(f"{self.key} {self.id.hex()}: {error}") from error
 
 
 class Records(NamedTuple):

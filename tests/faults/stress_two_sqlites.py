@@ -39,8 +39,8 @@ import embedded_orch
 from embedded_orch import errors
 from embedded_orch.db import file_locks
 from embedded_orch.db.sqlite import audit
+from embedded_orch.db.sqlite.checkpoints import Checkpoints
 from embedded_orch.db.sqlite.reader_lock import ReaderLock
-from embedded_orch.db.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def take_away(database: SQLiteDatabase, without: frozenset[str]) -> None:
     if "no-ckpt-on-close" in without:
         readers._connect = lambda: closing_as_sqlite_does(database._connect_reader())
         database.with_connection(closing_as_sqlite_does)
-        database._writer._truncate_log = lambda **_: None  # type: ignore[method-assign]
+        log_of(database).empty_log = lambda **_: None  # type: ignore[method-assign]
 
 
 def closing_as_sqlite_does(connection: apsw.Connection) -> apsw.Connection:
@@ -101,19 +101,24 @@ def closing_as_sqlite_does(connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
+def log_of(database: SQLiteDatabase) -> Checkpoints:
+    assert database._writer.checkpoints is not None
+    return database._writer.checkpoints
+
+
 def count_checkpoints(records: Records) -> None:
     """Have the checkpoints of this process counted, and those that found no gap."""
-    copy_log = Writer._copy_log
+    copy_log = Checkpoints._copy_log
 
-    def copy_and_count(writer: Writer, mode: int, *, holding_readers: bool) -> None:
+    def copy_and_count(checkpoints: Checkpoints, mode: int, *, holding_readers: bool) -> None:
         try:
-            copy_log(writer, mode, holding_readers=holding_readers)
+            copy_log(checkpoints, mode, holding_readers=holding_readers)
         except apsw.BusyError:
             records.counts["checkpoints put off"] += 1
             raise
         records.counts["checkpoints"] += 1
 
-    Writer._copy_log = copy_and_count  # type: ignore[method-assign]
+    Checkpoints._copy_log = copy_and_count  # type: ignore[method-assign]
 
 
 # -- what is written and read ------------------------------------------------------------------
@@ -211,10 +216,11 @@ class Core:
 
     def write(self, records: Records) -> None:
         database = cast("SQLiteDatabase", self.orchestrator.database)
+        log = log_of(database)
         for number in itertools.count():
             database.write(Transfer(records.writer, number))
             records.acknowledge(number)
-            records.measure("log pages", database._writer._wal_pages)
+            records.measure("log pages at most", log.log_pages)
             time.sleep(0.0002)
 
     def write_in_sessions(self, records: Records) -> None:

@@ -100,7 +100,7 @@ def test_callers_who_make_a_deployment_at_once_with_different_fields_all_have_th
         }
 
     (id,) = ids
-    (found,) = build.database.read(lambda tx: find_deployments(tx))
+    (found,) = build.database.read(find_deployments)
     assert found.id == id
     assert {name: getattr(found, name) for name in EVERY_FIELD} == EVERY_FIELD
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused_and_not_written(
     with pytest.raises(errors.ConfigurationError, match=message):
         deploy(build, flow_id, name, **fields)
 
-    assert build.database.read(lambda tx: find_deployments(tx)) == []
+    assert build.database.read(find_deployments) == []
 
 
 def test_a_poll_of_their_queue_makes_deployments_ready_and_is_no_change_of_theirs(
@@ -133,7 +133,7 @@ def test_a_poll_of_their_queue_makes_deployments_ready_and_is_no_change_of_their
 
     build.database.write(lambda tx: mark_polled(tx, pool_name="pool", now=NOON + SECOND))
 
-    found = build.database.read(lambda tx: find_deployments(tx))
+    found = build.database.read(find_deployments)
     assert {each.name: (each.status, each.last_polled, each.updated) for each in found} == {
         "served": ("READY", NOON + SECOND, NOON),
         "elsewhere": ("NOT_READY", None, NOON),

@@ -85,7 +85,9 @@ def conflicts() -> list[tuple[str, str, Key]]:
         text = re.sub(r"--(?! name:)[^\n]*", "", file.read_text(encoding="utf-8")).lower()
         for block in text.split("-- name:")[1:]:
             table = re.search(r"insert into (\w+)", block)
-            for target in re.finditer(r"on conflict \(([^)]*)\)(?: where (.*?))? do", block, re.S):
+            for target in re.finditer(
+                r"on conflict \(([^)]*)\)(?: where (.*?))? do", block, re.DOTALL
+            ):
                 assert table is not None
                 columns = tuple(re.split(r",\s*", target[1].strip()))
                 name = f"{file.stem}.{block.split()[0]}"

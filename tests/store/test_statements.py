@@ -292,10 +292,9 @@ def _explain_on_sqlite(
 ) -> Plan:
     values = statement.bind(values_for(statement, world))
     # Only what is said about tables of ours: a scan of json_each or of a CTE is no scan of theirs.
+    aliases = re.findall(r"(\w+)\s+as\s+(\w+)", statement.sql)
     names = {table: table for table in GROWING}
-    for table, alias in re.findall(r"(\w+)\s+as\s+(\w+)", statement.sql):
-        if table in GROWING:
-            names[alias] = table
+    names |= {alias: table for table, alias in aliases if table in GROWING}
     plan = Plan([], set())
     for row in opened.execute(f"explain query plan {statement.sql}", values):
         scanned = re.match(r"SCAN (\w+)", row[3])
@@ -418,7 +417,8 @@ def test_the_indexes_that_a_comment_names_are_in_the_plan(
             else set()
         )
         unused = sorted(index for index in named - plan.indexes if begins[index] not in others)
-        missing.update({name: unused} if unused else {})
+        if unused:
+            missing[name] = unused
 
     assert missing == {}
 

@@ -1,1 +1,1 @@
-"""Postgres, by psycopg 3."""
+"""Postgres: a small pool of connections, through psycopg."""

@@ -90,7 +90,8 @@ def _first_word(text: str) -> str:
 
 
 def _preparation(query: Query) -> bytes:
-    limit = max(1, min(round(query.timeout_seconds * 1000), _LONGEST_MILLISECONDS))
+    # In this order, because infinity is no number of milliseconds.
+    limit = max(1, round(min(query.timeout_seconds * 1000, _LONGEST_MILLISECONDS)))
     # Sooner than the statement's own limit, so that waiting is told from working.
     lock_limit = max(1, limit * 9 // 10)
     return (

@@ -1,0 +1,1 @@
+"""SQLite: one writer and many readers on a file, or one connection in memory."""

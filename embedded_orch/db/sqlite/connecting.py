@@ -118,7 +118,7 @@ def _has_all(*arrays: object) -> bool:
     return all(each in held for each in wanted)
 
 
-def _convert_binding(cursor: apsw.Cursor, number: int, value: object) -> bytes:
+def _convert_binding(_cursor: apsw.Cursor, number: int, value: object) -> bytes:
     if type(value) is UUID:
         return value.bytes
     raise TypeError(f"parameter {number}: a {type(value).__qualname__} cannot be bound")

@@ -14,13 +14,12 @@ writer's thread; and an announced write is waited for by nobody, is committed wi
 or by the thread after at most 10 ms. The thread starts with the first of these and sleeps while
 there are none.
 
-Checkpoints are a step of their own (never inside a COMMIT, where a failing checkpoint makes a
-durable commit raise): the leader copies the log into the file once it has answered its group.
+Checkpoints are a step of their own: the leader copies the log into the file once it has answered
+its group (:mod:`embedded_orch.db.sqlite.checkpoints`).
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -32,11 +31,11 @@ import apsw
 from embedded_orch import errors
 from embedded_orch.db.bell import Bell
 from embedded_orch.db.flusher import Flusher
+from embedded_orch.db.sqlite.checkpoints import Checkpoints
 from embedded_orch.db.sqlite.connecting import translate
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable
 
     from embedded_orch.db.port import R, Transaction
@@ -45,11 +44,6 @@ if TYPE_CHECKING:
 
 # A group is committed together; more than this only makes the first of it wait.
 _MOST_IN_A_GROUP = 256
-# How long a checkpoint waits for another process that writes: its caller's commit is done.
-_CHECKPOINT_PATIENCE_SECONDS = 0.1
-# How long new reads may have to wait for a checkpoint, and its pauses between two tries.
-_HOLD_READERS_SECONDS = 0.1
-_PAUSE_SECONDS = 0.000_5
 
 
 class Request:
@@ -138,9 +132,15 @@ class Writer:
         self._name = name
         self._queue: deque[Request] = deque()
         self._turn = threading.Lock()
-        self._wal_pages = 0
-        self._checkpoint_pages = checkpoint_pages
-        self._checkpoint_at = checkpoint_pages or 0
+        self.checkpoints: Checkpoints | None = None
+        if checkpoint_pages is not None:
+            self.checkpoints = Checkpoints(
+                connection,
+                name,
+                guard,
+                pages=checkpoint_pages,
+                busy_timeout_seconds=busy_timeout_seconds,
+            )
         # Whether the group that is on its way holds an announced write, which readers wait for.
         self._is_announced_leaving = False
         self._thread = Flusher(
@@ -149,8 +149,6 @@ class Writer:
             work=self._lead_from_thread,
             rest=self._rest,
         )
-        if checkpoint_pages is not None:
-            connection.set_wal_hook(self._after_commit)
 
     # -- what callers do ---------------------------------------------------------------------
 
@@ -265,7 +263,7 @@ class Writer:
         finally:
             if self._guard is not None:
                 self._guard.release_write()
-        self._checkpoint_if_due()
+        self._run_due_checkpoint()
 
     # -- leading -------------------------------------------------------------------------------
 
@@ -291,6 +289,8 @@ class Writer:
 
     def _lead(self) -> None:
         """Commit one group. The caller has the turn."""
+        if not self._queue:
+            return
         group: list[Request] = []
         try:
             self._take_group(group)
@@ -300,30 +300,30 @@ class Writer:
                 for request in group:
                     if request.error is None:
                         request.error = error
+            self._is_announced_leaving = False
             for request in group:
                 request.finish()
         except BaseException:
             # Ctrl-C in the leader is not the others' affair.
             self._put_back(group)
             raise
-        finally:
-            self._is_announced_leaving = False
-        self._checkpoint_if_due()
+        self._run_due_checkpoint()
 
     def _take_group(self, group: list[Request]) -> None:
-        queue = self._queue
         # Before anything leaves the queue: a reader looks there first.
-        self._is_announced_leaving = bool(queue)
+        self._is_announced_leaving = True
         try:
             # In one step of the interpreter: Ctrl-C between two, one that takes a request and one
             # that keeps it, would lose it.
-            group.extend(islice(iter(queue.popleft, None), _MOST_IN_A_GROUP))
+            group.extend(islice(iter(self._queue.popleft, None), _MOST_IN_A_GROUP))
         except IndexError:
-            # That was all; what was taken is in the group.
-            self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
+            # Those were all. What was taken is in the group, and others may have come since.
+            pass
+        self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
 
     def _put_back(self, group: list[Request]) -> None:
         """Have another leader run again what has no answer yet."""
+        self._is_announced_leaving = False
         for request in reversed(group):
             if request.is_done:
                 # Perhaps it was not told so far.
@@ -429,94 +429,13 @@ class Writer:
         # Too late to take it back: a leader has it, and will answer.
         request.wait()
 
-    # -- checkpoints ---------------------------------------------------------------------------
+    def _run_due_checkpoint(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.run_if_due()
 
-    def _after_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        if pages < self._wal_pages:
-            # All of the log had been copied, and this commit began it anew.
-            self._checkpoint_at = self._checkpoint_pages or 0
-        self._wal_pages = pages
-        return apsw.SQLITE_OK
-
-    def _checkpoint_if_due(self) -> None:
-        if self._checkpoint_pages is not None and self._wal_pages >= self._checkpoint_at:
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
-
-    def _checkpoint(self, mode: int, *, holding_readers: bool = True) -> None:
-        """Copy the log into the file. The caller has the turn.
-
-        A step that fails is put off and never raised: what the caller wrote is committed, and an
-        error would tell him otherwise.
-        """
-        try:
-            if self._guard is not None:
-                self._guard.acquire_write(patience=_CHECKPOINT_PATIENCE_SECONDS)
-            try:
-                self._copy_log(mode, holding_readers=holding_readers)
-                if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
-                    self._wal_pages = 0
-            finally:
-                if self._guard is not None:
-                    self._guard.release_write()
-        except (apsw.BusyError, errors.DatabaseBusy):
-            # A reader holds the log; the next step copies what it held.
-            _log().debug("%s: the log is in use, checkpoint put off", self._name)
-        except apsw.Error as error:
-            _log().warning("%s: checkpoint failed and is put off: %s", self._name, error)
-        # Not at every commit, when a reader keeps the log from beginning anew.
-        self._checkpoint_at = self._wal_pages + (self._checkpoint_pages or 0)
-
-    def _copy_log(self, mode: int, *, holding_readers: bool) -> None:
-        """Checkpoint, between two reads if need be.
-
-        Every snapshot anywhere keeps the log from being copied, and where several processes read
-        all the time there is never a moment without one (measured: 659 of 663 checkpoints found
-        none, and the log grew without bound). So new reads wait for a moment, until those that
-        have begun are done.
-        """
-        try:
-            self._connection.wal_checkpoint(mode=mode)
-        except apsw.BusyError:
-            if self._guard is None or not holding_readers:
-                raise
-        else:
-            return
-        with self._guard.hold_readers(_HOLD_READERS_SECONDS):
-            give_up = time.monotonic() + _HOLD_READERS_SECONDS
-            while True:
-                try:
-                    self._connection.wal_checkpoint(mode=mode)
-                except apsw.BusyError:
-                    if time.monotonic() > give_up:
-                        raise
-                    time.sleep(_PAUSE_SECONDS)
-                else:
-                    return
-
-    def _truncate_log(self, *, holding_readers: bool) -> None:
-        """Copy all of the log into the file and empty it. The caller has the turn.
-
-        When somebody goes on reading, the log stays: nothing is lost by that, and the next one to
-        close or to rest empties it.
-        """
-        if self._checkpoint_pages is None or not self._has_log():
-            return
-        # SQLite itself would wait for a reader for as long as for a writer.
-        self._connection.set_busy_timeout(0)
-        try:
-            self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE, holding_readers=holding_readers)
-        finally:
-            self._connection.set_busy_timeout(int(self._patience * 1000))
-
-    def _has_log(self) -> bool:
-        """Whether the log holds anything: of this process, of another, or of one that died."""
-        if self._wal_pages:
-            return True
-        try:
-            # By its size: opening the file, and closing it again, would drop SQLite's locks.
-            return os.stat(f"{self._name}-wal").st_size > 0
-        except OSError:
-            return False
+    def _empty_log(self, *, holding_readers: bool) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.empty_log(holding_readers=holding_readers)
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -536,7 +455,7 @@ class Writer:
             return
         try:
             if not self._queue:
-                self._truncate_log(holding_readers=False)
+                self._empty_log(holding_readers=False)
         finally:
             self.give_turn()
 
@@ -548,15 +467,9 @@ class Writer:
         try:
             while self._queue:
                 self._lead()
-            self._truncate_log(holding_readers=True)
+            self._empty_log(holding_readers=True)
         finally:
             self._turn.release()
-
-
-def _log() -> logging.Logger:
-    import logging
-
-    return logging.getLogger("embedded_orch.db")
 
 
 def _nothing(transaction: Transaction) -> None:

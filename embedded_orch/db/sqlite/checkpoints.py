@@ -1,0 +1,155 @@
+"""Checkpoints: copying the log of a SQLite file into the file, as a step of their own.
+
+Never inside a COMMIT, where a checkpoint that fails makes a durable commit raise. The writer takes
+the step after it has answered its callers: a passive one when the log has grown by so many pages,
+and one that empties the log when it rests and when it closes. A step that finds the file in use is
+put off, and the next one copies what it has left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import apsw
+
+from embedded_orch import errors
+
+if TYPE_CHECKING:
+    import logging
+
+    from embedded_orch.db.sqlite.guard import FileGuard
+
+# How long to wait for another process that writes: the commit before is done and answered.
+_PATIENCE_SECONDS = 0.1
+# How long new reads may have to wait for a checkpoint, and its pauses between two tries.
+_HOLD_READERS_SECONDS = 0.1
+_PAUSE_SECONDS = 0.000_5
+
+
+class Checkpoints:
+    """The checkpoints of one write connection. Its owner calls them one at a time.
+
+    Args:
+        connection: the write connection, outside of any transaction.
+        path: the file.
+        guard: the locks between processes; None where no other process can open the file.
+        pages: how much the log grows until it is copied.
+        busy_timeout_seconds: of the connection.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        path: str,
+        guard: FileGuard | None,
+        *,
+        pages: int,
+        busy_timeout_seconds: float,
+    ) -> None:
+        self.log_pages = 0
+        self._connection = connection
+        self._path = path
+        self._guard = guard
+        self._pages = pages
+        self._due_at = pages
+        self._busy_timeout = int(busy_timeout_seconds * 1000)
+        connection.set_wal_hook(self._after_commit)
+
+    def run_if_due(self) -> None:
+        """Copy what can be copied, once the log is long enough."""
+        if self.log_pages >= self._due_at:
+            self._run(apsw.SQLITE_CHECKPOINT_PASSIVE, holding_readers=True)
+
+    def empty_log(self, *, holding_readers: bool) -> None:
+        """Copy all of the log and cut it to nothing.
+
+        When somebody goes on reading, the log stays: nothing is lost by that, and the next one to
+        close or to rest empties it.
+
+        Args:
+            holding_readers: have new reads wait for it if need be.
+        """
+        if not self._has_log():
+            return
+        # SQLite itself would wait for a reader for as long as for a writer.
+        self._connection.set_busy_timeout(0)
+        try:
+            self._run(apsw.SQLITE_CHECKPOINT_TRUNCATE, holding_readers=holding_readers)
+        finally:
+            self._connection.set_busy_timeout(self._busy_timeout)
+
+    def _after_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        if pages < self.log_pages:
+            # All of the log had been copied, and this commit began it anew.
+            self._due_at = self._pages
+        self.log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _has_log(self) -> bool:
+        """Whether the log holds anything: of this process, of another, or of one that died."""
+        if self.log_pages:
+            return True
+        try:
+            # By its size: opening the file, and closing it again, would drop SQLite's locks.
+            return os.stat(f"{self._path}-wal").st_size > 0
+        except OSError:
+            # There is no such file; or it is one that only a test's VFS knows.
+            return False
+
+    def _run(self, mode: int, *, holding_readers: bool) -> None:
+        """One step. One that fails is put off and never raised.
+
+        What the caller wrote is committed, and an error would tell him otherwise.
+        """
+        try:
+            if self._guard is not None:
+                self._guard.acquire_write(patience=_PATIENCE_SECONDS)
+            try:
+                self._copy_log(mode, holding_readers=holding_readers)
+                if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
+                    self.log_pages = 0
+            finally:
+                if self._guard is not None:
+                    self._guard.release_write()
+        except (apsw.BusyError, errors.DatabaseBusy):
+            # A reader holds the log, or another process writes.
+            _log().debug("%s: the log is in use, checkpoint put off", self._path)
+        except apsw.Error as error:
+            _log().warning("%s: checkpoint failed and is put off: %s", self._path, error)
+        # Not at every commit, when a reader keeps the log from beginning anew.
+        self._due_at = self.log_pages + self._pages
+
+    def _copy_log(self, mode: int, *, holding_readers: bool) -> None:
+        """Checkpoint, between two reads if need be.
+
+        Every snapshot anywhere keeps the log from being copied, and where several processes read
+        all the time there is never a moment without one (measured: 659 of 663 checkpoints found
+        none, and the log grew without bound). So new reads wait for a moment, until those that
+        have begun are done.
+        """
+        try:
+            self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            if self._guard is None or not holding_readers:
+                raise
+        else:
+            return
+        with self._guard.hold_readers(_HOLD_READERS_SECONDS):
+            give_up = time.monotonic() + _HOLD_READERS_SECONDS
+            while True:
+                try:
+                    self._connection.wal_checkpoint(mode=mode)
+                except apsw.BusyError:
+                    if time.monotonic() > give_up:
+                        raise
+                    time.sleep(_PAUSE_SECONDS)
+                else:
+                    return
+
+
+def _log() -> logging.Logger:
+    import logging
+
+    return logging.getLogger("embedded_orch.db")

@@ -163,7 +163,7 @@ def _value(name: str, value: object) -> object:
     """The value of a filter as its statement wants it."""
     if name == "state_type":
         try:
-            return StateType(value).value
+            return StateType(str(value)).value
         except ValueError as error:
             raise errors.UnknownFilter(
                 f"state_type={value!r} is unknown; there are {', '.join(StateType)}"

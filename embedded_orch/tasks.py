@@ -75,7 +75,8 @@ class Task(Generic[P, R]):
         self.is_async = is_async_function(fn)
         self._signature = Signature(fn)
         self._spec: TaskSpec | None = None
-        update_wrapper(self, fn)
+        # Not the attributes of a callable object, which would take the place of ours.
+        update_wrapper(self, fn, updated=())
 
     @property
     def spec(self) -> TaskSpec:

@@ -59,11 +59,11 @@ class Scope:
         "_lock",
         "_opened",
         "_pid",
-        "_previous",
         "_task",
         "_thread",
         "database",
         "is_read_only",
+        "previous",
     )
 
     def __init__(self, database: Database, opened: OpenTransaction, *, is_read_only: bool) -> None:

@@ -23,13 +23,13 @@ def is_async_function(function: Callable[..., Any]) -> bool:
     Raises:
         SignatureError: it is no function, or a generator, which is not supported yet.
     """
-    if not callable(function):
-        raise SignatureError(f"{function!r} cannot be called, so it cannot be a flow or a task")
     if isinstance(function, classmethod | staticmethod):
         raise SignatureError(
             f"{function!r}: put the decorator of the flow or task below @classmethod or "
             f"@staticmethod"
         )
+    if not callable(function):
+        raise SignatureError(f"{function!r} cannot be called, so it cannot be a flow or a task")
     code = getattr(function, "__code__", None)
     if code is None:
         import inspect

@@ -270,7 +270,7 @@ def state_from(row: Sequence[object]) -> State | None:
     assert isinstance(timestamp, int)
     return State(
         id=id,
-        type=StateType(type),
+        type=StateType(str(type)),
         name=str(name),
         timestamp=timestamp,
         message=message if isinstance(message, str) else None,

@@ -53,9 +53,7 @@ class Schema:
         tables = self.server.administration.execute(
             "select tablename from pg_tables where schemaname = %s order by 1", [self.name]
         ).fetchall()
-        return {
-            table: self.execute(f'select * from {{schema}}."{table}"') for (table,) in tables
-        }
+        return {table: self.execute(f'select * from {{schema}}."{table}"') for (table,) in tables}
 
     def applied(self) -> list[tuple[int, str]]:
         return self.execute("select version, name from {schema}.schema_migration order by 1")
@@ -123,7 +121,9 @@ def test_a_schema_that_is_up_to_date_is_only_looked_at(
 
 
 @pytest.mark.parametrize("cache_size", [0, 100])
-def test_migrations_run_through_a_pooler_too(postgres_server: PostgresServer, cache_size: int) -> None:
+def test_migrations_run_through_a_pooler_too(
+    postgres_server: PostgresServer, cache_size: int
+) -> None:
     """Without a prepared-statement cache, settings travel with each transaction."""
     schema = Schema(postgres_server, prepared_statement_cache_size=cache_size).drop()
 
@@ -191,9 +191,7 @@ def running(program: str, schema: Schema) -> Iterator[subprocess.Popen[str]]:
         "create table {schema}.schema_migration (id int, applied_at text)",
     ],
 )
-def test_another_programs_schema_is_refused_and_left_as_it_is(
-    schema: Schema, foreign: str
-) -> None:
+def test_another_programs_schema_is_refused_and_left_as_it_is(schema: Schema, foreign: str) -> None:
     schema.execute(foreign)
     before = schema.contents()
 
@@ -206,9 +204,7 @@ def test_another_programs_schema_is_refused_and_left_as_it_is(
 def test_a_newer_database_is_refused_and_left_as_it_is(schema: Schema) -> None:
     schema.migrate()
     version = len(migrations("postgres")) + 1
-    schema.execute(
-        f"insert into {{schema}}.schema_migration values ({version}, 'future', 'x', 0)"
-    )
+    schema.execute(f"insert into {{schema}}.schema_migration values ({version}, 'future', 'x', 0)")
     before = schema.contents()
 
     with pytest.raises(DatabaseTooNew, match=f"version {version}.*Nothing was changed"):

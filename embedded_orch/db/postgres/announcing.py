@@ -118,9 +118,7 @@ class Announcements:
 
     # -- committing ------------------------------------------------------------------------------
 
-    def _write_with(
-        self, announced: AnnouncedWrite, operation: Callable[[Transaction], R]
-    ) -> R:
+    def _write_with(self, announced: AnnouncedWrite, operation: Callable[[Transaction], R]) -> R:
         """Both in one transaction; if that fails, each in its own."""
 
         def both(transaction: Transaction) -> R:

@@ -75,9 +75,7 @@ class PostgresDatabase:
         self._flush()
         return self._runner.read(operation)
 
-    def write(
-        self, operation: Callable[[Transaction], R], *, after: Announced | None = None
-    ) -> R:
+    def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 
         Another task of a thread that holds a transaction open may write: it has a connection of

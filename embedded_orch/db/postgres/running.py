@@ -99,9 +99,7 @@ class Runner:
                     raise self._in_doubt(str(error)) from error
                 raise
 
-    def _try(
-        self, operation: Callable[[Transaction], R], *, is_read: bool, is_first: bool
-    ) -> R:
+    def _try(self, operation: Callable[[Transaction], R], *, is_read: bool, is_first: bool) -> R:
         """Run it once."""
         try:
             connection = self._pool.acquire()
@@ -144,9 +142,7 @@ class Runner:
             raise _TryAgain(text_of(error), in_doubt=True) from error
         return answer
 
-    def _give_up(
-        self, failure: _TryAgain, tries: int, *, in_doubt: bool
-    ) -> errors.DatabaseError:
+    def _give_up(self, failure: _TryAgain, tries: int, *, in_doubt: bool) -> errors.DatabaseError:
         if in_doubt:
             return self._in_doubt(failure.reason)
         return errors.TransactionFailed(
@@ -185,4 +181,3 @@ def commit(connection: Connection[TupleRow]) -> None:
 def is_lost_in_commit(error: psycopg.Error, connection: Connection[TupleRow]) -> bool:
     """Whether a COMMIT that raised may have happened."""
     return error.sqlstate == _COMPLETION_UNKNOWN or is_disconnect(error, connection)
-

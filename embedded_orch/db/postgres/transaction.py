@@ -70,7 +70,7 @@ class PostgresTransaction:
         rows = self.rows(name, **values)
         return rows[0] if rows else None
 
-    def value(self, name: str, /, **values: object) -> Any:  # noqa: ANN401 - of any type
+    def value(self, name: str, /, **values: object) -> Any:
         """The first column of the first row, or None."""
         rows = self.rows(name, **values)
         return rows[0][0] if rows else None

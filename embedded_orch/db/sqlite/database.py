@@ -147,7 +147,9 @@ class SQLiteDatabase:
 
         scope = scope_for(self)
         if scope is not None:
-            return await anyio.to_thread.run_sync(lambda: self._join(scope, operation, writes=False))
+            return await anyio.to_thread.run_sync(
+                lambda: self._join(scope, operation, writes=False)
+            )
         return await anyio.to_thread.run_sync(self.read, operation)
 
     async def write_async(

@@ -230,7 +230,7 @@ def _only_reading(connection: apsw.Connection, examination: _Examination) -> Ite
     try:
         for limit, most in _LIMITS.items():
             connection.limit(limit, most)
-        pass
+        connection.authorizer = examination.authorize
         yield
     finally:
         connection.authorizer = None

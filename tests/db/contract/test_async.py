@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -182,7 +183,7 @@ def test_an_async_session_is_one_transaction_across_awaits(probe: Probe, event_l
         async with a_session(probe) as session:
             assert session.in_transaction
             await insert(session, probe, 1)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             await insert(session, probe, 2)
         assert not session.in_transaction
 
@@ -193,12 +194,12 @@ def test_an_async_session_is_one_transaction_across_awaits(probe: Probe, event_l
 
 def test_an_async_session_whose_block_raises_is_rolled_back(probe: Probe, event_loop: str) -> None:
     async def main() -> None:
-        with pytest.raises(KeyError, match="mine"):
-            async with a_session(probe) as session:
-                await insert(session, probe, 1)
-                raise KeyError("mine")
+        async with a_session(probe) as session:
+            await insert(session, probe, 1)
+            raise KeyError("mine")
 
-    run(event_loop, main)
+    with pytest.raises(KeyError, match="mine"):
+        run(event_loop, main)
 
     assert probe.numbers() == []
 
@@ -219,17 +220,17 @@ def test_an_async_session_that_is_cancelled_is_rolled_back(probe: Probe, event_l
 
 def test_calls_of_the_task_join_its_session(probe: Probe, event_loop: str) -> None:
     async def main() -> None:
-        with pytest.raises(KeyError, match="mine"):
-            async with a_session(probe) as session:
-                await insert(session, probe, 1)
-                await probe.database.write_async(probe.insert(2))
-                probe.database.write(probe.insert(3))
-                probe.database.announce(probe.insert(4))
-                assert await probe.database.read_async(numbers_in) == [1, 2, 3, 4]
-                assert probe.database.read(numbers_in) == [1, 2, 3, 4]
-                raise KeyError("mine")
+        async with a_session(probe) as session:
+            await insert(session, probe, 1)
+            await probe.database.write_async(probe.insert(2))
+            probe.database.write(probe.insert(3))
+            probe.database.announce(probe.insert(4))
+            assert await probe.database.read_async(numbers_in) == [1, 2, 3, 4]
+            assert probe.database.read(numbers_in) == [1, 2, 3, 4]
+            raise KeyError("mine")
 
-    run(event_loop, main)
+    with pytest.raises(KeyError, match="mine"):
+        run(event_loop, main)
 
     assert probe.numbers() == []
 
@@ -240,12 +241,11 @@ def test_a_call_of_another_task_waits_for_the_session_or_goes_beside_it(
     """A child task inherits the context of the task that holds the session, and is not it."""
 
     async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            async with a_session(probe) as session:
-                await insert(session, probe, 1)
-                tasks.start_soon(probe.database.write_async, probe.insert(2))
-                await anyio.sleep(0)
-                await insert(session, probe, 3)
+        async with anyio.create_task_group() as tasks, a_session(probe) as session:
+            await insert(session, probe, 1)
+            tasks.start_soon(probe.database.write_async, probe.insert(2))
+            await anyio.lowlevel.checkpoint()
+            await insert(session, probe, 3)
 
     run(event_loop, main)
 

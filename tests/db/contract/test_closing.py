@@ -35,7 +35,7 @@ def test_a_closed_database_says_so_and_closing_twice_is_fine(probe: Probe) -> No
         lambda: database.read(numbers_in),
         lambda: database.write(probe.insert(1)),
         lambda: database.announce(probe.insert(1)),
-        lambda: database.begin(),
+        database.begin,
         lambda: database.begin(read_only=True),
     ):
         with pytest.raises(DatabaseClosed, match="is closed; open it again"):

@@ -67,7 +67,7 @@ def test_a_read_inside_a_write_sees_what_that_wrote(probe: Probe) -> None:
 def test_the_values_of_a_statement_must_be_exactly_its_parameters(
     probe: Probe, values: dict[str, object], complaint: str
 ) -> None:
-    with pytest.raises(TypeError, match=f"probe.get: {complaint}"):
+    with pytest.raises(TypeError, match=complaint):
         probe.database.read(lambda tx: tx.rows("probe.get", **values))
 
 

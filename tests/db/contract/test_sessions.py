@@ -51,9 +51,13 @@ def test_a_session_is_one_transaction_from_its_entry_to_its_exit(probe: Probe) -
 
 
 def test_a_session_whose_block_raises_is_rolled_back(probe: Probe) -> None:
-    with pytest.raises(KeyError, match="mine"), a_session(probe) as session:
-        insert(session, probe, 1)
-        raise KeyError("mine")
+    def block() -> None:
+        with a_session(probe) as session:
+            insert(session, probe, 1)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        block()
 
     assert probe.numbers() == []
 
@@ -71,12 +75,16 @@ def test_without_a_transaction_each_statement_is_one(probe: Probe) -> None:
 
 
 def test_a_session_without_a_transaction_can_begin_several(probe: Probe) -> None:
+    def block(session: Session) -> None:
+        with session.begin():
+            insert(session, probe, 2)
+            raise KeyError("mine")
+
     with a_session(probe, begin_transaction=False) as session:
         with session.begin():
             insert(session, probe, 1)
-        with pytest.raises(KeyError), session.begin():
-            insert(session, probe, 2)
-            raise KeyError("mine")
+        with pytest.raises(KeyError, match="mine"):
+            block(session)
         with session.begin():
             insert(session, probe, 3)
 
@@ -126,9 +134,13 @@ def test_a_wrong_statement_is_refused(
 
 
 def test_a_broken_constraint_rolls_the_session_back(probe: Probe) -> None:
-    with pytest.raises(ConstraintViolated), a_session(probe) as session:
-        insert(session, probe, 1)
-        insert(session, probe, 1)
+    def block() -> None:
+        with a_session(probe) as session:
+            insert(session, probe, 1)
+            insert(session, probe, 1)
+
+    with pytest.raises(ConstraintViolated):
+        block()
 
     assert probe.numbers() == []
 
@@ -137,13 +149,17 @@ def test_a_broken_constraint_rolls_the_session_back(probe: Probe) -> None:
 
 
 def test_calls_inside_a_session_are_part_of_its_transaction(probe: Probe) -> None:
-    with pytest.raises(KeyError, match="mine"), a_session(probe) as session:
-        insert(session, probe, 1)
-        probe.database.write(probe.insert(2))
-        probe.database.announce(probe.insert(3))
-        assert probe.numbers() == [1, 2, 3]
-        assert session.execute("select count(*) from probe").scalar() == 3
-        raise KeyError("mine")
+    def block() -> None:
+        with a_session(probe) as session:
+            insert(session, probe, 1)
+            probe.database.write(probe.insert(2))
+            probe.database.announce(probe.insert(3))
+            assert probe.numbers() == [1, 2, 3]
+            assert session.execute("select count(*) from probe").scalar() == 3
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        block()
 
     assert probe.numbers() == []
 
@@ -159,9 +175,7 @@ def test_a_write_inside_a_session_can_build_on_an_announced_one(probe: Probe) ->
 
 
 @pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt()], ids=repr)
-def test_a_call_that_fails_inside_a_session_fails_alone(
-    probe: Probe, error: BaseException
-) -> None:
+def test_a_call_that_fails_inside_a_session_fails_alone(probe: Probe, error: BaseException) -> None:
     with a_session(probe) as session:
         insert(session, probe, 1)
         for number in (2, 3):
@@ -196,14 +210,20 @@ def test_another_thread_is_no_part_of_the_session(probe: Probe) -> None:
 
 
 def test_a_write_of_another_thread_is_kept_when_the_session_is_rolled_back(probe: Probe) -> None:
-    with pytest.raises(KeyError, match="mine"), a_session(probe) as session:
-        insert(session, probe, 1)
-        other = Background(lambda: probe.database.write(probe.insert(2)))
-        if probe.database.dialect == "postgres":
-            other.result()
-        raise KeyError("mine")
+    others: list[Background] = []
 
-    other.result()
+    def block() -> None:
+        with a_session(probe) as session:
+            insert(session, probe, 1)
+            others.append(Background(lambda: probe.database.write(probe.insert(2))))
+            if probe.database.dialect == "postgres":
+                others[0].result()
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        block()
+
+    others[0].result()
     assert probe.numbers() == [2]
 
 

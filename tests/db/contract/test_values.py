@@ -55,9 +55,7 @@ def stored(probe: Probe, **values: object) -> dict[str, Any]:
         ("labels", None),
     ],
 )
-def test_a_value_comes_back_equal_and_of_its_type(
-    probe: Probe, column: str, value: object
-) -> None:
+def test_a_value_comes_back_equal_and_of_its_type(probe: Probe, column: str, value: object) -> None:
     found = stored(probe, **{column: value})[column]
 
     assert found == value
@@ -84,7 +82,7 @@ def test_a_member_of_a_string_enum_is_stored_as_its_value(probe: Probe) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [[1], {"a": 1}, (1,), {1}, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), decimal.Decimal(1), object()],
+    [[1], {"a": 1}, (1,), {1}, dt.date(2026, 1, 1), decimal.Decimal(1), object()],
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_of_any_other_type_is_refused_and_nothing_is_written(

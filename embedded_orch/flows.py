@@ -51,6 +51,7 @@ class Flow(Generic[P, R]):
         retry_delay_seconds: float = 0,
         on_crash: Literal["fail", "resume"] = "fail",
     ) -> None:
+        self.is_async = is_async_function(fn)
         check_retries(retries, retry_delay_seconds)
         if isinstance(retry_delay_seconds, Sequence):
             raise errors.ConfigurationError(
@@ -71,7 +72,6 @@ class Flow(Generic[P, R]):
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
         self.on_crash = on_crash
-        self.is_async = is_async_function(fn)
         self._signature = Signature(fn)
         self._spec: FlowSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.

@@ -60,6 +60,7 @@ class Task(Generic[P, R]):
         retry_delay_seconds: float | Sequence[float] = 0,
         record_start: Literal["announced", "before"] = "announced",
     ) -> None:
+        self.is_async = is_async_function(fn)
         check_retries(retries, retry_delay_seconds)
         if record_start not in ("announced", "before"):
             raise errors.ConfigurationError(
@@ -72,7 +73,6 @@ class Task(Generic[P, R]):
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
         self.record_start = record_start
-        self.is_async = is_async_function(fn)
         self._signature = Signature(fn)
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.

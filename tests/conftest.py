@@ -20,13 +20,13 @@ BACKENDS = ("file", "memory", "postgres")
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new, empty database of each backend in turn."""
+    """An empty database of each backend in turn."""
     if request.param == "memory":
         return ":memory:"
     if request.param == "file":
         return str(tmp_path / "data" / "orch.db")
     server = request.getfixturevalue("postgres_server")
-    return str(server.new_database())
+    return str(server.emptied_database())
 
 
 @pytest.fixture

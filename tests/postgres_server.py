@@ -70,6 +70,7 @@ class PostgresServer:
         self.port = port
         self.password = password
         self._names = 0
+        self._emptied: str | None = None
         self._administration: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @classmethod
@@ -118,6 +119,25 @@ class PostgresServer:
         )
         self.administration.execute(create)
         return self.url(name)
+
+    def emptied_database(self) -> str:
+        """The URL of a database without our schema: the same each time, and no longer in use.
+
+        A tenth of the price of a new one, which is 0.3 s where disks are slow.
+        """
+        if self._emptied is None:
+            self._emptied = self.new_database()
+            return self._emptied
+        try:
+            with psycopg.connect(self._emptied, autocommit=True) as connection:
+                connection.execute("SET lock_timeout = '2s'; DROP SCHEMA embedded_orch CASCADE")
+        except psycopg.errors.InvalidSchemaName:
+            # Whoever had it before opened nothing in it.
+            return self._emptied
+        except psycopg.errors.LockNotAvailable:
+            # Whoever had it before left a transaction open in it.
+            self._emptied = self.new_database()
+        return self._emptied
 
     def new_schema(self) -> tuple[str, str]:
         """A URL, the same each time, and the name of a new, empty schema there (about 1 ms)."""

@@ -104,10 +104,13 @@ class Owner:
 
     def end(self) -> None:
         """Say goodbye: what this owner was running and did not finish is crashed."""
-        if self._row is not None:
-            self._bury(self._row)
-        if self._life is not None:
-            self._life.release()
+        try:
+            if self._row is not None:
+                self._bury(self._row)
+        finally:
+            # Also when that could not be written down: whoever looks next finds it dead.
+            if self._life is not None:
+                self._life.release()
 
     def _bury(self, row: ProcessRow) -> int:
         message = f"the process that ran it died (pid {row.pid} on {row.host})"

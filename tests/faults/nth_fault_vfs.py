@@ -9,7 +9,8 @@ look each time at what is left.
   synced nothing, and both are told to SQLite as the error code that the kind names.
 - A ``Subject`` is what is put to the test: ``script`` runs operations through the faulty VFS and
   writes the fate of each into a ``Fates``; ``held`` and ``goes_on`` look at the file afterwards as
-  a new process would, without faults. One on bare apsw stands in ``test_nth_fault``.
+  a new process would, without faults. One on bare apsw stands in ``test_nth_fault``, and one on the
+  orchestrator in ``test_nth_fault_of_runs``.
 - ``sweep`` tries the positions and collects ``Trial`` records, of which ``violations`` tells what
   must never be.
 
@@ -165,6 +166,8 @@ class Fates:
         """An error before COMMIT was sent: it cannot have happened."""
         self.unknown: dict[int, bool | None] = {}
         """COMMIT raised. Looked up at once it was there, was not, or could not be asked."""
+        self.problems: list[str] = []
+        """What else the caller saw and should not have."""
 
 
 class Subject(Protocol):
@@ -250,7 +253,7 @@ def _ours_unreported(vfs: FaultyVFS) -> Generator[None]:
 
 
 def _violations(fates: Fates, held: frozenset[int]) -> list[str]:
-    found: list[str] = []
+    found = list(fates.problems)
     seen_then_gone = {n for n, there in fates.unknown.items() if there} - held
     for numbers, what in (
         (fates.acknowledged - held, "acknowledged and lost"),

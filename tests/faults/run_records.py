@@ -58,6 +58,8 @@ class RunRow(NamedTuple):
     """A flow run or a task run, with the copy of its last state that its row holds."""
 
     id: bytes
+    flow_run_id: bytes
+    """Of a flow run its own."""
     parent_task_run_id: bytes | None
     key: str
     """Of a flow run its flow's name, of a task run its task's key."""
@@ -80,8 +82,8 @@ class RunRow(NamedTuple):
 
     @property
     def call(self) -> int:
-        """Of a flow run: the parameter ``call``."""
-        found = json.loads(self.parameters or "{}")["call"]
+        """Of a flow run: its only parameter, a number."""
+        (found,) = json.loads(self.parameters or "{}").values()
         assert isinstance(found, int)
         return found
 
@@ -123,8 +125,8 @@ def read_records(connection: apsw.Connection) -> Records:
         return Records(has_schema=False, flow_runs={}, task_runs={})
     if connection.pragma("application_id") != APPLICATION_ID or not version:
         raise TornOperation(f"{tables} tables, and marked as no database of ours")
-    flow_runs = _runs(connection, "flow_run", "flow_id")
-    task_runs = _runs(connection, "task_run", "flow_run_id")
+    flow_runs = _runs(connection, "flow_run")
+    task_runs = _runs(connection, "task_run")
     for run in (*flow_runs.values(), *task_runs.values()):
         for problem in _problems(run):
             raise TornOperation(f"{run.key} {run.id.hex()}: {problem}")
@@ -134,23 +136,25 @@ def read_records(connection: apsw.Connection) -> Records:
     return Records(version == len(migrations("sqlite")), flow_runs, task_runs)
 
 
-def _runs(connection: apsw.Connection, table: str, owner: str) -> dict[bytes, RunRow]:
+def _runs(connection: apsw.Connection, table: str) -> dict[bytes, RunRow]:
     histories: dict[bytes, list[StateRow]] = defaultdict(list)
     for id, *state in connection.execute(
         f"SELECT {table}_id, timestamp, id, type, name, data, data_format"
         f" FROM {table}_state ORDER BY {table}_id, timestamp"
     ):
         histories[id].append(StateRow(*state))
-    own = "(SELECT name FROM flow WHERE flow.id = flow_id), parameters"
+    key = "(SELECT name FROM flow WHERE flow.id = flow_id), parameters"
+    flow_run_id = "id"
+    if table == "task_run":
+        key, flow_run_id = "task_key, NULL", "flow_run_id"
     runs = {}
     for row in connection.execute(
-        f"SELECT id, parent_task_run_id, {own if table == 'flow_run' else 'task_key, NULL'},"
-        f" {owner}, state_timestamp, state_id, state_type, state_name,"
-        f" run_count, start_time, end_time, total_run_time FROM {table}"
+        f"SELECT id, {flow_run_id}, parent_task_run_id, {key}, state_timestamp, state_id,"
+        f" state_type, state_name, run_count, start_time, end_time, total_run_time FROM {table}"
     ):
-        if row[4] is None:
-            raise TornOperation(f"{table} {row[0].hex()} belongs to no {owner}")
-        runs[row[0]] = RunRow(*row[:4], row[5:9], *row[9:], histories[row[0]])
+        if row[1] is None:
+            raise TornOperation(f"task run {row[0].hex()} belongs to no flow run")
+        runs[row[0]] = RunRow(*row[:5], row[5:9], *row[9:], histories[row[0]])
     return runs
 
 

@@ -104,9 +104,9 @@ class Checkpoints:
         What the caller wrote is committed, and an error would tell him otherwise.
         """
         try:
-            if self._guard is not None:
-                self._guard.acquire_write(patience=_PATIENCE_SECONDS)
             try:
+                if self._guard is not None:
+                    self._guard.acquire_write(patience=_PATIENCE_SECONDS)
                 self._copy_log(mode, holding_readers=holding_readers)
                 if mode == apsw.SQLITE_CHECKPOINT_TRUNCATE:
                     self.log_pages = 0

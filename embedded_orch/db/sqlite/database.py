@@ -269,11 +269,12 @@ class SQLiteDatabase:
         """Lend the write connection, outside of any transaction, to what needs it bare."""
         self._check()
         self._check_not_waiting_for_ourselves()
-        self._writer.take_turn()
+        holder = object()
+        self._writer.take_turn(holder)
         try:
             return use(self._connection)
         finally:
-            self._writer.give_turn()
+            self._writer.give_turn(holder)
 
     def new_connection(self, *, read_only: bool) -> apsw.Connection:
         """One more connection with the same settings; the caller closes it."""
@@ -344,15 +345,17 @@ class SQLiteWriteTransaction:
         self._connection = connection
         self._is_read_only = is_read_only
         self.transaction: SQLiteTransaction = writer.transaction
-        writer.take_turn()
+        self._is_open = False
         try:
+            writer.take_turn(self)
             writer.begin()
+            self._is_open = True
             if is_read_only:
                 connection.pragma("query_only", 1)
         except BaseException:
-            writer.give_turn()
+            self.roll_back()
+            writer.give_turn(self)
             raise
-        self._is_open = True
 
     def execute(self, sql: str, parameters: tuple[object, ...]) -> Rows:
         """Run one statement in the driver's numbered form."""
@@ -379,7 +382,7 @@ class SQLiteWriteTransaction:
                 self._connection.pragma("query_only", 0)
             how()
         finally:
-            self._writer.give_turn()
+            self._writer.give_turn(self)
 
 
 class SQLiteReadTransaction:

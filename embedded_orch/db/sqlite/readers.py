@@ -44,8 +44,8 @@ class Reader:
 
     def begin(self) -> None:
         """Begin a DEFERRED transaction; its snapshot is taken by its first statement."""
-        self._lock.acquire()
         try:
+            self._lock.acquire()
             self.connection.execute("begin deferred")
             if self._lock.excludes_writers:
                 # The first read rebuilds an index that a dying process left torn.

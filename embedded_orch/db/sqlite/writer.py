@@ -20,7 +20,6 @@ its group (:mod:`embedded_orch.db.sqlite.checkpoints`).
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from itertools import islice
@@ -34,6 +33,7 @@ from embedded_orch.db.flusher import Flusher
 from embedded_orch.db.sqlite.checkpoints import Checkpoints
 from embedded_orch.db.sqlite.connecting import translate
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
+from embedded_orch.db.sqlite.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class Writer:
         self._patience = busy_timeout_seconds
         self._name = name
         self._queue: deque[Request] = deque()
-        self._turn = threading.Lock()
+        self._turn = Turn()
         self.checkpoints: Checkpoints | None = None
         if checkpoint_pages is not None:
             self.checkpoints = Checkpoints(
@@ -155,14 +155,14 @@ class Writer:
     def write(self, operation: Callable[[Transaction], R]) -> R:
         """Run an operation in a write transaction; returns once it is committed."""
         request = Request(operation)
-        self._queue.append(request)
         try:
+            self._queue.append(request)
             self._await(request)
         except BaseException:
-            # Ctrl-C, here or in the operation: nobody waits for it any more. And it may just have
-            # been this thread's turn to lead.
+            # Ctrl-C, here or in the operation: nobody waits for it any more. And this thread may
+            # have the turn, or have been told just now to take it.
             self.withdraw(request)
-            self._pass_on()
+            self.give_turn(request)
             raise
         answer: R = request.outcome()
         return answer
@@ -199,7 +199,8 @@ class Writer:
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
         """Run a read on the write connection, for databases that have only that one."""
-        self.take_turn()
+        holder = object()
+        self.take_turn(holder)
         try:
             while self._queue:
                 self._lead()
@@ -211,11 +212,18 @@ class Writer:
             finally:
                 self._roll_back()
         finally:
-            self.give_turn()
+            self.give_turn(holder)
 
-    def take_turn(self) -> None:
-        """Wait for the write connection and keep it; for transactions that stay open."""
-        if not self._turn.acquire(timeout=self._patience):
+    def take_turn(self, holder: object) -> None:
+        """Wait for the write connection and keep it; for transactions that stay open.
+
+        Args:
+            holder: for whom, this once.
+
+        Raises:
+            DatabaseBusy: another had it for longer than the busy timeout.
+        """
+        if not self._turn.take(holder, seconds=self._patience):
             raise self._busy()
 
     def _busy(self) -> errors.DatabaseBusy:
@@ -225,9 +233,9 @@ class Writer:
             f"busy_timeout_seconds"
         )
 
-    def give_turn(self) -> None:
+    def give_turn(self, holder: object) -> None:
         """Let the next caller write."""
-        self._turn.release()
+        self._turn.give(holder)
         self._pass_on()
 
     # -- transactions that stay open (sessions) ------------------------------------------------
@@ -236,13 +244,12 @@ class Writer:
         """Begin a write transaction. The caller has the turn."""
         while self._queue:
             self._lead()
-        if self._guard is not None:
-            self._guard.acquire_write()
         try:
+            if self._guard is not None:
+                self._guard.acquire_write()
             self._execute("begin immediate")
         except BaseException as error:
-            if self._guard is not None:
-                self._guard.release_write()
+            self.roll_back()
             if isinstance(error, apsw.Error):
                 raise translate(error, self._name) from error
             raise
@@ -267,12 +274,11 @@ class Writer:
 
     # -- leading -------------------------------------------------------------------------------
 
-    def _lead_and_pass_on(self) -> None:
+    def _lead_and_pass_on(self, holder: object) -> None:
         try:
             self._lead()
         finally:
-            self._turn.release()
-            self._pass_on()
+            self.give_turn(holder)
 
     def _pass_on(self) -> None:
         # After the turn is free: who appended before that and found it taken sleeps, and is
@@ -294,6 +300,7 @@ class Writer:
         group: list[Request] = []
         try:
             self._take_group(group)
+            self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
             try:
                 self._commit_group(group)
             except Exception as error:
@@ -317,9 +324,8 @@ class Writer:
             # that keeps it, would lose it.
             group.extend(islice(iter(self._queue.popleft, None), _MOST_IN_A_GROUP))
         except IndexError:
-            # Those were all. What was taken is in the group, and others may have come since.
-            pass
-        self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
+            # Those were all, and they are in the group.
+            return
 
     def _put_back(self, group: list[Request]) -> None:
         """Have another leader run again what has no answer yet."""
@@ -379,10 +385,10 @@ class Writer:
 
     def _in_one_transaction(self, group: list[Request]) -> None:
         guard = self._guard
-        if guard is not None:
-            # The lock file before BEGIN: a process that waits for it holds nothing of SQLite's.
-            guard.acquire_write()
         try:
+            if guard is not None:
+                # The lock file before BEGIN: a process that waits for it holds nothing of SQLite's.
+                guard.acquire_write()
             transaction = self.transaction
             try:
                 self._execute("begin immediate")
@@ -416,8 +422,8 @@ class Writer:
         """Return once a request is answered, by this thread if the turn is free."""
         deadline = 0.0
         while not request.is_done:
-            if self._turn.acquire(blocking=False):
-                self._lead_and_pass_on()
+            if self._turn.take_if_free(request):
+                self._lead_and_pass_on(request)
                 continue
             deadline = deadline or time.monotonic() + self._patience
             if not request.wait(max(0.0, deadline - time.monotonic())):
@@ -441,8 +447,9 @@ class Writer:
 
     def _lead_from_thread(self) -> None:
         waiting = [request for request in list(self._queue) if request.notify is not None]
-        if self._turn.acquire(timeout=self._patience):
-            self._lead_and_pass_on()
+        holder = object()
+        if self._turn.take(holder, seconds=self._patience):
+            self._lead_and_pass_on(holder)
             return
         for request in waiting:
             if self.withdraw(request):
@@ -450,26 +457,28 @@ class Writer:
                 request.finish()
 
     def _rest(self) -> None:
-        if not self._turn.acquire(blocking=False):
+        holder = object()
+        if not self._turn.take_if_free(holder):
             # A session is open: the log is emptied the next time, or at the end.
             return
         try:
             if not self._queue:
                 self._empty_log(holding_readers=False)
         finally:
-            self.give_turn()
+            self.give_turn(holder)
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, and empty the log. Nobody else may write."""
         self.flush()
         self._thread.stop()
-        self.take_turn()
+        holder = object()
+        self.take_turn(holder)
         try:
             while self._queue:
                 self._lead()
             self._empty_log(holding_readers=True)
         finally:
-            self._turn.release()
+            self._turn.give(holder)
 
 
 def _nothing(transaction: Transaction) -> None:

@@ -1,0 +1,34 @@
+"""Programs that tests run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 60
+
+
+def environment(**added: str) -> dict[str, str]:
+    """This process's environment without databases of its own, and what is added."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("EMBEDDED_ORCH")
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), **added}
+
+
+def run_program(
+    text: str, *arguments: object, flags: tuple[str, ...] = (), **added: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; it has failed when that does not come."""
+    return subprocess.run(
+        [sys.executable, *flags, "-c", dedent(text), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(**added),
+        check=False,
+    )

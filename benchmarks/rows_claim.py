@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
-from benchmarks.measuring import Row, Stopwatch, Work, measure
+from benchmarks.measuring import Outcome, Row, Stopwatch, Work, measure
 from benchmarks.reporting import table
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.port import Database
@@ -126,9 +126,11 @@ def _claims(folder: Path, *, backlog: Backlog, engine: str) -> Iterator[Work]:
     with contextlib.ExitStack() as stack:
         url = str(folder / "orch.db")
         if engine == "postgres":
-            from tests.postgres_server import running_server
+            from tests.postgres_server import PostgresServer
 
-            url = stack.enter_context(running_server()).new_database()
+            server = PostgresServer.create()
+            stack.callback(server.stop)
+            url = server.new_database()
         databases = OpenDatabases(process)
         shared = databases.open(url, {})
         stack.callback(databases.close, shared)
@@ -192,7 +194,7 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
     for row in ROWS:
         print(row.name, file=sys.stderr, flush=True)
         outcomes.append(measure(row, rounds=11))

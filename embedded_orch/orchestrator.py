@@ -305,9 +305,21 @@ class Orchestrator:
             self._is_closed = True
         registry.remove(self)
         try:
-            self.engine.close()
+            self._give_up_runs()
         finally:
             self._databases.close(self._shared)
+
+    def _give_up_runs(self) -> None:
+        try:
+            self.engine.close()
+        except errors.DatabaseError as error:
+            # A full disk, or a server that is away: the next one to open it finds this owner gone,
+            # and writes down what could not be written now.
+            import logging
+
+            logging.getLogger("embedded_orch.orchestrator").warning(
+                "%s was closed, and what it was still running could not be marked: %s", self, error
+            )
 
     def __enter__(self) -> Self:
         self.check_open()

@@ -51,7 +51,7 @@ class StateDetails(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class State:
-    """One state of a run. Immutable; the value of a run that just finished is at hand in memory.
+    """One state of a run. The value or error of a run that just ended is at hand in memory.
 
     Attributes:
         id: also the id of the event that announces it.

@@ -46,7 +46,6 @@ class Task(Generic[P, R]):
     Attributes:
         fn: the function.
         name: for people.
-        task_key: the function's qualified name, which identifies its calls.
         is_async: whether calling it gives a coroutine.
     """
 
@@ -68,7 +67,6 @@ class Task(Generic[P, R]):
             )
         self.fn = fn
         self.name: str = name or getattr(fn, "__name__", None) or type(fn).__name__
-        self.task_key: str = getattr(fn, "__qualname__", None) or self.name
         self.tags = tags_of(tags)
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
@@ -77,6 +75,11 @@ class Task(Generic[P, R]):
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
+
+    @property
+    def task_key(self) -> str:
+        """The function's module and qualified name, which identify its calls."""
+        return self.spec.key
 
     @property
     def spec(self) -> TaskSpec:

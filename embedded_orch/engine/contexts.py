@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.runner import Runner
-    from embedded_orch.engine.specs import FlowSpec, TaskSpec
+    from embedded_orch.engine.specs import FlowSpec, OnCrash, TaskSpec
 
 
 class FlowRunContext:
@@ -28,6 +28,7 @@ class FlowRunContext:
         epoch: in which this process owns the run.
         run_count: which attempt this is.
         has_records: whether earlier attempts may have completed some calls.
+        on_crash: what becomes of the run when its process dies.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class FlowRunContext:
         "flow",
         "has_records",
         "name",
+        "on_crash",
         "run_count",
         "run_id",
     )
@@ -53,6 +55,7 @@ class FlowRunContext:
         epoch: int,
         run_count: int,
         has_records: bool,
+        on_crash: OnCrash,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -61,6 +64,7 @@ class FlowRunContext:
         self.epoch = epoch
         self.run_count = run_count
         self.has_records = has_records
+        self.on_crash = on_crash
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
         self._runner: Runner | None = None

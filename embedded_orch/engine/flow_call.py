@@ -39,6 +39,8 @@ class FlowCall:
         flow: what is called.
         arguments: by parameter.
         run_id: the run; a new one when not given.
+        caller: the flow run that calls it, if any.
+        parent_task_run_id: the task run of the caller that tracks it.
     """
 
     def __init__(
@@ -48,12 +50,15 @@ class FlowCall:
         arguments: Mapping[str, Any],
         *,
         run_id: UUID | None = None,
+        caller: FlowRunContext | None = None,
         parent_task_run_id: UUID | None = None,
     ) -> None:
         self._engine = engine
         self._flow = flow
         self._arguments = arguments
         self._parent_task_run_id = parent_task_run_id
+        # What a flow calls shares its fate: it is continued by its caller, or not at all.
+        self._on_crash = flow.on_crash if caller is None else caller.on_crash
         self._epoch = 0
         self._run_count = 1
         self._has_records = False
@@ -111,7 +116,7 @@ class FlowCall:
             flow_name=flow.name,
             name=self.name,
             owner_id=self._engine.owner.id,
-            on_crash=flow.on_crash,
+            on_crash=self._on_crash,
             parameters=parameters,
             unstored_parameters=unstored,
             parameters_hash=values.hash_inputs(self._arguments),
@@ -173,6 +178,7 @@ class FlowCall:
                 epoch=self._epoch,
                 run_count=self._run_count,
                 has_records=self._has_records,
+                on_crash=self._on_crash,
             )
             proposal, state = yield from self._attempt(context)
             decision: Decision = yield self._propose(proposal)

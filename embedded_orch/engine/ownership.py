@@ -8,6 +8,7 @@ have died, without a time-out.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,7 @@ class Owner:
             # Nobody else can open this database; its owners are in this process, and say goodbye.
             return True
         if other.host == mine.host and other.boot_id != mine.boot_id:
+            # This machine, before its last start.
             return False
         if other.life_file != mine.life_file:
             # On a file: this is a copy, and the owner runs its own. On a server: another host.
@@ -146,13 +148,23 @@ class Owner:
         facts = process_facts()
         return ProcessRow(
             id=self.id,
-            host=facts.host,
+            host=f"{facts.host}{_machine()}",
             boot_id=facts.boot_id,
             pid=facts.pid,
             pid_started=facts.start_ticks,
             life_file=_identity(self._life_path),
             life_slot=self.id.int & ((1 << _SLOT_BITS) - 1),
         )
+
+
+def _machine() -> str:
+    """What tells two machines of one name apart, where there is something: systemd's machine id."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return f"/{file.read(12).strip()}"
+    except (OSError, UnicodeDecodeError):
+        # No such file here: the name has to do.
+        return ""
 
 
 def _identity(path: str | None) -> str | None:
@@ -168,6 +180,9 @@ def _identity(path: str | None) -> str | None:
 
 def _pid_lives(pid: int) -> bool:
     """Whether a process has this pid; where locks cannot tell, the best there is."""
+    if sys.platform == "win32":
+        # There, a signal 0 is no question: it stops the process. Nobody is taken for dead.
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

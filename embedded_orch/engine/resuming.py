@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.specs import FlowSpec
@@ -89,16 +90,21 @@ def refuse_running(engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, boo
 
 
 def take_over_steps(
-    engine: Engine, flow: FlowSpec, run: FlowRunRow, arguments: Mapping[str, Any]
+    engine: Engine,
+    flow: FlowSpec,
+    run: FlowRunRow,
+    arguments: Mapping[str, Any],
+    *,
+    caller: FlowRunContext | None = None,
 ) -> Steps[State]:
     """Take a run over that nobody runs, and run it again."""
-    call = FlowCall(engine, flow, arguments, run_id=run.id)
+    call = FlowCall(engine, flow, arguments, run_id=run.id, caller=caller)
     return (
         yield from call.take_over_and_run(
             name=run.name,
             epoch=run.epoch,
             run_count=run.run_count,
-            owner_died=_is_at_work(run) and run.state is not None,
+            owner_died=_is_at_work(run) and run.owner_id is not None,
         )
     )
 

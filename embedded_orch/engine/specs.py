@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 from embedded_orch import values
@@ -16,13 +18,30 @@ OnCrash = Literal["fail", "resume"]
 RecordStart = Literal["announced", "before"]
 
 
+def module_name(function: Callable[..., Any]) -> str:
+    """The module of a function, the same whether its file is run or imported.
+
+    A script runs as ``__main__``; what it recorded has to be found again by a program that imports
+    it, and by the processes that it starts. Without a file, as in a notebook, it stays ``__main__``.
+    """
+    module: str = getattr(function, "__module__", None) or ""
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    path = getattr(main, "__file__", None)
+    return os.path.splitext(os.path.basename(path))[0] if path else "__main__"
+
+
 class Spec:
     """What flows and tasks have in common: a function that is called and retried.
 
     Attributes:
         function: the user's.
         name: for people.
-        key: the function's qualified name, which identifies its calls.
+        key: the function's module and qualified name, which identify its calls.
         signature: how arguments become parameters.
         is_async: whether the function is an ``async def``.
         policy: its retries.
@@ -52,7 +71,7 @@ class Spec:
     ) -> None:
         self.function = function
         self.name = name
-        self.key: str = getattr(function, "__qualname__", None) or name
+        self.key = f"{module_name(function)}.{getattr(function, '__qualname__', None) or name}"
         self.signature = signature
         self.is_async = is_async
         self.policy = policy
@@ -134,4 +153,5 @@ class FlowSpec(Spec):
     @property
     def entrypoint(self) -> str:
         """Where the function is found again: module:qualified name."""
-        return f"{getattr(self.function, '__module__', '')}:{self.key}"
+        qualified_name = getattr(self.function, "__qualname__", None) or self.name
+        return f"{getattr(self.function, '__module__', '')}:{qualified_name}"

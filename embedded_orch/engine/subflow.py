@@ -56,8 +56,10 @@ def subflow_steps(
                         return child.state.with_value(value)
                 else:
                     refuse_running(engine, child, owner)
-                    return (yield from take_over_steps(engine, flow, child, arguments))
-        call = FlowCall(engine, flow, arguments, parent_task_run_id=task_run_id)
+                    return (yield from take_over_steps(engine, flow, child, arguments, caller=caller))
+        call = FlowCall(
+            engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id
+        )
         return (yield from call.create_and_run())
 
     tracker = TaskSpec(

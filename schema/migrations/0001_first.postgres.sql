@@ -6,7 +6,7 @@
 --   ids         UUIDv7, made by the caller; in order of time, so that keys append
 --   times       microseconds since 1970-01-01 UTC, never read from the database's clock
 --   durations   microseconds
---   JSON        jsonb
+--   JSON        jsonb; json where the text has to come back as it was written
 
 -- Whether a JSON array holds all elements of another. On SQLite the program brings it.
 create function has_all(held jsonb, wanted jsonb) returns boolean

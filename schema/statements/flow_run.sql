@@ -123,7 +123,7 @@ limit 1;
 -- What a dead process was running and nobody is to resume by itself. Index: flow_run_owned.
 select id
 from flow_run
-where owner_id = :owner_id and on_crash = 'fail'
+where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
       and state_type in ('PENDING', 'RUNNING', 'CANCELLING', 'SCHEDULED')
 order by id
 limit :limit;

@@ -24,10 +24,11 @@ from embedded_orch.errors import (
     DatabaseUnavailable,
     TransactionFailed,
 )
+from embedded_orch.orchestration.values import Proposal
 from embedded_orch.process import Process
 from embedded_orch.states import StateType
-from embedded_orch.store.flow_runs import get_flow_runs
-from tests.builders import Builder
+from embedded_orch.store.flow_runs import get_flow_runs, propose_flow_state
+from tests.builders import NOON, Builder
 from tests.db.contract.probe import Background, Gate, Operation, Probe, numbers_in, wait_until
 from tests.postgres_server import PostgresServer
 
@@ -489,7 +490,16 @@ def a_run(probe: Probe) -> uuid.UUID:
 
 
 def set_running(probe: Probe, run_id: uuid.UUID) -> None:
-    Builder(probe.database, Process()).set_state(run_id, StateType.RUNNING)
+    running = Proposal(
+        id=probe.new_id(),
+        type=StateType.RUNNING,
+        name="Running",
+        timestamp=NOON,
+        message="off it goes",
+    )
+    probe.database.write(
+        lambda tx: propose_flow_state(tx, run_id=run_id, proposal=running, now=NOON, epoch=None)
+    )
 
 
 @pytest.mark.parametrize(("for_update", "waits"), [(True, True), (False, False)])
@@ -516,7 +526,7 @@ def test_a_session_for_update_locks_the_runs_that_it_reads(
 def test_a_locking_read_that_had_to_wait_returns_the_run_as_it_is_now(
     postgres_server: PostgresServer,
 ) -> None:
-    """Seen to fail with FOR UPDATE in the read itself: the new run was without its state."""
+    """Seen to fail with FOR UPDATE in the read itself: the new state was without its message."""
     with a_database(postgres_server) as probe:
         run_id = a_run(probe)
 
@@ -534,7 +544,7 @@ def test_a_locking_read_that_had_to_wait_returns_the_run_as_it_is_now(
             wait_until(lambda: is_waiting_for_a_lock(postgres_server, probe))
 
         run = reader.result()
-        assert run.state.type is StateType.RUNNING
+        assert (run.state.type, run.state.message) == (StateType.RUNNING, "off it goes")
 
 
 def is_waiting_for_a_lock(server: PostgresServer, probe: Probe) -> bool:

@@ -38,7 +38,9 @@ class Schema:
     def __init__(self, server: PostgresServer, **overrides: object) -> None:
         self.server = server
         self.url, self.name = server.new_schema()
-        self.options = parse(self.url, schema_name=self.name, **overrides)
+        self.options = parse(
+            self.url, schema_name=self.name, application_name=self.name, **overrides
+        )
 
     def drop(self) -> Schema:
         self.execute("drop schema {schema} cascade")
@@ -134,7 +136,7 @@ def test_migrations_run_through_a_pooler_too(
 
 
 def test_eight_processes_open_a_new_database_at_once(schema: Schema) -> None:
-    """Seen to fail without the advisory lock."""
+    """Seen to fail without the advisory lock: all of them had seen that there is no schema."""
     schema.drop()
     program = """
 import sys
@@ -142,9 +144,7 @@ from embedded_orch.db.postgres.database import open_server
 from embedded_orch.db.postgres.options import parse
 from embedded_orch.process import Process
 process = Process()
-options = parse(sys.argv[1], schema_name=sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
+options = parse(sys.argv[1], schema_name=sys.argv[2], application_name=sys.argv[2])
 database = open_server(options, process)
 id = process.new_id()
 database.write(lambda tx: tx.run("flow.insert", id=id, name=str(id), now=0))
@@ -152,10 +152,11 @@ database.close()
 """
     with contextlib.ExitStack() as ending:
         processes = [ending.enter_context(running(program, schema)) for _ in range(8)]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        results = [process.communicate("go\n", timeout=60) for process in processes]
+        with psycopg.connect(schema.url) as other:
+            # Nobody can make a schema, and everybody can look for it.
+            other.execute("lock table pg_namespace in share row exclusive mode")
+            wait_until(lambda: len(waiting_for_a_lock(schema)) == 8)
+        results = [process.communicate(timeout=60) for process in processes]
 
     assert results == [("", "")] * 8
     assert len(schema.applied()) == len(migrations("postgres"))
@@ -166,7 +167,6 @@ database.close()
 def running(program: str, schema: Schema) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", program, schema.url, schema.name],
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -295,15 +295,18 @@ def test_the_second_of_two_migrators_finds_it_done(schema: Schema) -> None:
             [f"embedded_orch {schema.name}"],
         )
         waiting = [Background(schema.migrate) for _ in range(2)]
-        wait_until(lambda: len(waiting_for_the_lock(schema)) == 2)
+        wait_until(lambda: len(waiting_for_a_lock(schema)) == 2)
 
     for each in waiting:
         each.result()
     assert len(schema.applied()) == len(migrations("postgres"))
 
 
-def waiting_for_the_lock(schema: Schema) -> list[Any]:
-    return schema.execute("select pid from pg_locks where locktype = 'advisory' and not granted")
+def waiting_for_a_lock(schema: Schema) -> list[Any]:
+    return schema.execute(
+        "select pid from pg_stat_activity "
+        f"where application_name = '{schema.name}' and wait_event_type = 'Lock'"
+    )
 
 
 # -- Rights ----------------------------------------------------------------------------------------

@@ -113,8 +113,8 @@ def test_unreadable_files_fail_as_task_runs_and_the_flow_completes(
     finished(run_demo(sources, tmp_path / "out"))
 
     with embedded_orch.open(str(tmp_path / "out" / "report.db")) as orch:
-        failed = orch.task_runs.count(task_key="analyse", state_type="FAILED")
-        completed = orch.task_runs.count(task_key="analyse", state_type="COMPLETED")
+        failed = orch.task_runs.count(task_key="stdlib_report.analyse", state_type="FAILED")
+        completed = orch.task_runs.count(task_key="stdlib_report.analyse", state_type="COMPLETED")
         runs = orch.flow_runs.count(flow_name="stdlib-report", state_type="COMPLETED")
 
     assert (failed, completed, runs) == (UNREADABLE, 12 + BROKEN, 1)

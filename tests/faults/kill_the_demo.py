@@ -120,7 +120,7 @@ def look_at_copy(folder: Path, question: Callable[[embedded_orch.Orchestrator], 
 
 def count_files(orch: embedded_orch.Orchestrator) -> int:
     """How many files have their facts recorded."""
-    return orch.task_runs.count(task_key="analyse", state_type="COMPLETED")
+    return orch.task_runs.count(task_key="stdlib_report.analyse", state_type="COMPLETED")
 
 
 def count_unfinished_or_extra_runs(orch: embedded_orch.Orchestrator) -> int:

@@ -40,8 +40,10 @@ def create_file(path: str, options: SQLiteOptions) -> tuple[int, int]:
         refuse_network_filesystem(path)
     try:
         os.makedirs(os.path.dirname(path), mode=_PRIVATE_FOLDER, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE_FILE))
+        if not os.path.exists(path):
+            # Not even tried on a file that is open here: the audit hook refuses every open().
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE_FILE))
         found = os.stat(path)
     except OSError as error:
         kind = (

@@ -69,7 +69,8 @@ def rebuild_table(
         copied: expressions over the old columns, for new columns or for changed ones.
 
     Raises:
-        MigrationFailed: the definition is of another table, or a copied column does not exist.
+        MigrationFailed: the definition is of another table, a copied column does not exist, or
+            nothing of the old table is kept.
     """
     fresh = f"{table}_rebuilt"
     renamed, count = re.subn(
@@ -94,6 +95,10 @@ def rebuild_table(
     if unknown:
         raise errors.MigrationFailed(f"the rebuild of {table} copies into no column: {unknown}")
     into = [name for name in new if name in copied or name in old]
+    if not into:
+        raise errors.MigrationFailed(
+            f"the rebuild of {table} keeps no column of it, so its rows would be lost"
+        )
     sources = ", ".join(copied.get(name, f'"{name}"') for name in into)
     targets = ", ".join(f'"{name}"' for name in into)
     # Names and expressions of a migration that we ship; nothing of them comes from a user.
@@ -101,7 +106,7 @@ def rebuild_table(
     connection.execute(copy)
     connection.execute(f'drop table "{table}"')
     # Without this the renaming would rewrite the foreign keys that other tables have to the name.
-    connection.execute("pragma legacy_alter_table = on")
+    connection.execute("pragma legacy_alter_table = off")
     connection.execute(f'alter table "{fresh}" rename to "{table}"')
     connection.execute("pragma legacy_alter_table = off")
     order = {"index": 0, "view": 1, "trigger": 2}

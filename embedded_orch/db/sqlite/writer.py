@@ -376,12 +376,18 @@ class Writer:
             return
         for request in group:
             try:
-                self._in_one_transaction([request])
+                self._alone(request)
             except apsw.Error as failure:
                 request.error = translate(failure, self._name)
                 request.error.__cause__ = failure
             except Exception as failure:
                 request.error = failure
+
+    def _alone(self, request: Request) -> None:
+        try:
+            self._in_one_transaction([request])
+        except errors.CommitOutcomeUnknown as unknown:
+            self._run_again([request], unknown)
 
     def _in_one_transaction(self, group: list[Request]) -> None:
         guard = self._guard
@@ -405,8 +411,8 @@ class Writer:
     def _commit(self) -> None:
         try:
             self._execute("commit")
-        except (apsw.BusyError, apsw.ConstraintError):
-            # Raised before anything is written.
+        except (apsw.BusyError, apsw.ConstraintError, apsw.FullError):
+            # Raised before the end of the commit is written: it is not there.
             raise
         except apsw.Error as error:
             raise errors.CommitOutcomeUnknown(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -320,9 +321,13 @@ def test_a_session_that_was_cancelled_while_it_opened_holds_nothing(
     """Seen to fail without the abandoned opening: its transaction stayed open for ever."""
     begin, gate = probe.database.begin, Gate()
 
+    has_begun = threading.Event()
+
     def slow_begin(**options: bool) -> object:
         gate.stop_here()
-        return begin(**options)
+        opened = begin(**options)
+        has_begun.set()
+        return opened
 
     async def main() -> None:
         task = asyncio.ensure_future(a_session(probe).__aenter__())
@@ -336,6 +341,7 @@ def test_a_session_that_was_cancelled_while_it_opened_holds_nothing(
     asyncio.run(main())
     monkeypatch.undo()
 
+    assert has_begun.wait(PATIENCE_SECONDS)
     wait_until(lambda: nothing_is_held(probe))
     probe.database.write(probe.insert(1))
     assert probe.numbers() == [1]
@@ -349,11 +355,14 @@ def nothing_is_held(probe: Probe) -> bool:
 
 def test_a_session_that_is_cancelled_in_a_statement_ends_after_it(probe: Probe) -> None:
     """Seen to fail without the lock of the scope: both used the connection at once."""
-    gate, insert_one = Gate(), probe.insert(1)
+    gate, insert_one, is_over = Gate(), probe.insert(1), threading.Event()
 
     def slow(tx: Transaction) -> None:
         gate.stop_here()
-        insert_one(tx)
+        try:
+            insert_one(tx)
+        finally:
+            is_over.set()
 
     async def hold() -> None:
         async with a_session(probe):
@@ -368,6 +377,7 @@ def test_a_session_that_is_cancelled_in_a_statement_ends_after_it(probe: Probe) 
             await task
 
     asyncio.run(main())
+    assert is_over.wait(PATIENCE_SECONDS)
     probe.database.write(probe.insert(2))
 
     assert probe.numbers() == [2]

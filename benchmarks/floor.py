@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def new_flow_run(connection: apsw.Connection) -> bytes:
 
 
 @contextmanager
-def raw_tasks(folder: Path, count: int, *, synchronous: str = "normal") -> Iterator[Work]:
+def raw_tasks(folder: Path, count: int, *, synchronous: str = "normal") -> Generator[Work]:
     """The floor of ``count`` sequential tasks."""
     path = str(folder / "orch.db")
     embedded_orch.open(path).close()

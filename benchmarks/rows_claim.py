@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,9 @@ class Backlog(NamedTuple):
     """What waits in a pool.
 
     Attributes:
-        due: runs that are due, spread over the queues.
+        due: runs that are due, spread over the queues. Those of a queue lie together in the table,
+            as when a scheduler makes the next ones of each deployment; scattered over all of it
+            they would cost more pages, whatever waits beside them.
         queues: how many queues there are.
         future: runs of the same queues that are due later than the claim asks.
         blocked: runs that are due in a queue whose limit is 0.
@@ -113,7 +115,7 @@ class Pool:
                     name="brave-otter",
                     state_id=self._process.new_id(),
                     scheduled_time=first_due + number,
-                    work_queue_id=queue_ids[number % len(queue_ids)],
+                    work_queue_id=queue_ids[number * len(queue_ids) // count],
                 )
                 for number in numbers
             ]
@@ -121,7 +123,7 @@ class Pool:
 
 
 @contextmanager
-def _claims(folder: Path, *, backlog: Backlog, engine: str) -> Iterator[Work]:
+def _claims(folder: Path, *, backlog: Backlog, engine: str) -> Generator[Work, None, None]:
     process = Process()
     with contextlib.ExitStack() as stack:
         url = str(folder / "orch.db")

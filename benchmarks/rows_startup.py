@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ with embedded_orch.open(sys.argv[1]):
 
 
 @contextmanager
-def _process(folder: Path, program: str, *, keep_file: bool = True) -> Iterator[Work]:
+def _process(folder: Path, program: str, *, keep_file: bool = True) -> Generator[Work]:
     """A whole Python process, from its start to its end."""
     data = folder / "data"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ def _flows_in_sequence(start: int, stopwatch: Stopwatch) -> None:
 @contextmanager
 def _ours(
     folder: Path, run: Callable[[int, Stopwatch], None], *, url: str | None = None, durability: str
-) -> Iterator[Work]:
+) -> Generator[Work]:
     with embedded_orch.open(url or folder / "orch.db", durability=durability):
         starts = iter(range(0, 1_000_000_000, _TASKS))
         yield lambda stopwatch: run(next(starts), stopwatch)

@@ -71,7 +71,7 @@ class Flow(Generic[P, R]):
         self.tags = tags_of(tags)
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
-        self.on_crash = on_crash
+        self.on_crash: Literal["fail", "resume"] = on_crash
         self._signature = Signature(fn)
         self._spec: FlowSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.

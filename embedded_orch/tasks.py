@@ -6,7 +6,6 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
@@ -21,7 +20,7 @@ from embedded_orch.engine.running import (
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
@@ -70,7 +69,7 @@ class Task(Generic[P, R]):
         self.tags = tags_of(tags)
         self.retries = retries
         self.retry_delay_seconds = retry_delay_seconds
-        self.record_start = record_start
+        self.record_start: Literal["announced", "before"] = record_start
         self._signature = Signature(fn)
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
@@ -113,6 +112,12 @@ class Task(Generic[P, R]):
         """
         return cast("R", self._call(args, kwargs))
 
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> Future[T]: ...
+    @overload
+    def submit(self: Task[P, R], *args: Any, **kwargs: Any) -> Future[R]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run it beside the caller: in a thread, or an ``async def`` on the runner's loop.
 
@@ -125,6 +130,12 @@ class Task(Generic[P, R]):
         flow_run = self._flow_run("submit")
         return self._submit(flow_run, self._signature.bind(args, self._checked(kwargs)))
 
+    @overload
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
+    ) -> FutureList[T]: ...
+    @overload
+    def map(self: Task[P, R], *args: Any, **kwargs: Any) -> FutureList[R]: ...
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Submit it once for each item of the iterable arguments, which must be of one length.
 

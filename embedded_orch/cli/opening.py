@@ -12,7 +12,7 @@ from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.upgrading import upgrade_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from embedded_orch.db.opening import Shared
     from embedded_orch.process import Process
@@ -24,7 +24,7 @@ def url_of(db: str | None) -> str:
 
 
 @contextmanager
-def opened(db: str | None, process: Process) -> Iterator[Shared]:
+def opened(db: str | None, process: Process) -> Generator[Shared]:
     """A database that exists and has the schema of this program, for the length of a block.
 
     Raises:
@@ -47,7 +47,7 @@ def opened(db: str | None, process: Process) -> Iterator[Shared]:
 
 
 @contextmanager
-def opened_for_runs(db: str | None, process: Process) -> Iterator[Shared]:
+def opened_for_runs(db: str | None, process: Process) -> Generator[Shared]:
     """The same, with the runs of dead processes set Crashed, as whoever opens a database does."""
     from embedded_orch.engine.ownership import Owner
 

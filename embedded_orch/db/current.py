@@ -159,6 +159,16 @@ def join(scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -
     return scope.run(lambda opened: _run_alone(opened, operation))
 
 
+async def in_own_thread(call: Callable[[], R]) -> R:
+    """The answer of a call on an open transaction, without blocking the event loop.
+
+    Not from the threads that all share: every one of those may be waiting for this transaction.
+    """
+    import anyio.to_thread
+
+    return await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))
+
+
 def _run_alone(opened: OpenTransaction, operation: Callable[[Transaction], R]) -> R:
     opened.script("savepoint joined")
     try:

@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
-from embedded_orch.db.current import Scope, scope_for
+from embedded_orch.db.current import Scope, in_own_thread, scope_for
 from embedded_orch.db.statements import number_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from embedded_orch.db.port import Database, OpenTransaction
     from embedded_orch.db.rows import Rows
@@ -56,7 +56,7 @@ class Session:
         return self._core.execute(sql, parameters)
 
     @contextmanager
-    def begin(self) -> Iterator[Session]:
+    def begin(self) -> Generator[Session, None, None]:
         """One transaction for the statements of a block.
 
         Raises:
@@ -92,11 +92,14 @@ class AsyncSession:
         """Run one statement; see :meth:`Session.execute`."""
         import anyio.to_thread
 
-        self._core.check_can_execute()
-        return await anyio.to_thread.run_sync(self._core.execute, sql, parameters)
+        core = self._core
+        core.check_can_execute()
+        if core.scope is not None:
+            return await in_own_thread(lambda: core.execute(sql, parameters))
+        return await anyio.to_thread.run_sync(core.execute, sql, parameters)
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncSession]:
+    async def begin(self) -> AsyncGenerator[AsyncSession, None]:
         """One transaction for the statements of a block; it may stay open across awaits."""
         import anyio
         import anyio.to_thread
@@ -117,7 +120,7 @@ class AsyncSession:
             self._core.leave()
             try:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(lambda: scope.end(commit=commit))
+                    await in_own_thread(lambda: scope.end(commit=commit))
             except BaseException:
                 # Its own error, or asyncio cancelled the task a second time, and the thread may
                 # never have begun; ended already, this does nothing.
@@ -234,7 +237,7 @@ class _Opening:
 @contextmanager
 def open_session(
     database: Database, *, begin_transaction: bool, with_for_update: bool, read_only: bool
-) -> Iterator[Session]:
+) -> Generator[Session, None, None]:
     """A session for a block."""
     session = Session(database, read_only=read_only, for_update=with_for_update)
     if not begin_transaction:
@@ -247,7 +250,7 @@ def open_session(
 @asynccontextmanager
 async def open_async_session(
     database: Database, *, begin_transaction: bool, with_for_update: bool, read_only: bool
-) -> AsyncIterator[AsyncSession]:
+) -> AsyncGenerator[AsyncSession, None]:
     """A session for a block of a task."""
     session = AsyncSession(database, read_only=read_only, for_update=with_for_update)
     if not begin_transaction:

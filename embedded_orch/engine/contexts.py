@@ -64,7 +64,7 @@ class FlowRunContext:
         self.epoch = epoch
         self.run_count = run_count
         self.has_records = has_records
-        self.on_crash = on_crash
+        self.on_crash: OnCrash = on_crash
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
         self._runner: Runner | None = None

@@ -175,9 +175,11 @@ async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:
     """
     import anyio
 
-    with anyio.CancelScope(shield=True) as scope:
-        answer, cancelled = await _as_often_as_cancelled(begin)
-    assert not scope.cancelled_caught, "a shield that nobody cancels"
+    outcome = None
+    with anyio.CancelScope(shield=True):
+        outcome = await _as_often_as_cancelled(begin)
+    assert outcome is not None, "a shield that nobody cancels"
+    answer, cancelled = outcome
     if cancelled is not None:
         _cancel_later(cancelled)
     return answer

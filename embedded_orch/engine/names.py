@@ -38,4 +38,6 @@ def run_name(random_bytes: bytes) -> str:
 
 @cache
 def _words() -> tuple[list[str], list[str]]:
-    return _ADJECTIVES.split(), _ANIMALS.split()
+    adjectives: list[str] = [*_ADJECTIVES.split()]
+    animals: list[str] = [*_ANIMALS.split()]
+    return adjectives, animals

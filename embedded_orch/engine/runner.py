@@ -18,7 +18,7 @@ from embedded_orch import errors
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Generator
     from contextlib import AbstractContextManager
 
     from embedded_orch.engine.loops import Loop
@@ -117,7 +117,7 @@ class Runner:
                 self._loops.popitem()[1].close()
 
     @contextmanager
-    def _lend(self) -> Iterator[None]:
+    def _lend(self) -> Generator[None]:
         with self._changed:
             self._waiting += 1
             self._staff()

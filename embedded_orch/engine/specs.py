@@ -148,7 +148,7 @@ class FlowSpec(Spec):
             tags=tags,
         )
         self.version = version
-        self.on_crash = on_crash
+        self.on_crash: OnCrash = on_crash
 
     @property
     def entrypoint(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -183,7 +183,12 @@ def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:
 def get_flow_runs(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
     """The flow runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("flow_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [FlowRunRow(*[*row[:4], state_from(row[4:12]), *row[12:]]) for row in rows]
+    return [_flow_run(row) for row in rows]
+
+
+def _flow_run(row: Sequence[Any]) -> FlowRunRow:
+    columns: list[Any] = [*row[:4], state_from(row[4:12]), *row[12:]]
+    return FlowRunRow(*columns)
 
 
 def unfinished_with_parameters(

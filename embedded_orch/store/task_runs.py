@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -132,7 +132,12 @@ def find_call(
 def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:
     """The task runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("task_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [TaskRunRow(*[*row[:6], state_from(row[6:14]), *row[14:]]) for row in rows]
+    return [_task_run(row) for row in rows]
+
+
+def _task_run(row: Sequence[Any]) -> TaskRunRow:
+    columns: list[Any] = [*row[:6], state_from(row[6:14]), *row[14:]]
+    return TaskRunRow(*columns)
 
 
 def find_task_runs(

@@ -19,6 +19,7 @@ from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.session import open_session
 from embedded_orch.db.sqlite.database import SQLiteDatabase
+from embedded_orch.db.sqlite.guard import FileGuard
 from embedded_orch.process import Process
 from tests.db.contract.probe import Background, Gate, Probe, in_background, numbers_in, wait_until
 
@@ -337,6 +338,8 @@ def test_an_interrupt_anywhere_in_a_leader_strands_nobody(file: File) -> None:
     writer = file.database._writer
     numbers = itertools.count(1)
     written: list[int] = []
+    # As it would look at the lock file.
+    another_process = FileGuard(file.database.path or "", busy_timeout=0)
     for place in itertools.count():
         interrupt = Interrupt(place, from_method="Writer._await")
         mine, others = next(numbers), next(numbers)
@@ -353,10 +356,11 @@ def test_an_interrupt_anywhere_in_a_leader_strands_nobody(file: File) -> None:
         assert not writer._turn.locked(), f"{place} {interrupt.where}"
         written.append(others)
         # And the next one, here and in other processes, finds everything free.
-        with file.database.guard.write_lock():  # type: ignore[union-attr]
+        with another_process.write_lock():
             assert not file.database._connection.in_transaction
         if not interrupt.has_come:
             break
 
     assert place > 20
     assert set(written) <= set(file.probe.numbers())
+    another_process.close()

@@ -134,6 +134,27 @@ def replace_connections(probe: Probe) -> None:
         slot.connection.close()
 
 
+def test_without_prepared_statements_nothing_is_left_in_the_server_session(
+    postgres_server: PostgresServer,
+) -> None:
+    """As a pooler needs it that gives each transaction another session."""
+    with a_database(postgres_server, prepared_statement_cache_size=0) as probe:
+        rows = [{"id": probe.new_id(), "number": number} for number in range(10)]
+        for _ in range(5):
+            probe.database.write(lambda tx: tx.run_many("probe.repeat", rows))
+            with open_session(
+                probe.database, begin_transaction=True, with_for_update=True, read_only=False
+            ) as session:
+                session.execute("update probe set note = 'x'")
+                assert len(probe.numbers()) == 10
+        with postgres(probe)._pool.connection() as connection:
+            prepared = connection.execute("select name from pg_prepared_statements").fetchall()
+            path = connection.execute("select current_setting('search_path')").fetchone()
+
+        assert prepared == []
+        assert path == ('"$user", public',)
+
+
 # -- Run again -----------------------------------------------------------------------------------
 
 

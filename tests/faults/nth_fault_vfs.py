@@ -208,7 +208,7 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
     held: frozenset[int] = frozenset()
     violations: list[str] = []
     try:
-        with _ours_unreported(vfs):
+        with ours_unreported(vfs):
             subject.script(path, name, fates)
         vfs.armed = False
         try:
@@ -233,7 +233,7 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
 
 
 @contextmanager
-def _ours_unreported(vfs: FaultyVFS) -> Generator[None]:
+def ours_unreported(vfs: FaultyVFS) -> Generator[None]:
     """Keep quiet about our own errors where SQLite does not want to know them.
 
     In a rollback it goes on whatever a call answers. apsw then hands the exception, which has

@@ -6,27 +6,38 @@ neither now nor later, unless the error says that this is not known.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
-
 import apsw
 import pytest
 
 import embedded_orch
 from embedded_orch import Flow, Orchestrator, errors, flow, task
-from tests.faults.nth_fault_vfs import Fates, Fault, FaultKind, Sweep, Trial, attempt, sweep
+from embedded_orch.process import Process
+from embedded_orch.store.flows import ensure_flow
+from tests.faults.nth_fault_vfs import (
+    Fates,
+    Fault,
+    FaultKind,
+    FaultyVFS,
+    Sweep,
+    ours_unreported,
+    sweep,
+)
 from tests.faults.orchestrator_workload import Step, operation, value_of_task
 from tests.faults.run_records import Records, read_records
 
-R = TypeVar("R")
-
 FLOWS = 3
 CHECKPOINT_PAGES = 25
-POSITIONS = 5
+POSITIONS = 4
 """Of each kind and way in a normal run; all of them under soak."""
+OPERATIONS_OF_A_FLOW = 13
+VFS = "faulty-while-flows-run"
 
 _BUSY_TIMEOUT_SECONDS = 0.02
 """Nobody else has the files, and the one that says that they are busy says so again."""
@@ -205,14 +216,180 @@ def _descriptors() -> int:
 
 
 def a_sweep(
-    durability: str,
+    subject: OrchestratorSubject,
     folder: Path,
     *,
     kinds: Iterable[FaultKind] = FaultKind,
     at_most: int | None = POSITIONS,
 ) -> Sweep:
-    result = sweep(
-        OrchestratorSubject(durability), kinds=kinds, folder=str(folder), at_most=at_most
-    )
+    result = sweep(subject, kinds=kinds, folder=str(folder), at_most=at_most)
     print(result)
     return result
+
+
+@contextmanager
+def a_faulty_vfs(kind: FaultKind) -> Iterator[FaultyVFS]:
+    """A VFS of the name ``VFS`` in which nothing fails yet."""
+    vfs = FaultyVFS(VFS, Fault(kind, nth=1 << 62, sticky=False))
+    try:
+        with ours_unreported(vfs):
+            yield vfs
+    finally:
+        vfs.unregister()
+
+
+def fail(vfs: FaultyVFS, *, after: int, sticky: bool = False) -> None:
+    """Have a call fail, after so many that do not, and perhaps all that come later."""
+    vfs.fault = Fault(vfs.fault.kind, nth=vfs.calls + after + 1, sticky=sticky)
+
+
+# -- What must hold ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_what_flows_were_told_is_true_whatever_call_fails(durability: str, tmp_path: Path) -> None:
+    """Seen to fail without settling a commit that raised, and without what closing does at last.
+
+    Without ``Writer._run_again``, its errors taken for refusals: "refused before COMMIT and yet
+    there". With the owner's lock kept by a close that failed: its runs cannot be resumed.
+    """
+    result = a_sweep(OrchestratorSubject(durability), tmp_path)
+
+    assert {trial.fault.kind for trial in result.trials} == set(FaultKind)
+    assert result.violations == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FaultKind if kind is not FaultKind.CANTOPEN])
+def test_after_one_fault_the_same_orchestrator_works_on(kind: FaultKind, tmp_path: Path) -> None:
+    """It fails in the first flow; nothing that the second one does is refused."""
+    fates = Fates()
+    caller = Caller(fates)
+    with a_faulty_vfs(kind) as vfs, embedded_orch.open(tmp_path / "orch.db", vfs=VFS):
+        fail(vfs, after=3)
+        caller.call(lambda: caller.flow(1), 1, starts=True)
+        told = [set(fates.acknowledged), set(fates.refused), dict(fates.unknown)]
+        caller.call(lambda: caller.flow(2), 2, starts=True)
+
+    assert len(vfs.raised) == 1
+    assert [fates.refused, fates.unknown] == told[1:]
+    assert len(fates.acknowledged - told[0]) == OPERATIONS_OF_A_FLOW
+    assert fates.problems == []
+
+
+@pytest.mark.parametrize("kind", [FaultKind.FULL, FaultKind.WRITE, FaultKind.BUSY])
+def test_closing_on_a_disk_that_has_failed_leaves_no_thread_and_no_descriptor(
+    kind: FaultKind, tmp_path: Path
+) -> None:
+    """Seen to fail when the thread was stopped only after what was announced had been committed."""
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    with a_faulty_vfs(kind) as vfs:
+        orch = embedded_orch.open(
+            tmp_path / "orch.db", vfs=VFS, busy_timeout_seconds=_BUSY_TIMEOUT_SECONDS
+        )
+        flow_id = Process().new_id()
+        # Its thread is there before the fault, and so has to be stopped.
+        orch.database.announce(lambda tx: ensure_flow(tx, id=flow_id, name="first", now=1))
+        fail(vfs, after=0, sticky=True)
+        orch.database.announce(lambda tx: ensure_flow(tx, id=flow_id, name="second", now=1))
+        with contextlib.suppress(errors.DatabaseError):
+            orch.close()
+
+    assert set(threading.enumerate()) == threads
+    assert _descriptors() == descriptors
+
+
+def test_a_checkpoint_that_cannot_hold_readers_back_is_no_error_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk has no room for the note to the readers either, in a lock file that was empty.
+
+    Seen to fail when only SQLite's errors put a checkpoint off: a flow call raised ``OSError``, and
+    its run was on record.
+    """
+    fates = Fates()
+    caller = Caller(fates)
+    refused: list[int] = []
+
+    def no_room(descriptor: int, data: bytes, offset: int) -> int:
+        refused.append(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with embedded_orch.open(tmp_path / "orch.db", checkpoint_pages=1) as orch:
+        caller.flow(1)
+        with orch.session(read_only=True, begin_transaction=True) as session:
+            session.execute("select count(*) from flow")
+            monkeypatch.setattr(os, "pwrite", no_room)
+            other = threading.Thread(
+                target=lambda: caller.call(lambda: caller.flow(2), 2, starts=True)
+            )
+            other.start()
+            other.join()
+
+    assert refused != []
+    assert fates.problems == []
+    assert fates.refused == set()
+    assert operation(2, Step.COMPLETED) in fates.acknowledged
+
+
+# -- What must be found, or the sweep is blind ---------------------------------------------------
+
+
+class Boasting(OrchestratorSubject):
+    """Tells the caller that it is done whatever was raised."""
+
+    def script(self, path: str, vfs: str, fates: Fates) -> None:
+        super().script(path, vfs, fates)
+        fates.acknowledged |= fates.refused | set(fates.unknown)
+        fates.refused.clear()
+        fates.unknown.clear()
+
+
+class Despairing(OrchestratorSubject):
+    """Tells the caller that nothing was done, once something was refused."""
+
+    def script(self, path: str, vfs: str, fates: Fates) -> None:
+        super().script(path, vfs, fates)
+        if fates.refused:
+            fates.refused |= fates.acknowledged
+            fates.acknowledged.clear()
+
+
+class Blunt(OrchestratorSubject):
+    """Hands the errors of the driver on as they are."""
+
+    def script(self, path: str, vfs: str, fates: Fates) -> None:
+        Caller(fates).told(lambda: apsw.Connection(path, vfs=vfs).pragma("journal_mode", "wal"))
+        super().script(path, vfs, fates)
+
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("subject", "finding"),
+    [
+        (Boasting, "acknowledged and lost"),
+        (Despairing, "refused before COMMIT and yet there"),
+        (Blunt, "raised to the caller: FullError"),
+    ],
+)
+def test_what_is_not_true_is_a_violation(
+    subject: type[OrchestratorSubject], finding: str, tmp_path: Path
+) -> None:
+    result = a_sweep(subject("normal"), tmp_path, kinds=(FaultKind.FULL,), at_most=3)
+
+    assert any(finding in violation for violation in result.violations)
+
+
+# -- At length -----------------------------------------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", FaultKind)
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_what_flows_were_told_is_true_for_each_call_that_fails(
+    durability: str, kind: FaultKind, tmp_path: Path
+) -> None:
+    result = a_sweep(OrchestratorSubject(durability), tmp_path, kinds=(kind,), at_most=None)
+
+    assert result.violations == []

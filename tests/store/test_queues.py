@@ -9,8 +9,10 @@ from embedded_orch.db.port import Database
 from embedded_orch.store.names import check_name
 from embedded_orch.store.queues import (
     WorkPoolFields,
+    WorkQueue,
     WorkQueueFields,
     find_work_pools,
+    find_work_queue,
     find_work_queues,
     get_work_pool,
     mark_polled,
@@ -328,6 +330,20 @@ def test_pools_are_listed_by_name_in_the_order_of_their_bytes(build: Builder) ->
     pools = build.database.read(lambda tx: find_work_pools(tx, name_contains=None))
 
     assert [pool.name for pool in pools] == ["Z", "a", "b", "é"]
+
+
+def test_one_queue_is_found_by_its_names_or_is_an_error(build: Builder) -> None:
+    build.pool()
+    queue = build.queue("slow")
+
+    def find(pool_name: str, name: str) -> WorkQueue:
+        return build.database.read(lambda tx: find_work_queue(tx, pool_name=pool_name, name=name))
+
+    assert find("pool", "slow") == queue
+    with pytest.raises(errors.ConfigurationError, match=r"'fast'.*'default', 'slow'"):
+        find("pool", "fast")
+    with pytest.raises(errors.ConfigurationError, match="'west'"):
+        find("west", "slow")
 
 
 def test_a_pool_that_is_not_there_has_no_queues(build: Builder) -> None:

@@ -13,7 +13,7 @@ import psycopg
 
 from embedded_orch import errors
 from embedded_orch.db import fork
-from embedded_orch.db.current import join, scope_for
+from embedded_orch.db.current import in_own_thread, join, scope_for
 from embedded_orch.db.postgres.announcing import AnnouncedWrite, Announcements
 from embedded_orch.db.postgres.connecting import begin_statement
 from embedded_orch.db.postgres.failures import translate
@@ -106,7 +106,7 @@ class PostgresDatabase:
         """:meth:`read` without blocking the event loop."""
         scope = scope_for(self)
         if scope is not None:
-            return await self._in_thread(lambda: self._join(scope, operation, writes=False))
+            return await in_own_thread(lambda: self._join(scope, operation, writes=False))
         return await self._in_thread(lambda: self.read(operation))
 
     async def write_async(
@@ -115,7 +115,7 @@ class PostgresDatabase:
         """:meth:`write` without blocking the event loop."""
         scope = scope_for(self)
         if scope is not None:
-            return await self._in_thread(lambda: self._join(scope, operation, writes=True))
+            return await in_own_thread(lambda: self._join(scope, operation, writes=True))
         return await self._in_thread(lambda: self.write(operation, after=after))
 
     async def _in_thread(self, call: Callable[[], R]) -> R:

@@ -24,6 +24,7 @@ def limiter_for(database: PostgresDatabase, most: int) -> CapacityLimiter:
         database: whose calls it counts.
         most: how many may run at once.
     """
+    limiters: WeakKeyDictionary[PostgresDatabase, CapacityLimiter]
     try:
         limiters = _limiters.get()
     except LookupError:

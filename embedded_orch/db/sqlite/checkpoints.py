@@ -116,7 +116,8 @@ class Checkpoints:
         except (apsw.BusyError, errors.DatabaseBusy):
             # A reader holds the log, or another process writes.
             _log().debug("%s: the log is in use, checkpoint put off", self._path)
-        except apsw.Error as error:
+        except (apsw.Error, errors.DatabaseError, OSError) as error:
+            # OSError: on a full disk even the word to the readers cannot be written.
             _log().warning("%s: checkpoint failed and is put off: %s", self._path, error)
         # Not at every commit, when a reader keeps the log from beginning anew.
         self._due_at = self.log_pages + self._pages

@@ -62,6 +62,11 @@ def connect(
         raise translate(error, path) from error
     try:
         _secure(connection, options)
+        if connection.readonly("main"):
+            # SQLite opens a file that may not be written for reading; the first write would tell.
+            raise errors.DatabaseReadOnly(
+                f"{path} cannot be written; check the rights of the file and of its folder"
+            )
         if look_first is not None and look_first(connection, path) == 0:
             # Only possible while the file is empty; lets deleted rows give their room back.
             connection.pragma("auto_vacuum", _INCREMENTAL)

@@ -13,7 +13,7 @@ import apsw
 
 from embedded_orch import errors
 from embedded_orch.db import fork
-from embedded_orch.db.current import join, scope_for
+from embedded_orch.db.current import in_own_thread, join, scope_for
 from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.sqlite import audit
@@ -147,9 +147,7 @@ class SQLiteDatabase:
 
         scope = scope_for(self)
         if scope is not None:
-            return await anyio.to_thread.run_sync(
-                lambda: self._join(scope, operation, writes=False)
-            )
+            return await in_own_thread(lambda: self._join(scope, operation, writes=False))
         return await anyio.to_thread.run_sync(self.read, operation)
 
     async def write_async(
@@ -158,9 +156,7 @@ class SQLiteDatabase:
         """:meth:`write` without blocking the event loop."""
         scope = scope_for(self)
         if scope is not None:
-            import anyio.to_thread
-
-            return await anyio.to_thread.run_sync(lambda: self._join(scope, operation, writes=True))
+            return await in_own_thread(lambda: self._join(scope, operation, writes=True))
         self._check()
         answer = answer_for_running_loop()
         request = Request(operation, answer.notify)

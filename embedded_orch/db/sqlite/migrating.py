@@ -206,7 +206,6 @@ def _apply_next(
     finally:
         if connection.in_transaction:
             connection.execute("rollback")
-        connection.execute("pragma legacy_alter_table = off")
         connection.execute("pragma foreign_keys = on")
     return len(todo) == 1
 

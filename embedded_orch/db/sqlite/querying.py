@@ -30,7 +30,7 @@ from embedded_orch.db.rows import Rows
 from embedded_orch.db.sqlite.connecting import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from embedded_orch.db.queries import Query
 
@@ -165,7 +165,7 @@ class _Examination:
             self.refused = _described(operation, first, second)
         return apsw.SQLITE_DENY
 
-    def look_at(self, cursor: apsw.Cursor, text: str, bindings: apsw.Bindings | None) -> bool:
+    def look_at(self, cursor: apsw.Cursor, text: str, bindings: object) -> bool:
         """Called before each statement of the text runs."""
         if not _without_comments(text):
             return True
@@ -220,7 +220,7 @@ class _TimeLimit:
 
 
 @contextmanager
-def _only_reading(connection: apsw.Connection, examination: _Examination) -> Iterator[None]:
+def _only_reading(connection: apsw.Connection, examination: _Examination) -> Generator[None]:
     """A connection that can only read, for the length of a ``with`` block."""
     # Asked before the authorizer is there, which would refuse it.
     _allowed_functions()

@@ -105,10 +105,8 @@ def rebuild_table(
     copy = f'insert into "{fresh}" ({targets}) select {sources} from "{table}"'  # noqa: S608
     connection.execute(copy)
     connection.execute(f'drop table "{table}"')
-    # Without this the renaming would rewrite the foreign keys that other tables have to the name.
-    connection.execute("pragma legacy_alter_table = off")
+    # Foreign keys of other tables, and of the table to itself, name it by the name that it has now.
     connection.execute(f'alter table "{fresh}" rename to "{table}"')
-    connection.execute("pragma legacy_alter_table = off")
     order = {"index": 0, "view": 1, "trigger": 2}
     for _, _, sql in sorted(kept, key=lambda item: order[item[0]]):
         connection.execute(sql)

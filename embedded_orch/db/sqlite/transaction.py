@@ -40,7 +40,8 @@ class SQLiteTransaction:
         how = statement.decoders
         if how is None:
             how = self._learn_columns(statement, cursor)
-        return decode_rows(cursor.fetchall(), how)
+        found: list[Any] = cursor.fetchall()
+        return decode_rows(found, how)
 
     def row(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
         """The first row, or None."""

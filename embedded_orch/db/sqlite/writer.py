@@ -411,8 +411,9 @@ class Writer:
     def _commit(self) -> None:
         try:
             self._execute("commit")
-        except (apsw.BusyError, apsw.ConstraintError, apsw.FullError):
-            # Raised before the end of the commit is written: it is not there.
+        except (apsw.ConstraintError, apsw.FullError):
+            # Raised before the end of the commit is written: it is not there. Not so BusyError:
+            # the lock is held since BEGIN, so it can only mean a sync that was answered so.
             raise
         except apsw.Error as error:
             raise errors.CommitOutcomeUnknown(
@@ -475,8 +476,11 @@ class Writer:
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, and empty the log. Nobody else may write."""
-        self.flush()
-        self._thread.stop()
+        try:
+            self.flush()
+        finally:
+            # Also when the disk has failed: the connection that it works on is closed next.
+            self._thread.stop()
         holder = object()
         self.take_turn(holder)
         try:

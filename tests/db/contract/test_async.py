@@ -253,6 +253,33 @@ def test_a_call_of_another_task_waits_for_the_session_or_goes_beside_it(
     assert probe.numbers() == [1, 2, 3]
 
 
+def test_a_session_gets_a_thread_however_many_calls_wait_for_it(
+    probe: Probe, event_loop: str
+) -> None:
+    """Seen to fail with the threads that all share: they were all taken by those who waited."""
+    shared = probe.new_id()
+    probe.database.write(probe.insert(0, id=shared))
+
+    def add(tx: Transaction) -> int:
+        return tx.run("probe.add", id=shared, more=1)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks, a_session(probe) as session:
+            await session.execute("update probe set note = 'held'")
+            for _ in range(50):
+                tasks.start_soon(probe.database.write_async, add)
+                tasks.start_soon(probe.database.read_async, numbers_in)
+            # The test passes without; with it they have time to take what threads there are.
+            await anyio.sleep(0.1)
+            await probe.database.write_async(probe.insert(1_000))
+            assert await probe.database.read_async(numbers_in) == [0, 1_000]
+            await session.execute("update probe set note = 'let go'")
+
+    run(event_loop, main)
+
+    assert probe.numbers() == [50, 1_000]
+
+
 def test_a_read_only_async_session_refuses_writes(probe: Probe, event_loop: str) -> None:
     async def main() -> None:
         async with a_session(probe, read_only=True) as session:

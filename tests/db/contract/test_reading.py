@@ -72,5 +72,5 @@ def test_the_values_of_a_statement_must_be_exactly_its_parameters(
 
 
 def test_a_statement_that_does_not_exist_is_named(probe: Probe) -> None:
-    with pytest.raises(LookupError, match="no statement 'probe.nothing'"):
+    with pytest.raises(LookupError, match=r"no statement 'probe\.nothing'"):
         probe.database.read(lambda tx: tx.rows("probe.nothing"))

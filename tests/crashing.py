@@ -1,0 +1,193 @@
+"""Flows that are killed at a chosen point, and the process that they are killed in.
+
+Run as a program it opens a database and calls one of the flows; a task that comes to the point
+named in ``STOP_AT`` says so on standard output and stays there until it is killed. Every call of a
+task is written to the file named in ``TRACE``, so that one can see what was called how often.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+import embedded_orch
+from embedded_orch import flow, task
+from tests.programs import PATIENCE, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def trace(line: str) -> None:
+    descriptor = os.open(os.environ["TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{line}\n".encode())
+    os.close(descriptor)
+
+
+def come_to(point: str) -> None:
+    """Stay here for ever, if this is the point."""
+    if os.environ.get("STOP_AT") == point:
+        print(point, flush=True)
+        threading.Event().wait()
+
+
+@task
+def work(number: int) -> dict[int, tuple[int, ...]]:
+    trace(f"work {number}")
+    come_to(f"in work {number}")
+    return {number: (number, number * 10)}
+
+
+@task
+async def work_later(number: int) -> dict[int, tuple[int, ...]]:
+    await anyio.sleep(0)
+    trace(f"work {number}")
+    come_to(f"in work {number}")
+    return {number: (number, number * 10)}
+
+
+@task
+def total(parts: list[dict[int, tuple[int, ...]]]) -> int:
+    trace("total")
+    come_to("in total")
+    return sum(value for part in parts for values in part.values() for value in values)
+
+
+@task
+def pair_of_works(number: int) -> list[Any]:
+    trace(f"pair {number}")
+    return [work(number), work(number + 1)]
+
+
+@flow
+def in_sequence(count: int) -> list[Any]:
+    found = []
+    for number in range(count):
+        found.append(work(number))
+        come_to(f"after work {number}")
+    return found
+
+
+@flow
+def mapped(count: int) -> list[Any]:
+    half = count // 2
+    return [*work.map(range(half)).result(), *work.map(range(half, count)).result()]
+
+
+@flow
+def submitted(count: int) -> int:
+    return total.submit([work.submit(number) for number in range(count)]).result()
+
+
+@flow
+def nested(count: int) -> list[Any]:
+    return [pair_of_works(number) for number in range(0, count, 2)]
+
+
+@flow
+async def at_once(count: int) -> list[Any]:
+    found: dict[int, Any] = {}
+
+    async def keep(number: int) -> None:
+        found[number] = await work_later(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(count):
+            group.start_soon(keep, number)
+    return [found[number] for number in range(count)]
+
+
+@flow(retries=1)
+def retried(count: int) -> list[Any]:
+    found = [work(number) for number in range(count - 1)]
+    trace("attempt")
+    with open(os.environ["TRACE"], encoding="utf-8") as file:
+        if file.read().count("attempt") == 1:
+            raise ValueError("the first attempt fails")
+    return [*found, work(count - 1)]
+
+
+@flow
+def child(first: int) -> list[Any]:
+    return [work(first), work(first + 1)]
+
+
+@flow
+def parent(count: int) -> list[Any]:
+    return [child(number) for number in range(0, count, 2)]
+
+
+@flow(on_crash="resume")
+def resuming(count: int) -> list[Any]:
+    return [work(number) for number in range(count)]
+
+
+@flow(on_crash="resume")
+async def resuming_later(count: int) -> list[Any]:
+    return [await work_later(number) for number in range(count)]
+
+
+class Source:
+    """An object whose methods are flows."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    @flow
+    def read(self, count: int) -> list[Any]:
+        return [work(self.start + number) for number in range(count)]
+
+
+def main(url: str, name: str, count: str) -> None:
+    called: Any = globals()[name]
+    with embedded_orch.open(url):
+        if called.is_async:
+            anyio.run(called, int(count), backend=os.environ.get("LOOP", "asyncio"))
+        else:
+            called(int(count))
+
+
+class Stopped:
+    """A process that has come to its point, and stays there."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to write anything down."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+
+@contextmanager
+def stopped_at(
+    point: str, url: str, name: str, count: int, *, trace: Path, **added: str
+) -> Iterator[Stopped]:
+    """A process of its own in which a flow has come to a point; killed at the end."""
+    code = "import sys; from tests.crashing import main; main(*sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, url, name, str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(
+            STOP_AT=point,
+            TRACE=str(trace),
+            EMBEDDED_ORCH_HOME=os.environ["EMBEDDED_ORCH_HOME"],
+            **added,
+        ),
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == f"{point}\n"
+        yield Stopped(process)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+        process.stdout.close()

@@ -1,0 +1,88 @@
+"""What a type checker has to make of a user's code; checked by test_typing.py, and never run.
+
+Each ``type: ignore`` is a mistake that has to be found: one that is not found is an unused ignore,
+which strict mypy reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, assert_type
+
+import embedded_orch
+from embedded_orch import Flow, Future, FutureList, State, Task, flow, task
+
+
+@task
+def count_lines(path: str, *, limit: int = 10) -> int:
+    return len(path) + limit
+
+
+@task(retries=2, retry_delay_seconds=[1, 2.5], tags=["io"], record_start="before")
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@flow
+def report(root: str) -> dict[str, int]:
+    lines = count_lines(root)
+    assert_type(lines, int)
+    assert_type(count_lines.submit(root), Future[int])
+    assert_type(count_lines.submit(root).result(), int)
+    assert_type(count_lines.map([root]), FutureList[int])
+    assert_type(count_lines.map([root]).result(), list[int])
+    assert_type(count_lines.submit(root).state, State)
+    assert_type(fetch.submit(root), Future[bytes])
+    assert_type(fetch.map([root]).result(), list[bytes])
+    return {root: lines}
+
+
+@flow(name="Later", retries=1, retry_delay_seconds=0.5, on_crash="resume")
+async def report_later(root: str, limit: int | None = None) -> list[bytes]:
+    assert_type(fetch(root), Coroutine[Any, Any, bytes])
+    one = await fetch(root)
+    assert_type(one, bytes)
+    assert_type(await fetch.submit(root).wait_async(), None)
+    return [one]
+
+
+def right() -> None:
+    assert_type(count_lines("x", limit=3), int)
+    assert_type(report("x"), dict[str, int])
+    assert_type(report.resume(), dict[str, int])
+    assert_type(report.resume("an id", parameters={"root": "x"}), dict[str, int])
+    assert_type(report_later("x"), Coroutine[Any, Any, list[bytes]])
+    assert_type(count_lines.fn("x"), int)
+    tasks: list[Task[..., Any]] = [count_lines, fetch]
+    flows: list[Flow[..., Any]] = [report, report_later]
+    with embedded_orch.open(":memory:") as orch:
+        for run in orch.flow_runs.find(state_type="COMPLETED"):
+            assert_type(run.parameters, dict[str, Any])
+        orch.resume_crashed(*flows)
+    del tasks
+
+
+async def right_later() -> None:
+    async with embedded_orch.open() as orch:
+        assert_type(orch.flow_runs.count(), int)
+        assert_type(await report_later("x", limit=3), list[bytes])
+        assert_type(await report_later.resume(), list[bytes])
+
+
+def wrong() -> None:
+    count_lines(3)  # type: ignore[arg-type]
+    count_lines("x", 3)  # type: ignore[call-arg]
+    count_lines("x", limt=3)  # type: ignore[call-arg]
+    count_lines()  # type: ignore[call-arg]
+    report(root=3)  # type: ignore[arg-type]
+    report("x").append(1)  # type: ignore[attr-defined]
+    report_later("x", limit="3")  # type: ignore[arg-type]
+    report_later("x") + [b""]  # type: ignore[operator]
+
+
+@task(retry=2)  # type: ignore[call-overload]
+def misspelt() -> None: ...
+
+
+@flow(on_crash="ignore")  # type: ignore[call-overload]
+def impossible() -> None: ...

@@ -23,7 +23,9 @@ _RUN = """insert into task_run (id, flow_run_id, name, task_key, dynamic_key, st
     source_hash, created, updated)
     values (?1, ?2, 'work-abc', 'work', ?3, ?4, 'RUNNING', 'Running', ?5, 1, 1, ?5, ?5,
     'a05ba9a0a05ba9a0a05ba9a0a05ba9a0', ?5, ?5)"""
-_STATE = "insert into task_run_state (task_run_id, timestamp, id, type, name) values (?, ?, ?, ?, ?)"
+_STATE = (
+    "insert into task_run_state (task_run_id, timestamp, id, type, name) values (?, ?, ?, ?, ?)"
+)
 _LAST_STATE = """insert into task_run_state (task_run_id, timestamp, id, type, name, data, data_format)
     values (?, ?, ?, 'COMPLETED', 'Completed', ?, 'json')"""
 _UPDATE = """update task_run set state_id = ?2, state_type = 'COMPLETED', state_name = 'Completed',

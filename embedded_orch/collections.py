@@ -132,7 +132,13 @@ class TaskRuns(Records[TaskRun]):
     """Task runs; filters ``flow_run_id``, ``name``, ``task_key``, ``state_type``, ``state_name``."""
 
     _what: ClassVar[str] = "task run"
-    _filters: ClassVar[tuple[str, ...]] = ("flow_run_id", "name", "task_key", "state_type", "state_name")
+    _filters: ClassVar[tuple[str, ...]] = (
+        "flow_run_id",
+        "name",
+        "task_key",
+        "state_type",
+        "state_name",
+    )
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[TaskRun]:
         return [TaskRun(self._database, row) for row in task_runs.get_task_runs(tx, ids)]

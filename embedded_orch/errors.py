@@ -1,52 +1,52 @@
 """Every exception that embedded_orch raises.
 
-    OrchestratorError
-    ├── ConfigurationError              what was asked for cannot be, whatever the data
-    │   ├── InvalidURL
-    │   ├── MissingExtra                a package of an optional extra is not installed
-    │   ├── OptionNotSupported          an option that this version does not honour yet
-    │   ├── UnknownFilter
-    │   ├── AmbiguousOrchestrator       two open orchestrators could be meant
-    │   ├── MissingContextError         needs a running flow or task
-    │   └── SignatureError              a decorated function that cannot be called as a flow or task
-    ├── DatabaseError
-    │   ├── DatabaseUnavailable         cannot be reached or opened now
-    │   │   ├── AuthenticationFailed
-    │   │   ├── DatabaseReadOnly
-    │   │   ├── DatabaseFull
-    │   │   └── PoolExhausted           every connection is in use
-    │   ├── DatabaseBusy                another process kept the lock longer than busy_timeout
-    │   ├── DatabaseClosed
-    │   ├── NotOurDatabase              a file or schema that something else wrote
-    │   ├── DatabaseDamaged             truncated or corrupt
-    │   ├── DatabaseTooNew              written by a newer version of this library
-    │   ├── MigrationFailed
-    │   ├── NetworkFilesystem           WAL does not work where the file lies
-    │   ├── ForkedProcess               opened before fork(), used after it in the child
-    │   ├── ForeignAccess               another SQLite would have dropped our locks
-    │   ├── WouldDeadlock               a second writer in the thread or task that holds the first
-    │   ├── TransactionFailed           rolled back, after the retries that were allowed
-    │   ├── CommitOutcomeUnknown        a commit that raised and may have happened
-    │   ├── ConstraintViolated
-    │   └── StatementRefused            orch.sql(): not read-only, wrong, too long or too large
-    ├── RunError                        about one flow or task run
-    │   ├── RunNotFound
-    │   ├── RunNotResumable
-    │   ├── ParametersNeeded            a resumed run has parameters that were not stored
-    │   ├── OwnershipLost               another process has taken the run over
-    │   ├── MissingResult               the run finished, its value was not kept
-    │   ├── UnfinishedRun
-    │   │   └── PausedRun
-    │   ├── FailedRun
-    │   ├── CrashedRun
-    │   ├── CancelledRun
-    │   └── UpstreamFailed              an argument came from a run that did not complete
-    ├── ParameterBindError              arguments that do not fit the signature (also a TypeError)
-    ├── ParameterTypeError              an argument that is not of the declared type (also a TypeError)
-    ├── MappingError
-    │   ├── MappingLengthMismatch
-    │   └── MappingMissingIterable
-    └── ValueNotStorable                a value that would not come back equal and of its type
+OrchestratorError
+├── ConfigurationError              what was asked for cannot be, whatever the data
+│   ├── InvalidURL
+│   ├── MissingExtra                a package of an optional extra is not installed
+│   ├── OptionNotSupported          an option that this version does not honour yet
+│   ├── UnknownFilter
+│   ├── AmbiguousOrchestrator       two open orchestrators could be meant
+│   ├── MissingContextError         needs a running flow or task
+│   └── SignatureError              a decorated function that cannot be called as a flow or task
+├── DatabaseError
+│   ├── DatabaseUnavailable         cannot be reached or opened now
+│   │   ├── AuthenticationFailed
+│   │   ├── DatabaseReadOnly
+│   │   ├── DatabaseFull
+│   │   └── PoolExhausted           every connection is in use
+│   ├── DatabaseBusy                another process kept the lock longer than busy_timeout
+│   ├── DatabaseClosed
+│   ├── NotOurDatabase              a file or schema that something else wrote
+│   ├── DatabaseDamaged             truncated or corrupt
+│   ├── DatabaseTooNew              written by a newer version of this library
+│   ├── MigrationFailed
+│   ├── NetworkFilesystem           WAL does not work where the file lies
+│   ├── ForkedProcess               opened before fork(), used after it in the child
+│   ├── ForeignAccess               another SQLite would have dropped our locks
+│   ├── WouldDeadlock               a second writer in the thread or task that holds the first
+│   ├── TransactionFailed           rolled back, after the retries that were allowed
+│   ├── CommitOutcomeUnknown        a commit that raised and may have happened
+│   ├── ConstraintViolated
+│   └── StatementRefused            orch.sql(): not read-only, wrong, too long or too large
+├── RunError                        about one flow or task run
+│   ├── RunNotFound
+│   ├── RunNotResumable
+│   ├── ParametersNeeded            a resumed run has parameters that were not stored
+│   ├── OwnershipLost               another process has taken the run over
+│   ├── MissingResult               the run finished, its value was not kept
+│   ├── UnfinishedRun
+│   │   └── PausedRun
+│   ├── FailedRun
+│   ├── CrashedRun
+│   ├── CancelledRun
+│   └── UpstreamFailed              an argument came from a run that did not complete
+├── ParameterBindError              arguments that do not fit the signature (also a TypeError)
+├── ParameterTypeError              an argument that is not of the declared type (also a TypeError)
+├── MappingError
+│   ├── MappingLengthMismatch
+│   └── MappingMissingIterable
+└── ValueNotStorable                a value that would not come back equal and of its type
 """
 
 from __future__ import annotations

@@ -259,7 +259,7 @@ def flow(
     retry_delay_seconds: float = 0,
     on_crash: Literal["fail", "resume"] = "fail",
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - the overloads name the options
     """Make a function a flow.
 
     Args:

@@ -99,7 +99,7 @@ class Registry:
         for orchestrator in list(self._open):
             try:
                 orchestrator.close()
-            except Exception:  # noqa: BLE001 - the others are to be closed too
+            except Exception:
                 import logging
 
                 logging.getLogger("embedded_orch.orchestrator").exception(

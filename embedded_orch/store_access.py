@@ -88,18 +88,14 @@ class Store:
     ) -> list[WorkQueue]:
         """The queues of a pool, by priority."""
         return self._database.read(
-            lambda tx: queues.find_work_queues(
-                tx, pool_name=pool_name, name_contains=name_contains
-            )
+            lambda tx: queues.find_work_queues(tx, pool_name=pool_name, name_contains=name_contains)
         )
 
     def mark_polled(self, pool_name: str, *, queue_names: Sequence[str] | None = None) -> None:
         """Write down that somebody asked the queues of a pool for work."""
         now = self._process.now()
         self._database.write(
-            lambda tx: queues.mark_polled(
-                tx, pool_name=pool_name, queue_names=queue_names, now=now
-            )
+            lambda tx: queues.mark_polled(tx, pool_name=pool_name, queue_names=queue_names, now=now)
         )
 
     def upsert_deployment(self, flow_name: str, name: str, **fields: Any) -> Deployment:

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _CALL_OPTIONS = ("return_state", "wait_for")
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """A function whose calls are recorded, retried and, in a resumed flow run, not made twice.
 
     Calling it runs it, here and now, and returns what it returns. ``submit`` runs it beside the
@@ -50,7 +51,7 @@ class Task(Generic[P, R]):
 
     def __init__(
         self,
-        fn: Callable[P, R],
+        fn: Callable[P, R_co],
         *,
         name: str | None = None,
         tags: Iterable[str] = (),
@@ -103,21 +104,19 @@ class Task(Generic[P, R]):
             return self
         return BoundTask(self, instance)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run it, and return what the function returns; a coroutine for an ``async def``.
 
         Raises:
             Exception: what the function raised, once its retries are used up.
             ParameterBindError: the arguments do not fit.
         """
-        return cast("R", self._call(args, kwargs))
+        return cast("R_co", self._call(args, kwargs))
 
     @overload
-    def submit(
-        self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
-    ) -> Future[T]: ...
+    def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Future[T]: ...
     @overload
-    def submit(self: Task[P, R], *args: Any, **kwargs: Any) -> Future[R]: ...
+    def submit(self: Task[P, R_co], *args: Any, **kwargs: Any) -> Future[R_co]: ...
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run it beside the caller: in a thread, or an ``async def`` on the runner's loop.
 
@@ -131,11 +130,9 @@ class Task(Generic[P, R]):
         return self._submit(flow_run, self._signature.bind(args, self._checked(kwargs)))
 
     @overload
-    def map(
-        self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any
-    ) -> FutureList[T]: ...
+    def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
     @overload
-    def map(self: Task[P, R], *args: Any, **kwargs: Any) -> FutureList[R]: ...
+    def map(self: Task[P, R_co], *args: Any, **kwargs: Any) -> FutureList[R_co]: ...
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Submit it once for each item of the iterable arguments, which must be of one length.
 
@@ -170,9 +167,7 @@ class Task(Generic[P, R]):
             return _result_of(call)
         return drive(call.steps()).result()
 
-    def _new_call(
-        self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]
-    ) -> TaskCall:
+    def _new_call(self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]) -> TaskCall:
         from embedded_orch.engine.contexts import task_run_context
         from embedded_orch.engine.task_call import TaskCall
 
@@ -199,7 +194,7 @@ class Task(Generic[P, R]):
             async def run_async() -> None:
                 try:
                     state = await drive_async(call.steps())
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
                     # Whatever left this task, a cancellation too, would stop the others' loop.
                     future.fail(error)
                     return
@@ -214,7 +209,7 @@ class Task(Generic[P, R]):
         def run() -> None:
             try:
                 state = context.run(drive, call.steps())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
                 future.fail(error)
                 return
             future.task_run_id = call.run_id
@@ -294,7 +289,7 @@ def task(
     retry_delay_seconds: float | Sequence[float] = 0,
     record_start: Literal["announced", "before"] = "announced",
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - the overloads name the options
     """Make a function a task.
 
     Args:

@@ -266,7 +266,9 @@ def newest_run(
 
 def files_done(orch: embedded_orch.Orchestrator, run_id: UUID) -> int:
     """How many files a run has the facts of."""
-    return orch.task_runs.count(flow_run_id=run_id, task_key="stdlib_report.analyse", state_type="COMPLETED")
+    return orch.task_runs.count(
+        flow_run_id=run_id, task_key="stdlib_report.analyse", state_type="COMPLETED"
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

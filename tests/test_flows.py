@@ -464,9 +464,7 @@ def test_cancellation_is_recorded_as_a_crash(orch: Orchestrator, loop: str) -> N
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_cancellation_while_waiting_for_a_retry_is_recorded_as_a_crash(
-    url: str, loop: str
-) -> None:
+def test_cancellation_while_waiting_for_a_retry_is_recorded_as_a_crash(url: str, loop: str) -> None:
     @flow(retries=1, retry_delay_seconds=3600)
     async def report() -> None:
         raise ValueError("no")

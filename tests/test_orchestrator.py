@@ -299,9 +299,7 @@ def as_hard_link(path: Path) -> str:
 @pytest.mark.parametrize(
     "name", [str, as_url, as_relative, as_detour, as_symlink, as_linked_folder, as_hard_link]
 )
-def test_file_that_is_open_already_is_shared(
-    path: Path, name: Callable[[Path], str]
-) -> None:
+def test_file_that_is_open_already_is_shared(path: Path, name: Callable[[Path], str]) -> None:
     with embedded_orch.open(path) as first:
         report()
         second = embedded_orch.open(name(path))

@@ -130,9 +130,7 @@ def test_killed_run_is_resumed_and_does_nothing_twice(
 
 
 @pytest.mark.slow
-def test_killed_run_on_trio_is_resumed_and_does_nothing_twice(
-    file_url: str, trace: Path
-) -> None:
+def test_killed_run_on_trio_is_resumed_and_does_nothing_twice(file_url: str, trace: Path) -> None:
     check_killed_and_resumed(file_url, trace, "at_once", "in work 3", all_of(6), "trio")
 
 
@@ -575,9 +573,7 @@ def test_run_in_any_state_but_completed_is_resumed(
     assert report.resume(run.id) == 1
 
 
-def test_completed_run_returns_its_value_and_runs_nothing(
-    orch: Orchestrator, trace: Path
-) -> None:
+def test_completed_run_returns_its_value_and_runs_nothing(orch: Orchestrator, trace: Path) -> None:
     @flow
     def report() -> dict[int, Any]:
         return {1: (load("a"), {2})}
@@ -920,9 +916,7 @@ def test_changed_function_still_has_its_records(
     assert len(sources) == 2
 
 
-def test_changed_inputs_are_another_call(
-    orch: Orchestrator, trace: Path, broken: Broken
-) -> None:
+def test_changed_inputs_are_another_call(orch: Orchestrator, trace: Path, broken: Broken) -> None:
     @flow
     def report() -> list[str]:
         names = ["a", "b"] if broken.is_broken else ["b", "c"]
@@ -937,9 +931,7 @@ def test_changed_inputs_are_another_call(
     assert calls_in(trace) == {"a": 1, "b": 1, "c": 1}
 
 
-def test_equal_calls_have_a_record_each(
-    orch: Orchestrator, trace: Path, broken: Broken
-) -> None:
+def test_equal_calls_have_a_record_each(orch: Orchestrator, trace: Path, broken: Broken) -> None:
     values = iter(range(10))
 
     @task

@@ -342,9 +342,7 @@ async def an_async_generator() -> Any:
         (3, "cannot be called"),
     ],
 )
-def test_what_is_no_plain_function_is_refused_when_decorated(
-    function: Any, said: str
-) -> None:
+def test_what_is_no_plain_function_is_refused_when_decorated(function: Any, said: str) -> None:
     for decorate in (task, flow):
         with pytest.raises(errors.SignatureError, match=said):
             decorate(function)
@@ -396,9 +394,7 @@ def test_error_leaves_as_itself_and_is_recorded_as_text(orch: Orchestrator) -> N
         run.state.result()
 
 
-def test_failing_task_is_called_again_after_each_delay(
-    orch: Orchestrator, clock: Clock
-) -> None:
+def test_failing_task_is_called_again_after_each_delay(orch: Orchestrator, clock: Clock) -> None:
     load = task(Failing(3), name="load", retries=3, retry_delay_seconds=[1, 20])
 
     assert in_flow(load) == 4

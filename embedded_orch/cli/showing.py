@@ -171,11 +171,17 @@ def _end(found: _Found) -> Iterator[str]:
     *_, data, data_format = found.states[-1]
     if data is None:
         return
+    shown = text.block(values.preview(bytes(data), _WIDEST_VALUE), indent=2)
     if data_format != ERROR:
-        yield f"Result\n  {values.preview(bytes(data), _WIDEST_VALUE)}"
+        yield f"Result\n{shown}"
         return
-    error = msgspec.json.decode(data, type=dict[str, str])
-    yield f"Error\n{text.block(error.get('traceback') or error.get('message') or '', indent=2)}"
+    try:
+        error = msgspec.json.decode(data, type=dict[str, str])
+    except (ValueError, RecursionError):
+        # Not written by us; what can be shown of it is shown.
+        yield f"Error\n{shown}"
+        return
+    yield f"Error\n{text.block(error.get('traceback') or error.get('message') or '-', indent=2)}"
 
 
 def _message(message: str | None) -> str:

@@ -86,9 +86,7 @@ class Database(Protocol):
         """Run in a transaction that sees one snapshot and everything announced before."""
         ...
 
-    def write(
-        self, operation: Callable[[Transaction], R], *, after: Announced | None = None
-    ) -> R:
+    def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 
         Args:
@@ -115,9 +113,7 @@ class Database(Protocol):
         """:meth:`write` without blocking the event loop."""
         ...
 
-    def begin(
-        self, *, read_only: bool = False, for_update: bool = False
-    ) -> OpenTransaction:
+    def begin(self, *, read_only: bool = False, for_update: bool = False) -> OpenTransaction:
         """A transaction that stays open: IMMEDIATE, or DEFERRED on a reader when read-only.
 
         Args:

@@ -220,7 +220,7 @@ def drive(steps: Steps[R]) -> R:
         while True:
             try:
                 answer = effect.perform()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - thrown into the call that waits
                 effect = steps.throw(error)
             else:
                 effect = steps.send(answer)
@@ -236,7 +236,7 @@ async def drive_async(steps: Steps[R]) -> R:
         while True:
             try:
                 answer = await effect.perform_async()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - thrown into the call that waits
                 effect = steps.throw(error)
             else:
                 effect = steps.send(answer)

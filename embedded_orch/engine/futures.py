@@ -74,7 +74,7 @@ class Future(Generic[R]):
     async def wait_async(self) -> None:
         """Wait until it has ended without blocking the event loop."""
         answer = answer_for_running_loop()
-        self.add_done_callback(lambda future: answer.notify())
+        self.add_done_callback(lambda _: answer.notify())
         await answer.wait()
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
@@ -123,7 +123,7 @@ class Future(Generic[R]):
     def _call(self, callback: Callable[[Future[R]], object]) -> None:
         try:
             callback(self)
-        except Exception:  # noqa: BLE001 - a callback's failure is not the worker's, nor the run's
+        except Exception:
             import logging
 
             logging.getLogger("embedded_orch.engine").exception(

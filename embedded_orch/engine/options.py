@@ -42,9 +42,15 @@ def check_retries(retries: object, delay: object) -> None:
         raise ConfigurationError(f"retries={retries!r}: it is a number of retries, 0 or more")
     delays = delay if isinstance(delay, Sequence) and not isinstance(delay, str) else [delay]
     if len(delays) > _MOST_DELAYS:
-        raise ConfigurationError(f"retry_delay_seconds has {len(delays)} items, at most 50 are taken")
+        raise ConfigurationError(
+            f"retry_delay_seconds has {len(delays)} items, at most 50 are taken"
+        )
     for each in delays:
-        if not isinstance(each, int | float) or isinstance(each, bool) or not 0 <= each < float("inf"):
+        if (
+            not isinstance(each, int | float)
+            or isinstance(each, bool)
+            or not 0 <= each < float("inf")
+        ):
             raise ConfigurationError(
                 f"retry_delay_seconds={delay!r}: it is a number of seconds, or a list of them"
             )

@@ -119,21 +119,22 @@ class Owner:
         if row.id == self.id:
             message = "the orchestrator was closed while it ran"
         total = 0
-        while True:
-            now = self._process.now()
-            count = self._database.write(
-                lambda tx: processes.bury(
-                    tx,
-                    id=row.id,
-                    now=now,
-                    new_id=self._process.new_id,
-                    message=message,
-                    limit=_BATCH,
-                )
-            )
+        while (count := self._bury_some(row, message)) == _BATCH:
             total += count
-            if count < _BATCH:
-                return total
+        return total + count
+
+    def _bury_some(self, row: ProcessRow, message: str) -> int:
+        now = self._process.now()
+        return self._database.write(
+            lambda tx: processes.bury(
+                tx,
+                id=row.id,
+                now=now,
+                new_id=self._process.new_id,
+                message=message,
+                limit=_BATCH,
+            )
+        )
 
     def _as_row(self) -> ProcessRow:
         with self._registering:

@@ -117,9 +117,7 @@ def _label(run: FlowRunRow) -> str:
     return f"flow run {run.name} ({run.id})"
 
 
-def resume_or_start(
-    engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]
-) -> Steps[State]:
+def resume_or_start(engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]) -> Steps[State]:
     """Continue the newest unfinished run of a flow with equal parameters, or start one."""
     digest = values.hash_inputs(arguments)
     run_id: UUID | None = yield Read(

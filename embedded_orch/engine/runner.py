@@ -70,9 +70,7 @@ class Runner:
             self._jobs.append(job)
             self._staff()
 
-    def submit_async(
-        self, run: Callable[[], Coroutine[Any, Any, None]], *, backend: str
-    ) -> None:
+    def submit_async(self, run: Callable[[], Coroutine[Any, Any, None]], *, backend: str) -> None:
         """Run a coroutine function, which must not raise, on a loop of the runner.
 
         What runs on a loop may block it, waiting for what it submitted. So that runs on another
@@ -134,9 +132,7 @@ class Runner:
         if self._idle >= len(self._jobs):
             self._changed.notify()
         elif self._threads - self._waiting < self._limit:
-            thread = threading.Thread(
-                target=self._work, name="embedded_orch worker", daemon=True
-            )
+            thread = threading.Thread(target=self._work, name="embedded_orch worker", daemon=True)
             thread.start()
             self._threads += 1
 

@@ -76,9 +76,7 @@ class Signature:
         self._positional_only = code.co_posonlyargcount
         self._keyword_only = names[count : count + keywords]
         defaults = function.__defaults__ or ()
-        self._defaults = dict(
-            zip(self._positional[count - len(defaults) :], defaults, strict=True)
-        )
+        self._defaults = dict(zip(self._positional[count - len(defaults) :], defaults, strict=True))
         self._defaults.update(function.__kwdefaults__ or {})
         position = count + keywords
         if code.co_flags & _VARARGS:

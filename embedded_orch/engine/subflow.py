@@ -56,10 +56,10 @@ def subflow_steps(
                         return child.state.with_value(value)
                 else:
                     refuse_running(engine, child, owner)
-                    return (yield from take_over_steps(engine, flow, child, arguments, caller=caller))
-        call = FlowCall(
-            engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id
-        )
+                    return (
+                        yield from take_over_steps(engine, flow, child, arguments, caller=caller)
+                    )
+        call = FlowCall(engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id)
         return (yield from call.create_and_run())
 
     tracker = TaskSpec(
@@ -71,9 +71,7 @@ def subflow_steps(
         tags=flow.tags,
         record_start="before",
     )
-    return TaskCall(
-        engine, tracker, arguments, flow_run=caller, parent=parent, body=body
-    ).steps()
+    return TaskCall(engine, tracker, arguments, flow_run=caller, parent=parent, body=body).steps()
 
 
 def _child_and_owner(tx: Transaction, task_run_id: UUID) -> Owned | None:

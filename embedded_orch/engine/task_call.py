@@ -146,7 +146,9 @@ class TaskCall:
                     tx, start, [pending], now=pending.timestamp, epoch=self._epoch
                 ),
             )
-        return results.state_of(pending).with_error(errors.UpstreamFailed(f"{self.name}: {message}"))
+        return results.state_of(pending).with_error(
+            errors.UpstreamFailed(f"{self.name}: {message}")
+        )
 
     def _new_run(self, key: str) -> NewTaskRun:
         flow_run = self._flow_run

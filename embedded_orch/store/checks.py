@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch.times import datetime_from_microseconds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -70,9 +72,10 @@ def _beside_history(tx: Transaction, kind: str) -> list[str]:
     rows = tx.rows(f"checks.{kind}s_beside_their_history", limit=_MOST_NAMED + 1)
     return _named(
         [
-            f"{kind.replace('_', ' ')} {name} ({run_id}) is {state or 'without a state'}, and its "
-            f"history ends with {recorded or 'nothing'}"
-            for run_id, name, state, recorded in rows
+            f"{kind.replace('_', ' ')} {name} ({run_id}): its state is {_state(*state)}, and its "
+            f"history ends with {_state(*recorded)}"
+            for run_id, name, *states in rows
+            for state, recorded in [(states[:3], states[3:])]
         ]
     )
 
@@ -91,6 +94,12 @@ def _wrong_end(tx: Transaction, kind: str) -> list[str]:
 def _foreign_queues(tx: Transaction) -> list[str]:
     rows = tx.rows("checks.pools_with_foreign_queue", limit=_MOST_NAMED + 1)
     return _named([f"work pool {pool} has {queue} of another pool" for pool, queue in rows])
+
+
+def _state(name: str | None, type: str | None, timestamp: int | None) -> str:
+    if timestamp is None:
+        return "nothing"
+    return f"{name} ({type}, {datetime_from_microseconds(timestamp).isoformat()})"
 
 
 def _named(problems: list[str]) -> list[str]:

@@ -161,9 +161,7 @@ def take_over(
             message="the process that ran it died",
         )
     for state in states:
-        decision = propose(
-            tx, "flow_run", run_id=run_id, proposal=state, now=now, epoch=epoch + 1
-        )
+        decision = propose(tx, "flow_run", run_id=run_id, proposal=state, now=now, epoch=epoch + 1)
         if decision.proposal is None:
             raise errors.RunNotResumable(
                 f"flow run {row[13]} ({run_id}) cannot become {state.name}: {decision.reason}"
@@ -222,10 +220,7 @@ def find_flow_runs(
     lead, values = _lead(tx, filters)
     if lead is None:
         return []
-    ids = [
-        id
-        for (id,) in tx.rows(f"flow_run.find_{lead}", before=before, limit=limit, **values)
-    ]
+    ids = [id for (id,) in tx.rows(f"flow_run.find_{lead}", before=before, limit=limit, **values)]
     return get_flow_runs(tx, ids)
 
 
@@ -235,9 +230,7 @@ def count_flow_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
     return 0 if lead is None else int(tx.value(f"flow_run.count_{lead}", **values))
 
 
-def _lead(
-    tx: Transaction, filters: Mapping[str, object]
-) -> tuple[str | None, dict[str, object]]:
+def _lead(tx: Transaction, filters: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
     """Which filter leads the search, and the values that its statement wants."""
     tags = filters.get("tags")
     values: dict[str, object] = {

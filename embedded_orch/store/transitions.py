@@ -85,7 +85,9 @@ def check_epoch(found: int | None, epoch: int, run_id: UUID) -> None:
         )
 
 
-def first_states(run: Run, proposals: Sequence[Proposal], *, now: int) -> tuple[Run, list[Proposal]]:
+def first_states(
+    run: Run, proposals: Sequence[Proposal], *, now: int
+) -> tuple[Run, list[Proposal]]:
     """A run that is new, after its first states, and those states."""
     stored: list[Proposal] = []
     for proposal in proposals:

@@ -64,7 +64,7 @@ class _Rebuilding:
     def __init__(self) -> None:
         self._shapes: dict[str, classes.Shape | None] = {}
 
-    def value(self, tree: Tree) -> Any:  # noqa: ANN401 (any value)
+    def value(self, tree: Tree) -> Any:
         if isinstance(tree, list):
             return self.items(tree)
         if not isinstance(tree, dict):

@@ -39,7 +39,9 @@ order by child.relname, parent.relname;
 -- name: flow_runs_beside_their_history
 -- Flow runs whose current state is not the last state of their history.
 -- scan: every run is compared with its history
-select flow_run.id, flow_run.name, flow_run.state_name, last.name as recorded_name
+select flow_run.id, flow_run.name,
+       flow_run.state_name, flow_run.state_type, flow_run.state_timestamp,
+       last.name as recorded_name, last.type as recorded_type, last.timestamp as recorded
 from flow_run
 left join flow_run_state as last
     on last.flow_run_id = flow_run.id
@@ -56,7 +58,9 @@ limit :limit;
 -- name: task_runs_beside_their_history
 -- The same for task runs.
 -- scan: every run is compared with its history
-select task_run.id, task_run.name, task_run.state_name, last.name as recorded_name
+select task_run.id, task_run.name,
+       task_run.state_name, task_run.state_type, task_run.state_timestamp,
+       last.name as recorded_name, last.type as recorded_type, last.timestamp as recorded
 from task_run
 left join task_run_state as last
     on last.task_run_id = task_run.id

@@ -331,9 +331,10 @@ class Interrupt:
 
 @pytest.mark.slow
 def test_an_interrupt_anywhere_in_a_leader_strands_nobody(file: File) -> None:
-    """Ctrl-C arrives between any two steps. Seen to fail, at one place or another, with a plain
-    lock for the turn, with requests taken from the queue one by one, and with the lock file taken
-    outside of the ``try`` that gives it back.
+    """Ctrl-C arrives between any two steps.
+
+    Seen to fail, each at its own place, with a plain lock for the turn, and with requests taken
+    from the queue one by one.
     """
     writer = file.database._writer
     numbers = itertools.count(1)

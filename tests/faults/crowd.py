@@ -99,7 +99,7 @@ def _member(
                     return
                 try:
                     member_flow(f"{number}-{turn}", tasks)
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
+                except BaseException as error:
                     errors.append(f"process {number}: {type(error).__name__}: {error}")
 
         workers = [threading.Thread(target=work) for _ in range(threads)]
@@ -128,15 +128,23 @@ def _check(url: str, flows: int, tasks: int) -> list[str]:
             "completed flow runs": (orch.flow_runs.count(state_type="COMPLETED"), flows),
             "task runs": (orch.task_runs.count(), tasks),
             "completed task runs": (orch.task_runs.count(state_type="COMPLETED"), tasks),
-            "flow run states": (orch.sql("select count(*) from flow_run_states").scalar(), 3 * flows),
-            "task run states": (orch.sql("select count(*) from task_run_states").scalar(), 3 * tasks),
+            "flow run states": (
+                orch.sql("select count(*) from flow_run_states").scalar(),
+                3 * flows,
+            ),
+            "task run states": (
+                orch.sql("select count(*) from task_run_states").scalar(),
+                3 * tasks,
+            ),
         }
     return [f"{found} {what}, not {due}" for what, (found, due) in counts.items() if found != due]
 
 
 def main() -> int:
     """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--url", help="a database; a file in a temporary folder when not given")
     for name, value in (("processes", 8), ("threads", 8), ("flows", 100), ("tasks", 5)):
         parser.add_argument(f"--{name}", type=int, default=value)

@@ -1,8 +1,8 @@
 """Flows on the real orchestrator as a workload for ``power_cuts``, and the check that goes with it.
 
-Every call of a flow or task has a number, from which its arguments, its value and the numbers of the
-calls inside it follow: flow 7 calls tasks 701, 702, ... and, as 709, a flow that calls 70901. A call
-takes up to three steps that are operations to ``power_cuts``, each with what acknowledges it:
+Every call of a flow or task has a number, from which its arguments, its value and the numbers of
+the calls inside it follow: flow 7 calls tasks 701, 702, ... and, as 709, a flow that calls 70901. A
+call takes up to three steps that are operations to ``power_cuts``, each with what acknowledges it:
 
 =============  =======================================  ========================================
 step           it is there when the database holds      the caller knows it is there when
@@ -26,7 +26,6 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import cache
 from random import Random
-from typing import Any
 from uuid import UUID
 
 import apsw
@@ -156,13 +155,11 @@ class Calls:
         self._ledger.is_done(call, Step.STARTED)
         made = [self._one(self._ordinary, each) for each in calls_in(call, _ONE_BY_ONE)]
         made += self._all(calls_in(call, _MAPPED))
+        stumbling, careful, section = calls_in(call, (_STUMBLING, _CAREFUL, _SECTION))
         made += [
-            self._one(each, inner)
-            for each, inner in zip(
-                (self._stumbling, self._careful, self._section),
-                calls_in(call, (_STUMBLING, _CAREFUL, _SECTION)),
-                strict=True,
-            )
+            self._one(self._stumbling, stumbling),
+            self._one(self._careful, careful),
+            self._one(self._section, section),
         ]
         self._ledger.begins(call, Step.COMPLETED)
         return {"call": call, "made": made}

@@ -19,9 +19,9 @@ A workload is a callable ``(open_database, log) -> None``. It opens the database
 ``open_database()``, or takes ``open_database.path`` and ``.vfs`` and opens it in its own way, with
 the durability named there; marks every operation by a number of its own; and leaves the file open
 or closed as it likes. The ``check`` that goes with it is ``(connection) -> numbers held``, and
-raises ``TornOperation`` where one is there in part. Where there is a ``go_on``, a share of the states
-that are as they should be is also opened by it, and must be fit for work. Such workloads stand in
-``raw_workload``, on bare apsw, and in ``orchestrator_workload``, flows on the orchestrator itself.
+raises ``TornOperation`` where one is there in part. Where there is a ``go_on``, it works on with a
+share of the states that are as they should be. Such workloads stand in ``raw_workload``, on bare
+apsw, and in ``orchestrator_workload``, flows on the orchestrator itself.
 
 State number n of a seed is a function of the seed, n and the log. SQLite salts its WAL from the
 operating system's entropy, so two recordings differ in those bytes, but not in what is done when.
@@ -224,10 +224,8 @@ class Survey(msgspec.Struct):
         return sum(self.counts.values())
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.states} states, {len(self.findings)} not allowed, "
-            f"work went on in {self.went_on}"
-        ]
+        allowed = f"{len(self.findings)} not allowed, work went on in {self.went_on}"
+        lines = [f"{self.states} states, {allowed}"]
         lines += [f"  {self.counts[verdict]:6}  {verdict.value}" for verdict in Verdict]
         lines += [
             f"  state {finding.state}, cut before entry {finding.position}: "

@@ -91,9 +91,7 @@ class RawWorkload:
         threads: how many connections share the work, each in a thread of its own.
     """
 
-    def __init__(
-        self, *, size: int = 250, checkpoint_every: int = 23, threads: int = 1
-    ) -> None:
+    def __init__(self, *, size: int = 250, checkpoint_every: int = 23, threads: int = 1) -> None:
         self._size = size
         self._checkpoint_every = checkpoint_every
         self._threads = threads

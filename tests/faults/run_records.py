@@ -130,9 +130,9 @@ def read_records(connection: apsw.Connection) -> Records:
     for run in (*flow_runs.values(), *task_runs.values()):
         for problem in _problems(run):
             raise TornOperation(f"{run.key} {run.id.hex()}: {problem}")
-    orphans = [run for run in flow_runs.values() if run.parent_task_run_id not in {None, *task_runs}]
-    if orphans:
-        raise TornOperation(f"{orphans[0].key} {orphans[0].id.hex()}: its task run is not there")
+    for run in flow_runs.values():
+        if run.parent_task_run_id not in {None, *task_runs}:
+            raise TornOperation(f"{run.key} {run.id.hex()}: its task run is not there")
     return Records(version == len(migrations("sqlite")), flow_runs, task_runs)
 
 
@@ -154,7 +154,7 @@ def _runs(connection: apsw.Connection, table: str) -> dict[bytes, RunRow]:
     ):
         if row[1] is None:
             raise TornOperation(f"task run {row[0].hex()} belongs to no flow run")
-        runs[row[0]] = RunRow(*row[:5], row[5:9], *row[9:], histories[row[0]])
+        runs[row[0]] = RunRow._make([*row[:5], row[5:9], *row[9:], histories[row[0]]])
     return runs
 
 

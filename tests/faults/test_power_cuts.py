@@ -281,9 +281,9 @@ def test_one_state_of_a_seed_can_be_had_alone(tmp_path: Path) -> None:
 def test_the_command_prints_counts_and_says_whether_the_promise_was_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    status = main(
-        ["--workload", "raw", "--size", "20", "--durability", "full", "--states", "20", "--seed", "3"]
-    )
+    arguments = "--workload raw --size 20 --durability full --states 20 --seed 3"
+
+    status = main(arguments.split())
 
     printed = capsys.readouterr().out
     assert status == 0

@@ -529,7 +529,9 @@ class Model:
 
     @property
     def start(self) -> int | None:
-        starts = (s["at"] for s in self.history if s["type"] is RUNNING or s["type"] in TERMINAL_TYPES)
+        starts = (
+            s["at"] for s in self.history if s["type"] is RUNNING or s["type"] in TERMINAL_TYPES
+        )
         return next(starts, None)
 
     @property

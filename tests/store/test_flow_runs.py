@@ -352,9 +352,7 @@ def test_unknown_run_is_not_taken_over(database: Database, process: Process) -> 
 # -- reading -------------------------------------------------------------------------------------
 
 
-def test_runs_come_in_the_order_of_the_ids_asked_for(
-    database: Database, process: Process
-) -> None:
+def test_runs_come_in_the_order_of_the_ids_asked_for(database: Database, process: Process) -> None:
     ids = [a_flow_run(database, process) for _ in range(3)]
     wanted = [ids[2], UNKNOWN, ids[0], ids[1]]
 
@@ -420,17 +418,13 @@ def test_runs_to_resume_are_those_of_dead_owners_that_ask_for_it(
 ) -> None:
     dead, alive = an_owner(database, process), an_owner(database, process)
     wanted = [
-        a_flow_run(
-            database, process, state, owner_id=dead.id, on_crash="resume", entrypoint="m:f"
-        )
+        a_flow_run(database, process, state, owner_id=dead.id, on_crash="resume", entrypoint="m:f")
         for state in (StateType.RUNNING, StateType.PENDING, StateType.SCHEDULED)
     ]
     a_flow_run(database, process, StateType.COMPLETED, owner_id=dead.id, on_crash="resume")
     a_flow_run(database, process, owner_id=dead.id, on_crash="fail")
     a_flow_run(database, process, owner_id=alive.id, on_crash="resume")
-    a_flow_run(
-        database, process, owner_id=dead.id, on_crash="resume", parent_task_run_id=UNKNOWN
-    )
+    a_flow_run(database, process, owner_id=dead.id, on_crash="resume", parent_task_run_id=UNKNOWN)
     database.write(lambda tx: processes.end(tx, id=dead.id, now=1))
 
     assert database.read(flow_runs.to_resume) == [(id, "etl", "m:f") for id in wanted]
@@ -484,9 +478,7 @@ def fits(run: dict[str, Any], wanted: dict[str, Any]) -> bool:
     )
 
 
-def test_runs_are_found_and_counted_as_a_model_says(
-    database: Database, process: Process
-) -> None:
+def test_runs_are_found_and_counted_as_a_model_says(database: Database, process: Process) -> None:
     model = some_runs(database, process)
     runs = FlowRuns(database)
 
@@ -568,9 +560,7 @@ def test_one_tag_may_be_given_as_text(database: Database, process: Process) -> N
 
 
 @pytest.mark.parametrize("form", [str, UUID, lambda id: id.hex])
-def test_run_is_got_by_its_id_in_any_form(
-    database: Database, process: Process, form: Any
-) -> None:
+def test_run_is_got_by_its_id_in_any_form(database: Database, process: Process, form: Any) -> None:
     run_id = a_flow_run(database, process)
 
     assert FlowRuns(database).get(form(str(run_id) if form is UUID else run_id)).id == run_id

@@ -35,9 +35,7 @@ def bury(database: Database, process: Process, id: UUID, *, limit: int = 500) ->
     )
 
 
-def test_process_is_read_back_as_it_wrote_itself_down(
-    database: Database, process: Process
-) -> None:
+def test_process_is_read_back_as_it_wrote_itself_down(database: Database, process: Process) -> None:
     row = an_owner(database, process, life_file="8:15", life_slot=2**62 - 1, pid_started=2**40)
 
     assert database.read(lambda tx: processes.get(tx, id=row.id)) == (row, False)

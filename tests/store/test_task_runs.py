@@ -138,9 +138,7 @@ def test_run_of_a_flow_run_that_is_not_there_is_refused(
         a_task_run(database, process, flow_run_id=UNKNOWN)
 
 
-def test_owner_that_lost_the_flow_run_begins_nothing(
-    database: Database, process: Process
-) -> None:
+def test_owner_that_lost_the_flow_run_begins_nothing(database: Database, process: Process) -> None:
     """Seen to fail without ``check_owner`` in ``start_task_run``."""
     flow_run_id = a_flow_run(database, process)
     lose(database, process, flow_run_id)
@@ -157,9 +155,7 @@ def test_owner_that_lost_the_flow_run_begins_nothing(
 
 
 @pytest.mark.parametrize("state", PATHS)
-def test_run_may_come_to_any_state(
-    database: Database, process: Process, state: StateType
-) -> None:
+def test_run_may_come_to_any_state(database: Database, process: Process, state: StateType) -> None:
     found = task_run(database, a_task_run(database, process, state))
 
     assert found.state is not None
@@ -202,9 +198,7 @@ def test_owner_that_lost_the_flow_run_moves_none_of_its_task_runs(
     assert everything(database) == written
 
 
-def test_run_outside_of_flows_has_no_owner_to_lose(
-    database: Database, process: Process
-) -> None:
+def test_run_outside_of_flows_has_no_owner_to_lose(database: Database, process: Process) -> None:
     run_id = a_task_run(database, process)
 
     decision = propose(database, run_id, a_proposal(process, StateType.COMPLETED), epoch=3)
@@ -275,9 +269,7 @@ def test_call_is_of_its_own_flow_run_and_key(database: Database, process: Proces
     assert find_call(database, a_flow_run(database, process)) is None
 
 
-def test_runs_come_in_the_order_of_the_ids_asked_for(
-    database: Database, process: Process
-) -> None:
+def test_runs_come_in_the_order_of_the_ids_asked_for(database: Database, process: Process) -> None:
     ids = [a_task_run(database, process) for _ in range(3)]
     wanted = [ids[2], UNKNOWN, ids[0], ids[1]]
 
@@ -315,9 +307,7 @@ def some_runs(database: Database, process: Process) -> list[dict[str, Any]]:
     return database.write(write)
 
 
-def test_runs_are_found_and_counted_as_a_model_says(
-    database: Database, process: Process
-) -> None:
+def test_runs_are_found_and_counted_as_a_model_says(database: Database, process: Process) -> None:
     model = some_runs(database, process)
     runs = TaskRuns(database)
     flow_run_ids = sorted({run["flow_run_id"] for run in model if run["flow_run_id"]})

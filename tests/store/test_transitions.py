@@ -80,12 +80,18 @@ def agrees(row: Any, states: list[State], kind: Kind) -> None:
     assert row.state.timestamp_microseconds == stamps[-1]
     assert (row.end_time is not None) == (types[-1] in TERMINAL_TYPES)
     pairs = list(zip(types, types[1:], strict=False))
-    anew = [n + 1 for n, (a, b) in enumerate(pairs) if a in TERMINAL_TYPES and b not in TERMINAL_TYPES]
+    anew = [
+        n + 1 for n, (a, b) in enumerate(pairs) if a in TERMINAL_TYPES and b not in TERMINAL_TYPES
+    ]
     since = max(anew, default=0) if kind == "task_run" else 0
     assert row.run_count == types[since:].count(StateType.RUNNING)
     spans = zip(types, stamps, stamps[1:], strict=False)
     assert row.total_run_time == sum(b - a for type, a, b in spans if type is StateType.RUNNING)
-    begun = [s for t, s in zip(types, stamps, strict=True) if t is StateType.RUNNING or t in TERMINAL_TYPES]
+    begun = [
+        s
+        for t, s in zip(types, stamps, strict=True)
+        if t is StateType.RUNNING or t in TERMINAL_TYPES
+    ]
     assert row.start_time == (begun[0] if begun else None)
 
 

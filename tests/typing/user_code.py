@@ -39,7 +39,8 @@ def report(root: str) -> dict[str, int]:
 
 @flow(name="Later", retries=1, retry_delay_seconds=0.5, on_crash="resume")
 async def report_later(root: str, limit: int | None = None) -> list[bytes]:
-    assert_type(fetch(root), Coroutine[Any, Any, bytes])
+    waiting: Coroutine[Any, Any, bytes] = fetch(root)
+    assert_type(await waiting, bytes)
     one = await fetch(root)
     assert_type(one, bytes)
     assert_type(await fetch.submit(root).wait_async(), None)
@@ -51,7 +52,7 @@ def right() -> None:
     assert_type(report("x"), dict[str, int])
     assert_type(report.resume(), dict[str, int])
     assert_type(report.resume("an id", parameters={"root": "x"}), dict[str, int])
-    assert_type(report_later("x"), Coroutine[Any, Any, list[bytes]])
+    waiting: Coroutine[Any, Any, list[bytes]] = report_later("x")
     assert_type(count_lines.fn("x"), int)
     tasks: list[Task[..., Any]] = [count_lines, fetch]
     flows: list[Flow[..., Any]] = [report, report_later]
@@ -59,7 +60,7 @@ def right() -> None:
         for run in orch.flow_runs.find(state_type="COMPLETED"):
             assert_type(run.parameters, dict[str, Any])
         orch.resume_crashed(*flows)
-    del tasks
+    del tasks, waiting
 
 
 async def right_later() -> None:
@@ -76,13 +77,13 @@ def wrong() -> None:
     count_lines()  # type: ignore[call-arg]
     report(root=3)  # type: ignore[arg-type]
     report("x").append(1)  # type: ignore[attr-defined]
-    report_later("x", limit="3")  # type: ignore[arg-type]
-    report_later("x") + [b""]  # type: ignore[operator]
+    _ = report_later("x", limit="3")  # type: ignore[arg-type]
+    _ = report_later("x") + [b""]  # type: ignore[operator]
 
 
-@task(retry=2)  # type: ignore[call-overload]
+@task(retry=2)  # type: ignore[call-overload,untyped-decorator]
 def misspelt() -> None: ...
 
 
-@flow(on_crash="ignore")  # type: ignore[call-overload]
+@flow(on_crash="ignore")  # type: ignore[call-overload,untyped-decorator]
 def impossible() -> None: ...

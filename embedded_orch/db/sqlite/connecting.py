@@ -111,8 +111,13 @@ def _configure(
                 f"PRAGMA {name} is {found!r} after it was set to {value!r}: this file or file "
                 f"system does not allow it"
             )
-    if not in_memory and options.journal == "wal":
-        connection.wal_autocheckpoint(0)
+    if not in_memory:
+        if options.journal == "wal":
+            connection.wal_autocheckpoint(0)
+        else:
+            # Now and not with the first write: two processes that have only read would both be in,
+            # and neither could ever write.
+            connection.execute("begin exclusive; commit")
     if read_only:
         connection.pragma("query_only", 1)
 
@@ -129,39 +134,57 @@ def _convert_binding(_cursor: apsw.Cursor, number: int, value: object) -> bytes:
     raise TypeError(f"parameter {number}: a {type(value).__qualname__} cannot be bound")
 
 
-def translate(error: Exception, path: str) -> errors.OrchestratorError:
+# What SQLite's errors mean to the person who gets them, the first that fits.
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[errors.DatabaseError], str], ...] = (
+    (
+        (apsw.BusyError, apsw.LockedError),
+        errors.DatabaseBusy,
+        "another process kept the database locked for longer than busy_timeout; find it, or open "
+        "with a larger busy_timeout_seconds",
+    ),
+    (
+        (apsw.ConnectionClosedError,),
+        errors.DatabaseClosed,
+        "it was closed during the call; open it again",
+    ),
+    (
+        (apsw.FullError,),
+        errors.DatabaseFull,
+        "the disk is full; nothing of this transaction was kept. Free some room and call again",
+    ),
+    (
+        (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError),
+        errors.DatabaseReadOnly,
+        "it cannot be written; check the rights of the file and of its folder",
+    ),
+    (
+        (apsw.NotADBError,),
+        errors.NotOurDatabase,
+        "this is no SQLite database and was left as it is; name another file",
+    ),
+    (
+        (apsw.CorruptError,),
+        errors.DatabaseDamaged,
+        "it is damaged or truncated and was left as it is; restore a backup, or look at it with "
+        "`embedded-orch db check`",
+    ),
+    (
+        (apsw.ConstraintError,),
+        errors.ConstraintViolated,
+        "it would break a rule of the schema, and was rolled back",
+    ),
+    (
+        (apsw.CantOpenError, apsw.IOError),
+        errors.DatabaseUnavailable,
+        "it cannot be opened or read; check that its folder exists and that the disk works",
+    ),
+)
+
+
+def translate(error: Exception, path: str) -> errors.DatabaseError:
     """What an error of SQLite means to the person who gets it."""
     where = f"{path}: " if path else ""
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return errors.DatabaseBusy(
-            f"{where}another process kept the database locked for longer than busy_timeout; "
-            f"find it, or open with a larger busy_timeout_seconds ({error})"
-        )
-    if isinstance(error, apsw.ConnectionClosedError):
-        return errors.DatabaseClosed(f"{where}was closed during the call; open it again")
-    if isinstance(error, apsw.FullError):
-        return errors.DatabaseFull(
-            f"{where}the disk is full; nothing of this transaction was kept. Free some room and "
-            f"call again ({error})"
-        )
-    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.AuthError):
-        return errors.DatabaseReadOnly(
-            f"{where}cannot be written; check the rights of the file and of its folder ({error})"
-        )
-    if isinstance(error, apsw.NotADBError):
-        return errors.NotOurDatabase(
-            f"{where}is no SQLite database and was left as it is; name another file ({error})"
-        )
-    if isinstance(error, apsw.CorruptError):
-        return errors.DatabaseDamaged(
-            f"{where}is damaged or truncated and was left as it is; restore a backup, or look at "
-            f"it with `embedded-orch db check` ({error})"
-        )
-    if isinstance(error, apsw.ConstraintError):
-        return errors.ConstraintViolated(f"{where}{error}")
-    if isinstance(error, apsw.CantOpenError | apsw.IOError):
-        return errors.DatabaseUnavailable(
-            f"{where}cannot be opened or read; check that its folder exists and that the disk "
-            f"works ({error})"
-        )
+    for kinds, meaning, advice in _MEANINGS:
+        if isinstance(error, kinds):
+            return meaning(f"{where}{advice} ({error})")
     return errors.TransactionFailed(f"{where}{type(error).__name__}: {error}")

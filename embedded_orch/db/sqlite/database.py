@@ -46,9 +46,7 @@ class SQLiteDatabase:
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(
-        self, path: str | None, options: SQLiteOptions, guard: FileGuard | None
-    ) -> None:
+    def __init__(self, path: str | None, options: SQLiteOptions, guard: FileGuard | None) -> None:
         self.path = path
         self.options = options
         self.url = f"sqlite:///{path}" if path else ":memory:"
@@ -58,9 +56,7 @@ class SQLiteDatabase:
         self._opener_pid = os.getpid()
         self._open_scope: Scope | None = None
         has_log = path is not None and options.journal == "wal"
-        self._connection = connect(
-            path or "", options, in_memory=path is None, look_first=identify
-        )
+        self._connection = connect(path or "", options, in_memory=path is None, look_first=identify)
         try:
             if guard is not None and has_log:
                 # Reading makes SQLite open the log and its index, which the pins then hold.
@@ -113,9 +109,7 @@ class SQLiteDatabase:
             self._writer.flush()
         return self._readers.read(operation)
 
-    def write(
-        self, operation: Callable[[Transaction], R], *, after: Announced | None = None
-    ) -> R:
+    def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 
         ``after`` asks for nothing here: whatever was announced before is committed before.
@@ -199,9 +193,7 @@ class SQLiteDatabase:
 
         self._check()
         check_target(path)
-        self._read_committed(
-            lambda transaction: copy_database(_connection_of(transaction), path)
-        )
+        self._read_committed(lambda transaction: copy_database(_connection_of(transaction), path))
 
     def _join(self, scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -> R:
         try:
@@ -334,9 +326,7 @@ class SQLiteWriteTransaction:
 
     __slots__ = ("_connection", "_is_open", "_is_read_only", "_writer", "transaction")
 
-    def __init__(
-        self, writer: Writer, connection: apsw.Connection, *, is_read_only: bool
-    ) -> None:
+    def __init__(self, writer: Writer, connection: apsw.Connection, *, is_read_only: bool) -> None:
         self._writer = writer
         self._connection = connection
         self._is_read_only = is_read_only

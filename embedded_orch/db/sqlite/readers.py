@@ -35,9 +35,7 @@ class Reader:
 
     __slots__ = ("_lock", "connection", "transaction")
 
-    def __init__(
-        self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock
-    ) -> None:
+    def __init__(self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock) -> None:
         self.connection = connection
         self.transaction = SQLiteTransaction(connection, catalog)
         self._lock = lock

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from embedded_orch.db.columns import Decoders
-
     from embedded_orch.db.statements import Catalog, Statement
 
 

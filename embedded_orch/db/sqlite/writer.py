@@ -303,7 +303,7 @@ class Writer:
             self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
             try:
                 self._commit_group(group)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - an operation of a user's making: its caller gets it
                 for request in group:
                     if request.error is None:
                         request.error = error
@@ -351,7 +351,7 @@ class Writer:
         except errors.DatabaseBusy:
             # Another process has the lock file: nothing was run.
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told by the error that it came of
             self._one_by_one(group, error, None)
 
     def _run_again(self, group: list[Request], unknown: errors.CommitOutcomeUnknown) -> None:
@@ -367,9 +367,7 @@ class Writer:
         except Exception as error:
             raise unknown from error
 
-    def _one_by_one(
-        self, group: list[Request], error: Exception, cause: Exception | None
-    ) -> None:
+    def _one_by_one(self, group: list[Request], error: Exception, cause: Exception | None) -> None:
         if len(group) == 1:
             error.__cause__ = cause or error.__cause__
             group[0].error = error
@@ -380,7 +378,7 @@ class Writer:
             except apsw.Error as failure:
                 request.error = translate(failure, self._name)
                 request.error.__cause__ = failure
-            except Exception as failure:
+            except Exception as failure:  # noqa: BLE001 - an operation of a user's making: its caller gets it
                 request.error = failure
 
     def _alone(self, request: Request) -> None:

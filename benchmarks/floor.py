@@ -26,7 +26,8 @@ _RUN = """insert into task_run (id, flow_run_id, name, task_key, dynamic_key, st
 _STATE = (
     "insert into task_run_state (task_run_id, timestamp, id, type, name) values (?, ?, ?, ?, ?)"
 )
-_LAST_STATE = """insert into task_run_state (task_run_id, timestamp, id, type, name, data, data_format)
+_LAST_STATE = """insert into task_run_state
+    (task_run_id, timestamp, id, type, name, data, data_format)
     values (?, ?, ?, 'COMPLETED', 'Completed', ?, 'json')"""
 _UPDATE = """update task_run set state_id = ?2, state_type = 'COMPLETED', state_name = 'Completed',
     state_timestamp = ?3, end_time = ?3, total_run_time = 1, updated = ?3 where id = ?1"""

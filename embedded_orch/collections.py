@@ -47,6 +47,8 @@ class Records(Generic[RecordT]):
     def find(self, **filters: object) -> Iterator[RecordT]:
         """The runs that fit all filters, newest first, read a page at a time as they are taken.
 
+        A filter that is None is none.
+
         Raises:
             UnknownFilter: there is no such filter, or it cannot have this value.
         """
@@ -112,7 +114,7 @@ class Flows(Records[FlowRecord]):
 
 
 class FlowRuns(Records[FlowRun]):
-    """Flow runs; filters ``flow_name``, ``name``, ``state_type``, ``state_name``, ``tags`` (all)."""
+    """Flow runs; filters ``flow_name, name, state_type, state_name, tags`` (it has all of them)."""
 
     _what: ClassVar[str] = "flow run"
     _filters: ClassVar[tuple[str, ...]] = ("flow_name", "name", "state_type", "state_name", "tags")
@@ -129,7 +131,7 @@ class FlowRuns(Records[FlowRun]):
 
 
 class TaskRuns(Records[TaskRun]):
-    """Task runs; filters ``flow_run_id``, ``name``, ``task_key``, ``state_type``, ``state_name``."""
+    """Task runs; filters ``flow_run_id, name, task_key, state_type, state_name``."""
 
     _what: ClassVar[str] = "task run"
     _filters: ClassVar[tuple[str, ...]] = (

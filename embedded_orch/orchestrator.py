@@ -194,7 +194,7 @@ class Orchestrator:
 
     @property
     def store(self) -> Store:
-        """Provisional: pools, queues, deployments and claims, until they have an API of their own."""
+        """Provisional: pools, queues, deployments and claims, until they have an API."""
         from embedded_orch.store_access import Store
 
         return Store(self.database, self.engine.process)

@@ -182,7 +182,8 @@ class State:
             return self._value
         if self._data is None:
             raise errors.MissingResult(
-                f"the run completed, and its value was not kept: {self.message or 'no reason given'}"
+                "the run completed, and its value was not kept: "
+                f"{self.message or 'no reason given'}"
             )
         return values.decode(self._data)
 

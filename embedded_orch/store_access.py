@@ -7,7 +7,6 @@ one transaction. Times are aware datetimes, steps are ``timedelta`` or :class:`C
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +22,7 @@ from embedded_orch.times import duration, microseconds_from_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from embedded_orch.db.port import Database

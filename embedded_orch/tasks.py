@@ -6,7 +6,6 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -20,7 +19,7 @@ from embedded_orch.engine.running import (
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine

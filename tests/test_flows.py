@@ -514,7 +514,7 @@ def test_flow_that_a_flow_calls_is_a_run_of_its_own_tracked_by_a_task_run(
 
     caller = the_flow_run(orch, flow_name="parent")
     children = flow_runs(orch, flow_name="child")
-    trackers = [run for run in orch.task_runs.find(flow_run_id=caller.id)][::-1]
+    trackers = list(orch.task_runs.find(flow_run_id=caller.id))[::-1]
     assert [run.parent_task_run_id for run in children] == [run.id for run in trackers]
     assert [states(run) for run in [*children, *trackers]] == [
         ["Pending", "Running", "Completed"]

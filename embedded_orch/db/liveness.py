@@ -1,7 +1,8 @@
 """Whether a process is alive, told by a lock that the kernel drops when the process dies.
 
 Every process that runs something in a database takes one byte of one file beside it, the owners
-file, under an exclusive lock, and holds it for as long as it lives. Whoever wants to know asks the kernel who
+file, under an exclusive lock, and holds it for as long as it lives. Whoever wants to know asks the
+kernel who
 holds that byte. There is no heartbeat and no time-out: the answer turns from yes to no in the
 moment in which the process ends, however it ends, and it stays yes for one that is stopped in a
 debugger or swapped out. Process ids play no part in it, so a pid that was given to another process,

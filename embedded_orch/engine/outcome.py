@@ -1,4 +1,4 @@
-"""The final state that a flow's return value stands for (Prefect 3, "final state determination")."""
+"""The final state that a flow's return value stands for, determined as Prefect 3 does."""
 
 from __future__ import annotations
 

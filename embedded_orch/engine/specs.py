@@ -22,7 +22,7 @@ def module_name(function: Callable[..., Any]) -> str:
     """The module of a function, the same whether its file is run or imported.
 
     A script runs as ``__main__``; what it recorded has to be found again by a program that imports
-    it, and by the processes that it starts. Without a file, as in a notebook, it stays ``__main__``.
+    it, and by the processes that it starts. Without a file, as in a notebook, it stays as it is.
     """
     module: str = getattr(function, "__module__", None) or ""
     if module not in ("__main__", "__mp_main__"):

@@ -1,11 +1,15 @@
-"""What storing a state changes on its run, whatever the rules said (Prefect's global transforms)."""
+"""What storing a state changes on its run, whatever the rules said: Prefect's transforms."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from embedded_orch.orchestration.values import Proposal, Run
 from embedded_orch.states import TERMINAL_TYPES, StateType
+
+if TYPE_CHECKING:
+    from embedded_orch.orchestration.values import Proposal, Run
 
 
 def bookkeep(run: Run, state: Proposal) -> Run:

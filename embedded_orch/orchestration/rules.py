@@ -7,6 +7,7 @@ The names and the behaviour are Prefect 3's.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +17,6 @@ from embedded_orch.states import TERMINAL_TYPES, StateType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
     Answer = Decision | Proposal | None
     Question = Callable[[Run, Proposal, int], Answer]

@@ -2,11 +2,13 @@
 -- check returns what is wrong, so no row means that all is well.
 
 -- name: damages [sqlite]
--- What SQLite's own check of the file finds. It says "ok" when it finds nothing.
+-- What SQLite's own check of the file finds. It says "ok" when it finds nothing. The first row tells
+-- of all broken trees at once; going on to the others fails on the broken page itself.
 -- scan: it reads every page
 select integrity_check as problem
 from pragma_integrity_check
-where integrity_check <> 'ok';
+where integrity_check <> 'ok'
+limit 1;
 
 -- name: damages [postgres]
 -- The server checks its files itself. What it leaves to us is an index that it does not use, after

@@ -134,7 +134,7 @@ class TestCheck:
         answer = command("db", "check", "--db", str(path))
 
         assert answer.status == 1
-        assert "PROBLEM" in answer.out
+        assert f"PROBLEM *** in database main *** Tree {page} page {page}" in answer.out
 
     @pytest.mark.parametrize(
         "spoil",

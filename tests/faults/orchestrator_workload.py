@@ -323,7 +323,7 @@ class OrchestratorWorkload:
         before = _completed_calls(path, self._ledger)
         ledger = Ledger(Log())
         calls = Calls(ledger)
-        with embedded_orch.open(path, busy_timeout_seconds=_BUSY_TIMEOUT_SECONDS) as orch:
+        with embedded_orch.open(path, durability="off") as orch:
             orch.resume_crashed(calls.lasting)
             runs = [run for run in orch.flow_runs.find() if run.parent_task_run_id is None]
             for run in runs:

@@ -175,7 +175,7 @@ class OrchestratorSubject:
         before = self.held(path)
         fates = Fates()
         caller = Caller(fates)
-        with embedded_orch.open(path) as orch:
+        with embedded_orch.open(path, durability="off") as orch:
             for run in orch.flow_runs.find(flow_name="faulty"):
                 caller.flow.resume(run.id)
             caller.call(lambda: caller.flow(FLOWS + 1), FLOWS + 1, starts=True)

@@ -1,4 +1,4 @@
-"""Task runs: begun, moved, fenced by their flow run, found again by their call, on every backend."""
+"""Task runs: begun, moved, fenced by their flow run, found again by their call, on each backend."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +80,7 @@ def agrees(row: Any, states: list[State], kind: Kind) -> None:
     assert (row.state.id, row.state.type, row.state.name) == (last.id, last.type, last.name)
     assert row.state.timestamp_microseconds == stamps[-1]
     assert (row.end_time is not None) == (types[-1] in TERMINAL_TYPES)
-    pairs = list(zip(types, types[1:], strict=False))
+    pairs = list(itertools.pairwise(types))
     anew = [
         n + 1 for n, (a, b) in enumerate(pairs) if a in TERMINAL_TYPES and b not in TERMINAL_TYPES
     ]

@@ -139,8 +139,10 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[errors.DatabaseError], 
     (
         (apsw.BusyError, apsw.LockedError),
         errors.DatabaseBusy,
-        "another process kept the database locked for longer than busy_timeout; find it, or open "
-        "with a larger busy_timeout_seconds",
+        (
+            "another process kept the database locked for longer than busy_timeout; find it, or "
+            "open with a larger busy_timeout_seconds"
+        ),
     ),
     (
         (apsw.ConnectionClosedError,),
@@ -165,8 +167,10 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[errors.DatabaseError], 
     (
         (apsw.CorruptError,),
         errors.DatabaseDamaged,
-        "it is damaged or truncated and was left as it is; restore a backup, or look at it with "
-        "`embedded-orch db check`",
+        (
+            "it is damaged or truncated and was left as it is; restore a backup, or look at it "
+            "with `embedded-orch db check`"
+        ),
     ),
     (
         (apsw.ConstraintError,),

@@ -288,7 +288,4 @@ def _explained(
         )
     if isinstance(error, apsw.SQLError | apsw.MismatchError | apsw.RangeError):
         return errors.StatementRefused(f"{error}: {query.text[:200]}")
-    translated = translate(error, "")
-    if isinstance(translated, errors.DatabaseError):
-        return translated
-    return errors.StatementRefused(str(error))
+    return translate(error, "")

@@ -204,15 +204,16 @@ def test_start_that_could_not_be_written_is_written_with_the_finish(
     orch: Orchestrator, monkeypatch: pytest.MonkeyPatch, way: str, is_async: bool
 ) -> None:
     """Seen to fail when the finish took the start for granted: no run has this id."""
-    start, refused = task_runs.start_task_run, []
+    announce, announced = orch.database.announce, []
 
-    def refuse_once(tx: Transaction, *args: Any, **kwargs: Any) -> Any:
-        if not refused:
-            refused.append(tx)
-            raise errors.ConstraintViolated("not this one")
-        return start(tx, *args, **kwargs)
+    def refuse(tx: Transaction) -> None:
+        raise errors.ConstraintViolated("not announced")
 
-    monkeypatch.setattr(task_runs, "start_task_run", refuse_once)
+    def announce_what_fails(operation: Any) -> Announced:
+        announced.append(announce(refuse))
+        return announced[-1]
+
+    monkeypatch.setattr(orch.database, "announce", announce_what_fails)
     calls: list[int] = []
 
     def work() -> int:
@@ -233,7 +234,7 @@ def test_start_that_could_not_be_written_is_written_with_the_finish(
     else:
         assert called(load) == 7
 
-    assert refused
+    assert [type(each.error) for each in announced] == [errors.ConstraintViolated]
     expected = {
         "call": ["Completed"],
         "fail": ["Failed"],

@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -22,7 +23,7 @@ from tests.postgres_server import PostgresServer
 def orch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Orchestrator]:
     """An open SQLite database, of each kind in turn."""
     url = ":memory:" if request.param == "memory" else tmp_path / "data" / "orch.db"
-    settings = {"journal": "truncate"} if request.param == "truncate" else {}
+    settings: dict[str, Any] = {"journal": "truncate"} if request.param == "truncate" else {}
     with embedded_orch.open(url, **settings) as opened:
         yield opened
 
@@ -248,7 +249,7 @@ class TestRefusing:
         fill(orch, megabytes=1)
         connect = apsw.Connection
 
-        def connect_to_a_small_disk(path: str, **options: int) -> apsw.Connection:
+        def connect_to_a_small_disk(path: str, **options: Any) -> apsw.Connection:
             connection = connect(path, **options)
             if path.endswith(".partial"):
                 connection.pragma("max_page_count", 20)

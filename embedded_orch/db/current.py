@@ -95,8 +95,7 @@ class Scope:
             TransactionFailed: it has ended.
             ForkedProcess: it was begun before ``fork()``, and this is the child.
         """
-        if os.getpid() != self._pid:
-            raise self._forked()
+        self.check_not_forked()
         with self._lock:
             if self._is_over:
                 raise errors.TransactionFailed(
@@ -110,9 +109,9 @@ class Scope:
         Raises:
             ForkedProcess: the child of a fork wants to commit; to undo, it has nothing to do.
         """
-        if os.getpid() != self._pid:
-            if commit:
-                raise self._forked()
+        if commit:
+            self.check_not_forked()
+        elif os.getpid() != self._pid:
             return
         with self._lock:
             if self._is_over:
@@ -123,11 +122,13 @@ class Scope:
             else:
                 self._opened.roll_back()
 
-    def _forked(self) -> errors.ForkedProcess:
-        return errors.ForkedProcess(
-            f"this transaction on {self.database.url} was begun before fork() and is the parent's, "
-            f"which goes on with it; start processes by spawn or forkserver"
-        )
+    def check_not_forked(self) -> None:
+        """Raise in a forked child: the transaction is its parent's, which goes on with it."""
+        if os.getpid() != self._pid:
+            raise errors.ForkedProcess(
+                f"this transaction on {self.database.url} was begun before fork() and is the "
+                f"parent's, which goes on with it; start processes by spawn or forkserver"
+            )
 
     def is_mine(self) -> bool:
         """Whether the running thread and task began it."""
@@ -139,10 +140,15 @@ class Scope:
 
 
 def scope_for(database: object) -> Scope | None:
-    """The open transaction on ``database`` that the running code joins, if any."""
+    """The open transaction on ``database`` that the running code joins, if any.
+
+    Raises:
+        ForkedProcess: it is that of the parent of this process.
+    """
     scope = _here.get()
     while scope is not None:
         if scope.database is database and scope.is_mine():
+            scope.check_not_forked()
             return scope
         scope = scope.previous
     return None

@@ -149,7 +149,7 @@ def take_over(
         return epoch + 1
     if not tx.run("flow_run.change_owner", id=run_id, owner_id=owner_id, epoch=epoch, now=now):
         raise errors.RunNotResumable(
-            f"flow run {row[13]} ({run_id}) was taken over by another process just now; it is "
+            f"flow run {row[12]} ({run_id}) was taken over by another process just now; it is "
             f"running there"
         )
     for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
@@ -165,7 +165,7 @@ def take_over(
         decision = propose(tx, "flow_run", run_id=run_id, proposal=state, now=now, epoch=epoch + 1)
         if decision.proposal is None:
             raise errors.RunNotResumable(
-                f"flow run {row[13]} ({run_id}) cannot become {state.name}: {decision.reason}"
+                f"flow run {row[12]} ({run_id}) cannot become {state.name}: {decision.reason}"
             )
     return epoch + 1
 

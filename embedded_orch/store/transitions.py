@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Kind = Literal["flow_run", "task_run"]
 
 _NO_DETAILS = StateDetails()
+_MAY_BE_DUE = frozenset({StateType.SCHEDULED, StateType.PENDING})
 
 
 def propose(
@@ -49,7 +50,7 @@ def propose(
         raise errors.RunNotFound(f"no {kind.replace('_', ' ')} has the id {run_id}")
     if epoch is not None:
         check_epoch(row[-1], epoch, run_id)
-    run = _run(kind, row)
+    run = _run(tx, kind, row)
     decision = decide(run, proposal, now=now)
     if decision.proposal is not None and decision.run is not None:
         insert_state(tx, kind, run_id, decision.proposal)
@@ -137,24 +138,33 @@ def encode_struct(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _run(kind: Kind, row: tuple[Any, ...]) -> Run:
-    details, policy = row[5], row[12]
+def _run(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> Run:
+    state_type = StateType(row[2]) if row[2] is not None else None
+    policy = row[11]
     is_flow_run = kind == "flow_run"
     return Run(
         id=row[0],
         is_flow_run=is_flow_run,
-        flow_run_run_count=0 if is_flow_run else row[14],
-        flow_run_attempt=None if is_flow_run else row[15],
+        flow_run_run_count=0 if is_flow_run else row[13],
+        flow_run_attempt=None if is_flow_run else row[14],
         state_id=row[1],
-        state_type=StateType(row[2]) if row[2] is not None else None,
+        state_type=state_type,
         state_name=row[3],
         state_timestamp=row[4],
-        scheduled_time=details.get("scheduled_time") if details else None,
-        run_count=row[6],
-        expected_start_time=row[7],
-        next_scheduled_start_time=row[8],
-        start_time=row[9],
-        end_time=row[10],
-        total_run_time=row[11],
+        scheduled_time=_scheduled_time(tx, kind, row) if state_type in _MAY_BE_DUE else None,
+        run_count=row[5],
+        expected_start_time=row[6],
+        next_scheduled_start_time=row[7],
+        start_time=row[8],
+        end_time=row[9],
+        total_run_time=row[10],
         policy=msgspec.convert(policy, Policy) if policy else Policy(),
     )
+
+
+def _scheduled_time(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> int | None:
+    """When the run is due, by its state; a fact that only rules for these states ask for."""
+    details: dict[str, int] | None = tx.value(
+        f"{kind}_state.details", **{f"{kind}_id": row[0]}, timestamp=row[4]
+    )
+    return details.get("scheduled_time") if details else None

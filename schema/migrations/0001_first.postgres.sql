@@ -163,12 +163,12 @@ create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
 create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start_time, id)
     where state_type = 'SCHEDULED' and work_queue_id is not null;
 -- what holds a slot of its queue and pool
-create index flow_run_holding_slot on flow_run (work_queue_id)
+create index flow_run_holding_slot on flow_run (work_queue_id, state_type)
     where state_type in ('PENDING', 'RUNNING') and work_queue_id is not null;
 create index flow_run_by_claim on flow_run (claim_id) where claim_id is not null;
 create index flow_run_owned on flow_run (owner_id)
     where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
-create index flow_run_by_parent on flow_run (parent_task_run_id) where parent_task_run_id is not null;
+create index flow_run_by_parent on flow_run (parent_task_run_id, id) where parent_task_run_id is not null;
 create index flow_run_by_deployment on flow_run (deployment_id, id) where deployment_id is not null;
 
 -- Append-only. Clustered by run, so that a history is one range.

@@ -19,25 +19,21 @@ on conflict (id) do nothing;
 -- name: for_transition [sqlite]
 -- What the rules read. The IMMEDIATE transaction it runs in locks all rows. Index: primary key.
 select flow_run.id, flow_run.state_id, flow_run.state_type, flow_run.state_name,
-       flow_run.state_timestamp, current.state_details, flow_run.run_count,
+       flow_run.state_timestamp, flow_run.run_count,
        flow_run.expected_start_time, flow_run.next_scheduled_start_time, flow_run.start_time,
        flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
        flow_run.name, flow_run.owner_id, flow_run.epoch
 from flow_run
-left join flow_run_state as current
-    on current.flow_run_id = flow_run.id and current.timestamp = flow_run.state_timestamp
 where flow_run.id = :id;
 
 -- name: for_transition [postgres]
 -- The same, with the run locked until the transaction ends.
 select flow_run.id, flow_run.state_id, flow_run.state_type, flow_run.state_name,
-       flow_run.state_timestamp, current.state_details, flow_run.run_count,
+       flow_run.state_timestamp, flow_run.run_count,
        flow_run.expected_start_time, flow_run.next_scheduled_start_time, flow_run.start_time,
        flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
        flow_run.name, flow_run.owner_id, flow_run.epoch
 from flow_run
-left join flow_run_state as current
-    on current.flow_run_id = flow_run.id and current.timestamp = flow_run.state_timestamp
 where flow_run.id = :id
 for update of flow_run;
 
@@ -124,7 +120,8 @@ limit 1;
 select id
 from flow_run
 where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
-      and state_type in ('PENDING', 'RUNNING', 'CANCELLING', 'SCHEDULED')
+      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+      and state_type <> 'PAUSED'
 order by id
 limit :limit;
 
@@ -132,8 +129,22 @@ limit :limit;
 -- The newest flow run that a task run called. Index: flow_run_by_parent.
 select id from flow_run where parent_task_run_id = :parent_task_run_id order by id desc limit 1;
 
--- name: to_resume
--- Runs whose owner died and that asked to be resumed. Index: flow_run_owned.
+-- name: to_resume [sqlite]
+-- Runs whose owner died and that asked to be resumed. The states are those of the index, word for
+-- word, or SQLite would not use it. Index: flow_run_owned.
+select flow_run.id, flow.name as flow_name, flow_run.entrypoint
+from process
+cross join flow_run
+join flow on flow.id = flow_run.flow_id
+where flow_run.owner_id = process.id
+      and process.ended is not null and flow_run.on_crash = 'resume'
+      and flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+      and flow_run.state_type in ('PENDING', 'RUNNING', 'SCHEDULED')
+      and flow_run.parent_task_run_id is null
+order by flow_run.id;
+
+-- name: to_resume [postgres]
+-- The same; the planner begins with the owners or with the states, whichever it counted fewer of.
 select flow_run.id, flow.name as flow_name, flow_run.entrypoint
 from process
 join flow_run on flow_run.owner_id = process.id

@@ -10,6 +10,13 @@ values (
 )
 on conflict (flow_run_id, timestamp) do nothing;
 
+-- name: details
+-- What one state says beyond its name. Not joined to the run that a transition locks: after waiting
+-- for the lock, Postgres would show the run as it is and its states as they were. Index: primary key.
+select state_details
+from flow_run_state
+where flow_run_id = :flow_run_id and timestamp = :timestamp;
+
 -- name: history
 -- All states of a run, oldest first. Index: primary key.
 select id, type, name, timestamp, message, state_details, data, data_format

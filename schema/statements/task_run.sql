@@ -20,13 +20,11 @@ on conflict (id) do nothing;
 -- What the rules read, and the epoch of the flow run, which fences off an owner that lost it.
 -- The IMMEDIATE transaction it runs in locks all rows. Index: primary keys.
 select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
-       task_run.state_timestamp, current.state_details, task_run.run_count,
+       task_run.state_timestamp, task_run.run_count,
        task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
        task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
        task_run.flow_run_run_count, flow_run.run_count as flow_run_attempt, flow_run.epoch
 from task_run
-left join task_run_state as current
-    on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
 left join flow_run on flow_run.id = task_run.flow_run_id
 where task_run.id = :id;
 
@@ -40,13 +38,11 @@ with owner as (
     for share
 )
 select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
-       task_run.state_timestamp, current.state_details, task_run.run_count,
+       task_run.state_timestamp, task_run.run_count,
        task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
        task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
        task_run.flow_run_run_count, owner.run_count as flow_run_attempt, owner.epoch
 from task_run
-left join task_run_state as current
-    on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
 left join owner on owner.id = task_run.flow_run_id
 where task_run.id = :id
 for update of task_run;

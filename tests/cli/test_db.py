@@ -245,13 +245,13 @@ class TestUpgrade:
         script = command("db", "upgrade", "--sql", "--db", url).out
 
         if url.startswith("postgresql"):
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(script)
+            with psycopg.connect(url, autocommit=True) as server:
+                server.execute(script.encode())
         else:
             Path(url).parent.mkdir()
-            connection = sqlite3.connect(url)
-            connection.executescript(script)
-            connection.close()
+            file = sqlite3.connect(url)
+            file.executescript(script)
+            file.close()
 
         assert "-- the schema" in command("db", "upgrade", "--sql", "--db", url).out
         with embedded_orch.open(url):

@@ -9,17 +9,20 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import embedded_orch
 from embedded_orch import errors, flow
+from embedded_orch.db import migrations as known
 from embedded_orch.db.migrations import migrations, pending
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
 from embedded_orch.db.sqlite.migrating import migrate
-from embedded_orch.db.sqlite.opening import create_file, open_file
+from embedded_orch.db.sqlite.opening import open_file
 from embedded_orch.db.sqlite.options import SQLiteOptions
 from embedded_orch.db.sqlite.upgrading import upgrade_script
 from embedded_orch.db.statements import schema_folder
@@ -29,6 +32,13 @@ OPTIONS = SQLiteOptions(busy_timeout_seconds=20)
 PROCESSES = 8
 INCREMENTAL = 2
 
+UPGRADE = """
+import embedded_orch
+from embedded_orch.db import migrations as known
+known.schema_folder = lambda: sys.argv[2]
+wait()
+embedded_orch.open(sys.argv[1], busy_timeout_seconds=20).close()
+"""
 A_COLUMN = "alter table flow add column owner text not null default 'nobody';"
 
 
@@ -39,12 +49,17 @@ def hello(name: str) -> str:
 
 def schema_with(tmp_path: Path, *further: str) -> str:
     """A folder with the migrations of the package and more after them."""
-    folder = tmp_path / "migrations"
+    folder = tmp_path / "schema" / "migrations"
     shutil.copytree(Path(schema_folder()) / "migrations", folder)
     first = len(migrations("sqlite")) + 1
     for number, text in enumerate(further, first):
         (folder / f"{number:04}_further.sqlite.sql").write_text(text)
     return str(folder)
+
+
+def a_program_that_knows(folder: str) -> AbstractContextManager[object]:
+    """Whatever opens a database meanwhile is the program that has these migrations."""
+    return mock.patch.object(known, "schema_folder", return_value=os.path.dirname(folder))
 
 
 def a_file_of_this_version(path: Path, names: Sequence[str] = ("world",)) -> None:
@@ -54,18 +69,9 @@ def a_file_of_this_version(path: Path, names: Sequence[str] = ("world",)) -> Non
 
 
 def upgrade(path: Path, folder: str) -> None:
-    """Bring an existing file to the schema of a folder."""
-    process = Process()
-    create_file(str(path), OPTIONS)
-    database = open_file(str(path), OPTIONS, process, upgrade=False)
-    try:
-        database.with_connection(
-            lambda connection: migrate(
-                connection, database.guard, database.path, process=process, folder=folder
-            )
-        )
-    finally:
-        database.close()
+    """Open and close the file by the program that has these migrations."""
+    with a_program_that_knows(folder):
+        embedded_orch.open(path).close()
 
 
 def look(path: Path, *statements: str) -> list[Any]:
@@ -81,33 +87,33 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def at_once(program: str, *arguments: str) -> list[str]:
-    """What eight processes print that come to the same line of a program at once.
+def at_once(program: str, *arguments: str, processes: int = PROCESSES) -> list[str]:
+    """What processes print that come to the same line of a program at once.
 
     The program calls ``wait()`` there.
     """
     prelude = "import sys\ndef wait():\n    print('ready', flush=True)\n    sys.stdin.readline()\n"
     command = [sys.executable, "-c", prelude + program, *arguments]
     pipe = subprocess.PIPE
-    processes = [
+    started = [
         subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        for _ in range(PROCESSES)
+        for _ in range(processes)
     ]
     printed = []
     try:
-        for process in processes:
+        for process in started:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-        for process in processes:
+        for process in started:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        for process in processes:
+        for process in started:
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
             printed.append(out.strip())
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
             process.wait()
     return printed
@@ -193,15 +199,8 @@ class TestUpgrade:
         path = tmp_path / "orch.db"
         a_file_of_this_version(path, names=[str(number) for number in range(20)])
         folder = schema_with(tmp_path, A_COLUMN, "create table second (id integer) strict;")
-        program = (
-            f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-            "from pathlib import Path\n"
-            "from tests.db.test_migrating import upgrade\n"
-            "wait()\n"
-            "upgrade(Path(sys.argv[1]), sys.argv[2])\n"
-        )
 
-        at_once(program, str(path), folder)
+        at_once(UPGRADE, str(path), os.path.dirname(folder))
 
         assert look(
             path,
@@ -214,11 +213,14 @@ class TestUpgrade:
         versions = [look(tmp_path / copy, "pragma user_version")[0] for copy in copies]
         assert versions == [1, 2]
 
-    def test_an_upgrade_is_seen_by_who_has_the_file_open(self, tmp_path: Path) -> None:
+    def test_an_upgrade_by_another_process_is_seen_by_who_has_the_file_open(
+        self, tmp_path: Path
+    ) -> None:
         path = tmp_path / "orch.db"
+        folder = schema_with(tmp_path, A_COLUMN)
         with embedded_orch.open(path) as orch:
             hello("before")
-            upgrade(path, schema_with(tmp_path, A_COLUMN))
+            at_once(UPGRADE, str(path), os.path.dirname(folder), processes=1)
             hello("after")
 
             assert orch.sql("select count(*) from flow_runs").scalar() == 2
@@ -228,11 +230,13 @@ class TestUpgrade:
         path = tmp_path / "orch.db"
         a_file_of_this_version(path)
         folder = schema_with(tmp_path, A_COLUMN)
-        # Opening looks for the migrations of the package, and this file is newer afterwards.
+        upgrade(path, folder)
+        copy = tmp_path / "orch.db-backup-v1"
+        before = digest(path), digest(copy)
+
         upgrade(path, folder)
 
-        with pytest.raises(errors.DatabaseTooNew):
-            upgrade(path, folder)
+        assert (digest(path), digest(copy)) == before
 
 
 class TestFailure:
@@ -340,11 +344,11 @@ class TestRefusing:
         assert unix[0].checksum == windows[0].checksum
 
     def test_what_is_pending_is_what_comes_after_the_last_one(self) -> None:
-        known = migrations("sqlite")
-        done = [(each.version, each.name, each.checksum) for each in known]
+        ours = migrations("sqlite")
+        done = [(each.version, each.name, each.checksum) for each in ours]
 
-        assert pending(known, [], "here") == known
-        assert pending(known, done, "here") == []
+        assert pending(ours, [], "here") == ours
+        assert pending(ours, done, "here") == []
 
 
 def change(path: Path, statement: str, *, in_log: bool = False) -> None:

@@ -51,7 +51,14 @@ def an_attempt() -> FlowRunContext:
     )
     engine: Any = None
     return FlowRunContext(
-        engine, flow, run_id=UUID(int=9), name="run", epoch=0, run_count=1, has_records=False
+        engine,
+        flow,
+        run_id=UUID(int=9),
+        name="run",
+        epoch=0,
+        run_count=1,
+        has_records=False,
+        on_crash="fail",
     )
 
 

@@ -220,11 +220,13 @@ class OrchestratorWorkload:
     Args:
         size: how many flow calls, half of them before the database is closed and opened again.
         threads: how many make them at the same time.
+        journal: of the database.
     """
 
-    def __init__(self, *, size: int = 12, threads: int = 1) -> None:
+    def __init__(self, *, size: int = 12, threads: int = 1, journal: str = "wal") -> None:
         self._size = size
         self._threads = threads
+        self._journal = journal
         self._ledger = Ledger(Log())
 
     @classmethod
@@ -243,6 +245,7 @@ class OrchestratorWorkload:
                 open_database.path,
                 vfs=open_database.vfs,
                 durability=open_database.durability,
+                journal=self._journal,
                 checkpoint_pages=CHECKPOINT_PAGES,
                 busy_timeout_seconds=_BUSY_TIMEOUT_SECONDS,
             ):

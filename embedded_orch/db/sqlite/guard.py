@@ -158,6 +158,11 @@ class FileGuard:
         if self._lock_descriptor != CLOSED:
             unlock_file(self._lock_descriptor)
 
+    @property
+    def has_write_lock(self) -> bool:
+        """Whether this process excludes the others now."""
+        return self._has_write_lock
+
     @contextmanager
     def write_lock(self) -> Generator[None]:
         """:meth:`acquire_write` for the length of a ``with`` block."""

@@ -49,9 +49,13 @@ class Turn:
 
     def give(self, holder: object) -> None:
         """Give it back; does nothing when it is another's."""
-        if self._holder.get(None) is holder:
+        if self.is_held_by(holder):
             self._holder.clear()
         self._wake()
+
+    def is_held_by(self, holder: object) -> bool:
+        """Whether it is this one's."""
+        return self._holder.get(None) is holder
 
     def locked(self) -> bool:
         """Whether somebody has it."""

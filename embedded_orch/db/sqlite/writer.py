@@ -234,9 +234,21 @@ class Writer:
         )
 
     def give_turn(self, holder: object) -> None:
-        """Let the next caller write."""
+        """Let the next caller write. Does nothing when the turn is another's."""
+        if self._turn.is_held_by(holder):
+            self._leave_clean()
         self._turn.give(holder)
         self._pass_on()
+
+    def _leave_clean(self) -> None:
+        """End what Ctrl-C kept from its end: the step that ends it can be interrupted as well."""
+        has_lock = self._guard is not None and self._guard.has_write_lock
+        try:
+            if has_lock or self._connection.in_transaction:
+                self._end_transaction()
+        except apsw.ConnectionClosedError:
+            # The database was closed by another thread, and that ended it.
+            return
 
     # -- transactions that stay open (sessions) ------------------------------------------------
 
@@ -265,12 +277,15 @@ class Writer:
 
     def roll_back(self) -> None:
         """End the transaction, if one is open, and let other processes write."""
+        self._end_transaction()
+        self._run_due_checkpoint()
+
+    def _end_transaction(self) -> None:
         try:
             self._roll_back()
         finally:
             if self._guard is not None:
                 self._guard.release_write()
-        self._run_due_checkpoint()
 
     # -- leading -------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ create table deployment (
     tags                      text    not null default '[]' check (json_type(tags) = 'array'),
     labels                    text    not null default '{}' check (json_type(labels) = 'object'),
     parameters                text    not null default '{}' check (json_type(parameters) = 'object'),
-    parameter_openapi_schema  text    check (json_valid(parameter_openapi_schema)),
+    parameter_openapi_schema  text    check (parameter_openapi_schema is null or json_valid(parameter_openapi_schema)),
     enforce_parameter_schema  integer not null default 1 check (enforce_parameter_schema in (0, 1)),
     paused                    integer not null default 0 check (paused in (0, 1)),
     path                      text,
@@ -83,7 +83,7 @@ create table deployment (
     job_variables             text    not null default '{}' check (json_type(job_variables) = 'object'),
     work_queue_id             blob    references work_queue (id) on delete set null,
     concurrency_limit         integer check (concurrency_limit > 0),
-    concurrency_options       text    check (json_valid(concurrency_options)),
+    concurrency_options       text    check (concurrency_options is null or json_valid(concurrency_options)),
     status                    text    not null default 'NOT_READY'
                                       check (status in ('READY', 'NOT_READY')),
     last_polled               integer,
@@ -126,7 +126,7 @@ create table flow_run (
     tags                       text    not null default '[]' check (json_type(tags) = 'array'),
     labels                     text    not null default '{}' check (json_type(labels) = 'object'),
     empirical_policy           text    not null default '{}' check (json_type(empirical_policy) = 'object'),
-    created_by                 text    check (json_valid(created_by)),
+    created_by                 text    check (created_by is null or json_valid(created_by)),
     infrastructure_pid         text,
     job_variables              text    not null default '{}' check (json_type(job_variables) = 'object'),
     -- where it came from and where it waits

@@ -553,6 +553,8 @@ def test_interpreter_that_is_interrupted_records_the_crash(path: Path) -> None:
             while True:
                 signal.pause()
 
+        # A shell that starts a job behind the scenes has it ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         embedded_orch.open(sys.argv[1])
         interrupted()
         """

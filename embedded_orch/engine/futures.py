@@ -24,13 +24,16 @@ class Future(Generic[R]):
     Any thread may hold it and wait for it; it is final once the task run is.
     """
 
-    __slots__ = ("_callbacks", "_changed", "_error", "_runner", "_state", "name", "task_run_id")
+    __slots__ = ("_callbacks", "_changed", "_error", "_lock", "_runner", "_state", "name", "task_run_id")
 
     def __init__(self, name: str, runner: Runner) -> None:
         self.name = name
         self.task_run_id: UUID | None = None
         self._runner = runner
-        self._changed = threading.Condition(threading.Lock())
+        # Entered as the plain lock that it is: Ctrl-C can fall between the taking of a Condition
+        # and the block, and nobody would give it back.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._state: State | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Future[R]], object]] = []
@@ -68,7 +71,7 @@ class Future(Generic[R]):
             return
         # A worker that only waits lends its place, or a task that waits for tasks of its own
         # runner would wait for a place that it holds itself.
-        with self._runner.lending(), self._changed:
+        with self._runner.lending(), self._lock:
             self._changed.wait_for(lambda: self.is_done, timeout)
 
     async def wait_async(self) -> None:
@@ -97,7 +100,7 @@ class Future(Generic[R]):
 
     def add_done_callback(self, callback: Callable[[Future[R]], object]) -> None:
         """Call ``callback`` with this future once it has ended, at once if it has."""
-        with self._changed:
+        with self._lock:
             if not self.is_done:
                 self._callbacks.append(callback)
                 return
@@ -112,7 +115,7 @@ class Future(Generic[R]):
         self._settle(None, error)
 
     def _settle(self, state: State | None, error: BaseException | None) -> None:
-        with self._changed:
+        with self._lock:
             self._state = state
             self._error = error
             callbacks, self._callbacks = self._callbacks, []

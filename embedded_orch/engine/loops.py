@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """One event loop and its thread, which ends with :meth:`close`.
+    """One event loop and its thread, from :meth:`open` to :meth:`close`.
 
     Args:
         backend: "asyncio" or "trio".
@@ -39,6 +39,9 @@ class Loop:
         self._thread = threading.Thread(
             target=self._run, name=f"embedded_orch {backend} loop", daemon=True
         )
+
+    def open(self) -> None:
+        """Start the thread, and wait until the loop runs."""
         self._thread.start()
         self._is_ready.wait()
         if self._failure is not None:
@@ -56,6 +59,10 @@ class Loop:
 
     def close(self) -> None:
         """Wait until everything that was started has ended, and end the thread."""
+        if not self._thread.is_alive():
+            # It could not be opened, or was interrupted before.
+            return
+        self._is_ready.wait()
         if self._soon is not None and self._is_over is not None:
             self._soon(self._is_over.set)
         self._thread.join()

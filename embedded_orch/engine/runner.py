@@ -50,9 +50,12 @@ class Runner:
 
     def __init__(self, max_workers: int = DEFAULT_WORKERS) -> None:
         self._limit = max_workers
-        self._changed = threading.Condition(threading.Lock())
+        # Entered as the plain lock that it is: Ctrl-C can fall between the taking of a Condition
+        # and the block, and nobody would give it back.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
-        self._threads = 0
+        self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._waiting = 0
         self._is_stopped = False
@@ -65,7 +68,7 @@ class Runner:
         Raises:
             MissingContextError: the flow run has ended.
         """
-        with self._changed:
+        with self._lock:
             self._check()
             self._jobs.append(job)
             self._staff()
@@ -91,7 +94,7 @@ class Runner:
 
     def cancel(self) -> None:
         """Cancel what has not begun, and take nothing more."""
-        with self._changed:
+        with self._lock:
             self._is_stopped = True
             cancelled = list(self._jobs)
             self._jobs.clear()
@@ -109,20 +112,26 @@ class Runner:
         """Cancel what has not begun, wait for what has, and let the threads go."""
         self.cancel()
         with self._stopping:
-            with self._changed:
-                self._changed.wait_for(lambda: self._threads == 0)
+            while self._threads:
+                thread = next(iter(self._threads))
+                # One that Ctrl-C kept from being started is in the set, and never lives.
+                if thread.is_alive():
+                    thread.join()
+                self._threads.discard(thread)
             while self._loops:
-                self._loops.popitem()[1].close()
+                key, loop = next(iter(self._loops.items()))
+                loop.close()
+                del self._loops[key]
 
     @contextmanager
     def _lend(self) -> Generator[None]:
-        with self._changed:
+        with self._lock:
             self._waiting += 1
             self._staff()
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._waiting -= 1
 
     def _staff(self) -> None:
@@ -131,57 +140,52 @@ class Runner:
             return
         if self._idle >= len(self._jobs):
             self._changed.notify()
-        elif self._threads - self._waiting < self._limit:
+        elif len(self._threads) - self._waiting < self._limit:
             thread = threading.Thread(target=self._work, name="embedded_orch worker", daemon=True)
+            self._threads.add(thread)
             thread.start()
-            self._threads += 1
 
     def _work(self) -> None:
         _here.runner = self
         try:
             while (job := self._next_job()) is not None:
                 job.run()
-        except BaseException:
-            # Jobs tell their futures how they fail, so this is a fault of ours; but whoever waits
-            # for the workers to leave must not wait for ever.
-            with self._changed:
-                self._leave()
-            raise
+        finally:
+            # Jobs tell their futures how they fail; should one not, its worker does not count.
+            self._threads.discard(threading.current_thread())
 
     def _next_job(self) -> Job | None:
-        with self._changed:
+        with self._lock:
             while not self._jobs:
                 if self._is_stopped:
-                    self._leave()
-                    return None
+                    return self._leave()
                 self._idle += 1
                 came = self._changed.wait(_IDLE_SECONDS)
                 self._idle -= 1
                 if not came and not self._jobs:
-                    self._leave()
-                    return None
-            if self._threads - self._waiting > self._limit:
+                    return self._leave()
+            if len(self._threads) - self._waiting > self._limit:
                 # A worker that had lent its place is back: one too many.
-                self._leave()
-                return None
+                return self._leave()
             return self._jobs.popleft()
 
     def _leave(self) -> None:
-        self._threads -= 1
-        self._changed.notify_all()
+        """Not count any more, from the moment of the decision. The caller holds the lock."""
+        self._threads.discard(threading.current_thread())
 
     def _check(self) -> None:
         if self._is_stopped:
             raise errors.MissingContextError("the flow run that this task belongs to has ended")
 
     def _loop(self, backend: str, level: int) -> Loop:
-        with self._changed:
+        with self._lock:
             self._check()
             loop = self._loops.get((backend, level))
             if loop is None:
                 from embedded_orch.engine.loops import Loop
 
                 loop = self._loops[backend, level] = Loop(backend)
+                loop.open()
             return loop
 
 

@@ -324,8 +324,9 @@ class Interrupt:
 def test_an_interrupt_anywhere_in_a_leader_strands_nobody(file: File) -> None:
     """Ctrl-C arrives between any two steps.
 
-    Seen to fail, each at its own place, with a plain lock for the turn, and with requests taken
-    from the queue one by one.
+    Seen to fail, each at its own place: with a plain lock for the turn, with requests taken from
+    the queue one by one, without a last look at the transaction before the turn is given on, and
+    when those that are answered are not told again.
     """
     writer = file.database._writer
     numbers = itertools.count(1)

@@ -24,7 +24,16 @@ class Future(Generic[R]):
     Any thread may hold it and wait for it; it is final once the task run is.
     """
 
-    __slots__ = ("_callbacks", "_changed", "_error", "_lock", "_runner", "_state", "name", "task_run_id")
+    __slots__ = (
+        "_callbacks",
+        "_changed",
+        "_error",
+        "_lock",
+        "_runner",
+        "_state",
+        "name",
+        "task_run_id",
+    )
 
     def __init__(self, name: str, runner: Runner) -> None:
         self.name = name

@@ -112,16 +112,12 @@ class Runner:
         """Cancel what has not begun, wait for what has, and let the threads go."""
         self.cancel()
         with self._stopping:
-            while self._threads:
-                thread = next(iter(self._threads))
-                # One that Ctrl-C kept from being started is in the set, and never lives.
+            for thread in list(self._threads):
+                # One that Ctrl-C kept from being started is there too, and never lives.
                 if thread.is_alive():
                     thread.join()
-                self._threads.discard(thread)
-            while self._loops:
-                key, loop = next(iter(self._loops.items()))
+            for loop in list(self._loops.values()):
                 loop.close()
-                del self._loops[key]
 
     @contextmanager
     def _lend(self) -> Generator[None]:

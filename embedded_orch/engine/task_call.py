@@ -169,11 +169,12 @@ class TaskCall:
         """Record the start: announced, unless it has to be on disk before the function runs."""
         process = self._engine.process
         now = process.now()
-        self._start = self._new_run(key)
         self._start_states = [
             Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now),
             self._running(now + 1),
         ]
+        # After its states: from here on, a call that is interrupted can write its start.
+        self._start = self._new_run(key)
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         flow_run = self._flow_run

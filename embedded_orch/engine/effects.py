@@ -215,31 +215,40 @@ def _cancel_later(cancelled: BaseException) -> None:
 
 def drive(steps: Steps[R]) -> R:
     """Run a call to its end in this thread; returns or raises what it returns or raises."""
-    try:
-        effect = next(steps)
-        while True:
-            try:
-                answer = effect.perform()
-            except BaseException as error:  # noqa: BLE001 - thrown into the call that waits
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(answer)
-    except StopIteration as stop:
-        result: R = stop.value
-        return result
+    resume: Callable[[Any], Effect] = steps.send
+    value: Any = None
+    while True:
+        try:
+            # A loop of its own, so that Ctrl-C between two steps is thrown into them too: it may
+            # come wherever the interpreter jumps back.
+            while True:
+                effect = resume(value)
+                value = effect.perform()
+                resume = steps.send
+        except BaseException as error:
+            if steps.gi_frame is None:
+                return _ending_of(error)
+            resume, value = steps.throw, error
 
 
 async def drive_async(steps: Steps[R]) -> R:
     """Run a call to its end in this task."""
-    try:
-        effect = next(steps)
-        while True:
-            try:
-                answer = await effect.perform_async()
-            except BaseException as error:  # noqa: BLE001 - thrown into the call that waits
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(answer)
-    except StopIteration as stop:
-        result: R = stop.value
-        return result
+    resume: Callable[[Any], Effect] = steps.send
+    value: Any = None
+    while True:
+        try:
+            while True:
+                effect = resume(value)
+                value = await effect.perform_async()
+                resume = steps.send
+        except BaseException as error:
+            if steps.gi_frame is None:
+                return _ending_of(error)
+            resume, value = steps.throw, error
+
+
+def _ending_of(error: BaseException) -> Any:
+    """What steps that have ended returned; raises what they raised."""
+    if isinstance(error, StopIteration):
+        return error.value
+    raise error

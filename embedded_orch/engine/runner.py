@@ -154,15 +154,18 @@ class Runner:
         with self._lock:
             while not self._jobs:
                 if self._is_stopped:
-                    return self._leave()
+                    self._leave()
+                    return None
                 self._idle += 1
                 came = self._changed.wait(_IDLE_SECONDS)
                 self._idle -= 1
                 if not came and not self._jobs:
-                    return self._leave()
+                    self._leave()
+                    return None
             if len(self._threads) - self._waiting > self._limit:
                 # A worker that had lent its place is back: one too many.
-                return self._leave()
+                self._leave()
+                return None
             return self._jobs.popleft()
 
     def _leave(self) -> None:

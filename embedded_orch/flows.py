@@ -113,10 +113,10 @@ class Flow(Generic[P, R]):
                 raise errors.OptionNotSupported(
                     f"{self.name}(..., {option}=...) is not supported yet; leave it out"
                 )
-        from embedded_orch.engine.contexts import flow_run_context, task_run_context
+        from embedded_orch.engine.contexts import current_flow_run, current_task_run
 
         arguments = self._signature.bind(args, kwargs)
-        caller = flow_run_context.get()
+        caller = current_flow_run()
         if caller is None:
             from embedded_orch.engine.flow_call import FlowCall
 
@@ -124,7 +124,7 @@ class Flow(Generic[P, R]):
             return cast("R", self._run(FlowCall(engine, self.spec, arguments).create_and_run()))
         from embedded_orch.engine.subflow import subflow_steps
 
-        task_run = task_run_context.get()
+        task_run = current_task_run()
         parent = task_run.run_id if task_run is not None else None
         steps = subflow_steps(self.spec, arguments, caller=caller, parent=parent)
         return cast("R", self._run(steps))
@@ -172,9 +172,9 @@ class Flow(Generic[P, R]):
             run_id: the run, if one is named.
             parameters: what else is given.
         """
-        from embedded_orch.engine.contexts import flow_run_context
+        from embedded_orch.engine.contexts import current_flow_run
 
-        if flow_run_context.get() is not None:
+        if current_flow_run() is not None:
             raise errors.MissingContextError(
                 f"{self.name}.resume() was called inside a flow run; resume runs from outside"
             )

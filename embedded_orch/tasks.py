@@ -157,20 +157,20 @@ class Task(Generic[P, R_co]):
         )
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        from embedded_orch.engine.contexts import flow_run_context
+        from embedded_orch.engine.contexts import current_flow_run
         from embedded_orch.engine.effects import drive
 
         arguments = self._signature.bind(args, self._checked(kwargs))
-        call = self._new_call(flow_run_context.get(), arguments)
+        call = self._new_call(current_flow_run(), arguments)
         if self.is_async:
             return _result_of(call)
         return drive(call.steps()).result()
 
     def _new_call(self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]) -> TaskCall:
-        from embedded_orch.engine.contexts import task_run_context
+        from embedded_orch.engine.contexts import current_task_run
         from embedded_orch.engine.task_call import TaskCall
 
-        caller = task_run_context.get()
+        caller = current_task_run()
         return TaskCall(
             flow_run.engine if flow_run is not None else _current_engine(),
             self.spec,
@@ -218,9 +218,9 @@ class Task(Generic[P, R_co]):
         return future
 
     def _flow_run(self, what: str) -> FlowRunContext:
-        from embedded_orch.engine.contexts import flow_run_context
+        from embedded_orch.engine.contexts import current_flow_run
 
-        flow_run = flow_run_context.get()
+        flow_run = current_flow_run()
         if flow_run is None:
             raise errors.MissingContextError(
                 f"{self.name}.{what}() runs a task beside a flow, and no flow is running here; "

@@ -29,6 +29,7 @@ class FlowRunContext:
         run_count: which attempt this is.
         has_records: whether earlier attempts may have completed some calls.
         on_crash: what becomes of the run when its process dies.
+        is_over: whether the attempt has ended, with all that it submitted.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class FlowRunContext:
         "epoch",
         "flow",
         "has_records",
+        "is_over",
         "name",
         "on_crash",
         "run_count",
@@ -65,6 +67,7 @@ class FlowRunContext:
         self.run_count = run_count
         self.has_records = has_records
         self.on_crash: OnCrash = on_crash
+        self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
         self._runner: Runner | None = None
@@ -131,3 +134,21 @@ class TaskRunContext:
 
 flow_run_context: ContextVar[FlowRunContext | None] = ContextVar("flow_run", default=None)
 task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", default=None)
+
+
+def current_flow_run() -> FlowRunContext | None:
+    """The flow run that the running code is in, if it goes on.
+
+    Code of a run that is over is in none: a thread or task that its function left behind, or the
+    caller, when Ctrl-C came just before the context was put back.
+    """
+    found = flow_run_context.get()
+    return None if found is None or found.is_over else found
+
+
+def current_task_run() -> TaskRunContext | None:
+    """The task run that the running code is in, if its flow run goes on."""
+    found = task_run_context.get()
+    if found is None or (found.flow_run is not None and found.flow_run.is_over):
+        return None
+    return found

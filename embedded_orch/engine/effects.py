@@ -225,7 +225,7 @@ def drive(steps: Steps[R]) -> R:
                 effect = resume(value)
                 value = effect.perform()
                 resume = steps.send
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
             if steps.gi_frame is None:
                 return _ending_of(error)
             resume, value = steps.throw, error
@@ -241,7 +241,7 @@ async def drive_async(steps: Steps[R]) -> R:
                 effect = resume(value)
                 value = await effect.perform_async()
                 resume = steps.send
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
             if steps.gi_frame is None:
                 return _ending_of(error)
             resume, value = steps.throw, error

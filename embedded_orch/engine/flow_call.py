@@ -180,7 +180,10 @@ class FlowCall:
                 has_records=self._has_records,
                 on_crash=self._on_crash,
             )
-            proposal, state = yield from self._attempt(context)
+            try:
+                proposal, state = yield from self._attempt(context)
+            finally:
+                context.is_over = True
             decision: Decision = yield self._propose(proposal)
             if decision.verdict is not Verdict.REJECT:
                 return state

@@ -226,8 +226,9 @@ def drive(steps: Steps[R]) -> R:
                 value = effect.perform()
                 resume = steps.send
         except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if steps.gi_frame is None:
-                return _ending_of(error)
+            if _have_ended(steps):
+                ending: R = _ending_of(error)
+                return ending
             resume, value = steps.throw, error
 
 
@@ -242,9 +243,14 @@ async def drive_async(steps: Steps[R]) -> R:
                 value = await effect.perform_async()
                 resume = steps.send
         except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if steps.gi_frame is None:
-                return _ending_of(error)
+            if _have_ended(steps):
+                ending: R = _ending_of(error)
+                return ending
             resume, value = steps.throw, error
+
+
+def _have_ended(steps: Steps[Any]) -> bool:
+    return getattr(steps, "gi_frame", None) is None
 
 
 def _ending_of(error: BaseException) -> Any:

@@ -81,7 +81,8 @@ def take_away(database: SQLiteDatabase, without: frozenset[str]) -> None:
     assert readers is not None
     shm, file = guard._pins
     if "flock" in without:
-        guard.acquire_write = guard.release_write = lambda: None  # type: ignore[method-assign]
+        guard.acquire_write = lambda **_: None  # type: ignore[method-assign]
+        guard.release_write = lambda: None  # type: ignore[method-assign]
     if without & {"pins", "pin-shm"}:
         file_locks.set_lock(shm, file_locks.no_lock(128))
     if without & {"pins", "pin-database"}:

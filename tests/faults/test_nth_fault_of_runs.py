@@ -159,8 +159,9 @@ class OrchestratorSubject:
             caller.told(orch.close)
         left = [each.name for each in threading.enumerate() if each not in threads]
         fates.problems += [f"the thread {name!r} is left" for name in left]
-        if _descriptors() != descriptors:
-            fates.problems.append(f"descriptors left: {_descriptors()} of {descriptors}")
+        # Fewer may be left, of what other tests have dropped and Python has closed meanwhile.
+        if _descriptors() > descriptors:
+            fates.problems.append(f"descriptors left: {_descriptors()}, and {descriptors} before")
 
     def _run_and_read(self, orch: Orchestrator, caller: Caller, number: int) -> None:
         caller.call(lambda: caller.flow(number), number, starts=True)
@@ -299,7 +300,7 @@ def test_closing_on_a_disk_that_has_failed_leaves_no_thread_and_no_descriptor(
             orch.close()
 
     assert set(threading.enumerate()) == threads
-    assert _descriptors() == descriptors
+    assert _descriptors() <= descriptors
 
 
 def test_a_checkpoint_that_cannot_hold_readers_back_is_no_error_of_the_commit(

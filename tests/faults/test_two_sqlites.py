@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +65,5 @@ def test_without_one_defence_it_fails(tmp_path: Path, defence: str) -> None:
     found = stress(tmp_path, "--seconds", "20", "--without", defence)
 
     assert not found["is_clean"]
+    # Of the file's own, and not because the stress itself broke.
+    assert not re.search("TypeError|AttributeError|NameError|AssertionError", str(found))

@@ -496,6 +496,44 @@ def test_interruption_that_cannot_be_recorded_leaves_all_the_same(
     assert "could not be recorded" in caplog.text
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_a_flow_left_running_is_in_no_flow_once_it_is_over(
+    orch: Orchestrator, loop: str
+) -> None:
+    """Seen to fail without ``is_over``: the run had a task run that began after its end."""
+    kept: list[Any] = []
+
+    @flow
+    def child() -> int:
+        return one()
+
+    @flow
+    async def report(group: Any) -> None:
+        is_over = anyio.Event()
+
+        async def straggle() -> None:
+            await is_over.wait()
+            kept.append(one() + child())
+            with pytest.raises(errors.MissingContextError):
+                one.submit()
+
+        group.start_soon(straggle)
+        kept.append(is_over)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            await report(group)
+            kept.pop().set()
+
+    anyio.run(main, backend=loop)
+
+    assert kept == [2]
+    assert [run.flow_run_id for run in orch.task_runs.find() if run.flow_run_id] == [
+        the_flow_run(orch, flow_name="child").id
+    ]
+    assert the_flow_run(orch, flow_name="child").parent_task_run_id is None
+
+
 # -- flows that flows call -----------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from embedded_orch import Flow, State, errors, flow, task
 from embedded_orch.states import StateType
-from tests.engine.waiting import passed
+from tests.engine.waiting import passed, until_async
 from tests.opened import Clock, flow_runs, opened, runs_of, states, the_flow_run, the_run_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,13 @@ def clock() -> Clock:
 def orch(url: str, clock: Clock) -> Iterator[Orchestrator]:
     """An open orchestrator on each backend in turn, with a clock that only sleep moves."""
     with opened(url, clock) as orchestrator:
+        yield orchestrator
+
+
+@pytest.fixture
+def quick(clock: Clock) -> Iterator[Orchestrator]:
+    """An open orchestrator in memory, for what no database takes part in."""
+    with opened(":memory:", clock) as orchestrator:
         yield orchestrator
 
 
@@ -454,8 +461,7 @@ def test_cancellation_is_recorded_as_a_crash(orch: Orchestrator, loop: str) -> N
     async def main() -> bool:
         async with anyio.create_task_group() as group:
             group.start_soon(report)
-            while not orch.flow_runs.count(state_type="RUNNING"):
-                await anyio.sleep(0.001)
+            await until_async(lambda: orch.flow_runs.count(state_type="RUNNING"), "the run")
             group.cancel_scope.cancel()
         return group.cancel_scope.cancelled_caught
 
@@ -474,8 +480,7 @@ def test_cancellation_while_waiting_for_a_retry_is_recorded_as_a_crash(url: str,
         async def main() -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(report)
-                while not orch.flow_runs.count(state_type="SCHEDULED"):
-                    await anyio.sleep(0.001)
+                await until_async(lambda: orch.flow_runs.count(state_type="SCHEDULED"), "a retry")
                 group.cancel_scope.cancel()
 
         anyio.run(main, backend=loop)
@@ -741,7 +746,7 @@ CRASHED, PAUSED, RUNNING = StateType.CRASHED, StateType.PAUSED, StateType.RUNNIN
 )
 @pytest.mark.parametrize("kind", [list, tuple, set])
 def test_returned_states_make_the_state_of_the_flow(
-    orch: Orchestrator,
+    quick: Orchestrator,
     types: list[StateType],
     expected: StateType,
     kind: Callable[[Any], Any],
@@ -757,7 +762,7 @@ def test_returned_states_make_the_state_of_the_flow(
     else:
         assert expected is COMPLETED
 
-    run = the_flow_run(orch)
+    run = the_flow_run(quick)
     assert run.state is not None
     assert run.state.type is expected
     bad = len([type for type in types if type is not COMPLETED])

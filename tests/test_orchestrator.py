@@ -485,7 +485,9 @@ AT_EXIT = {
         """,
 }
 PROGRAM = """
-import os, sys, threading
+import logging, os, sys, threading
+# In development mode asyncio reports callbacks that a busy machine made slow.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 import anyio
 import embedded_orch
 from embedded_orch import flow, task

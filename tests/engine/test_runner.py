@@ -13,7 +13,7 @@ from embedded_orch import errors
 from embedded_orch.engine.futures import Future
 from embedded_orch.engine.runner import Job, Runner
 from embedded_orch.states import State, StateType
-from tests.engine.waiting import passed, until
+from tests.engine.waiting import passed, until, until_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -237,8 +237,7 @@ def test_coroutines_share_a_loop_and_wait_at_once(bench: Bench, backend: str) ->
 
     async def work(number: int) -> int:
         begun.append(number)
-        while len(begun) < 20:
-            await anyio.sleep(0.001)
+        await until_async(lambda: len(begun) == 20, "all begin")
         return threading.get_ident()
 
     futures = [

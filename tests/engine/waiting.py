@@ -24,3 +24,13 @@ def until(condition: Callable[[], object], what: str) -> None:
 def passed(event: threading.Event) -> None:
     """Wait for an event."""
     assert event.wait(PATIENCE), "an event that was waited for never came"
+
+
+async def until_async(condition: Callable[[], object], what: str) -> None:
+    """Wait until a condition holds that nobody announces, without blocking the loop."""
+    import anyio
+
+    with anyio.move_on_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.002)
+    assert condition(), f"never came: {what}"

@@ -223,7 +223,14 @@ class Writer:
         Raises:
             DatabaseBusy: another had it for longer than the busy timeout.
         """
-        if not self._turn.take(holder, seconds=self._patience):
+        try:
+            is_taken = self._turn.take(holder, seconds=self._patience)
+        except BaseException:
+            self.give_turn(holder)
+            raise
+        if not is_taken:
+            # Who found this one waiting before it did not take a turn that was free.
+            self._pass_on()
             raise self._busy()
 
     def _busy(self) -> errors.DatabaseBusy:
@@ -468,13 +475,15 @@ class Writer:
     def _lead_from_thread(self) -> None:
         waiting = [request for request in list(self._queue) if request.notify is not None]
         holder = object()
-        if self._turn.take(holder, seconds=self._patience):
-            self._lead_and_pass_on(holder)
+        try:
+            self.take_turn(holder)
+        except errors.DatabaseBusy as busy:
+            for request in waiting:
+                if self.withdraw(request):
+                    request.error = busy
+                    request.finish()
             return
-        for request in waiting:
-            if self.withdraw(request):
-                request.error = self._busy()
-                request.finish()
+        self._lead_and_pass_on(holder)
 
     def _rest(self) -> None:
         holder = object()

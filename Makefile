@@ -36,7 +36,7 @@ test: $(dev_stamp) ## every test but the soaks, on a file, in memory and on a re
 	@$(python) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: $(dev_stamp) ## the tests that take minutes: stress, kill -9, power cuts
-	@$(python) -m pytest -m soak $(ARGS)
+	@$(python) -m pytest -m soak -o faulthandler_timeout=0 $(ARGS)
 
 docs: $(dev_stamp) ## run every example in README, docs/ and examples/
 	@$(python) -m pytest -n $(WORKERS) tests/docs $(ARGS)

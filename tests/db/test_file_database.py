@@ -380,8 +380,24 @@ def test_a_close_does_not_wait_for_others(path: Path, who: str) -> None:
 # -- without a log -----------------------------------------------------------------------------
 
 
-def test_a_truncated_journal_works_for_one_process(path: Path) -> None:
-    with embedded_orch.open(path, journal="truncate", durability="full") as orch:
+def test_full_durability_syncs_the_names_of_new_folders_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    above = str(path.parent)
+
+    embedded_orch.open(path.parent / "new" / "newer" / "orch.db", durability="full").close()
+    embedded_orch.open(path.parent / "normal" / "orch.db").close()
+
+    assert synced == [above, f"{above}/new"]
+
+
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_a_truncated_journal_works_for_one_process(path: Path, durability: str) -> None:
+    with embedded_orch.open(path, journal="truncate", durability=durability) as orch:
         assert count_to(3) == 3
         found = orch.database.read(lambda tx: settings_of(connection_of(tx)))
         locking = orch.database.read(lambda tx: connection_of(tx).pragma("locking_mode"))

@@ -104,10 +104,10 @@ def _copy_pages(source: apsw.Connection, partial: str) -> None:
 
 def _publish(partial: str, path: str) -> None:
     try:
-        _to_disk(partial, os.O_RDWR)
+        to_disk(partial, os.O_RDWR)
         _rename_to_new(partial, path)
         if os.name == "posix":
-            _to_disk(os.path.dirname(path), os.O_RDONLY)
+            to_disk(os.path.dirname(path), os.O_RDONLY)
     except FileExistsError as error:
         raise errors.ConfigurationError(
             f"{path} was made by somebody else meanwhile and was left as it is"
@@ -116,7 +116,8 @@ def _publish(partial: str, path: str) -> None:
         raise _cannot_be_written(path, error) from error
 
 
-def _to_disk(path: str, flags: int) -> None:
+def to_disk(path: str, flags: int) -> None:
+    """Sync a file, or a folder with the names in it."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)

@@ -39,7 +39,7 @@ def create_file(path: str, options: SQLiteOptions) -> tuple[int, int]:
     if options.journal == "wal":
         refuse_network_filesystem(path)
     try:
-        os.makedirs(os.path.dirname(path), mode=_PRIVATE_FOLDER, exist_ok=True)
+        _make_folder(os.path.dirname(path), is_synced=options.durability == "full")
         if not os.path.exists(path):
             # Not even tried on a file that is open here: the audit hook refuses every open().
             with contextlib.suppress(FileExistsError):
@@ -59,6 +59,24 @@ def create_file(path: str, options: SQLiteOptions) -> tuple[int, int]:
         what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         raise errors.DatabaseUnavailable(f"{path} is {what}; name a file, which may be a new one")
     return found.st_dev, found.st_ino
+
+
+def _make_folder(folder: str, *, is_synced: bool) -> None:
+    """Make a folder that only its owner may enter, with those above it.
+
+    The log's first sync makes the name of the file durable, and not those of folders above it.
+    """
+    new_folders: list[str] = []
+    above = folder
+    while not os.path.exists(above):
+        new_folders.append(above)
+        above = os.path.dirname(above)
+    os.makedirs(folder, mode=_PRIVATE_FOLDER, exist_ok=True)
+    if is_synced and os.name == "posix":
+        from embedded_orch.db.sqlite.copying import to_disk
+
+        for new in reversed(new_folders):
+            to_disk(os.path.dirname(new), os.O_RDONLY)
 
 
 def open_file(

@@ -6,28 +6,27 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
+from embedded_orch.engine.options import FlowOptions, flow_name
 from embedded_orch.engine.running import is_async_function
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from typing import Literal
+    from collections.abc import Callable, Mapping
+    from typing import Unpack
     from uuid import UUID
 
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.options import FlowArguments
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.states import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_FORBIDDEN_IN_NAMES = "/%&<>"
 
 
 class Flow(Generic[P, R]):
@@ -36,46 +35,31 @@ class Flow(Generic[P, R]):
     Attributes:
         fn: the function.
         name: of the flow; all its runs are found by it.
-        version: for people.
+        options: what its decorator was given, and the defaults of the rest; each is an attribute of
+            the flow too.
         is_async: whether calling it gives a coroutine.
     """
 
-    def __init__(
-        self,
-        fn: Callable[P, R],
-        *,
-        name: str | None = None,
-        version: str | None = None,
-        tags: Iterable[str] = (),
-        retries: int = 0,
-        retry_delay_seconds: float = 0,
-        on_crash: Literal["fail", "resume"] = "fail",
-    ) -> None:
+    def __init__(self, fn: Callable[P, R], **options: Unpack[FlowArguments]) -> None:
         self.is_async = is_async_function(fn)
-        check_retries(retries, retry_delay_seconds)
-        if isinstance(retry_delay_seconds, Sequence):
-            raise errors.ConfigurationError(
-                "retry_delay_seconds of a flow is one number of seconds"
-            )
-        if on_crash not in ("fail", "resume"):
-            raise errors.ConfigurationError(f"on_crash={on_crash!r}: it is 'fail' or 'resume'")
         self.fn = fn
-        self.name = name or getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
-        bad = [character for character in _FORBIDDEN_IN_NAMES if character in self.name]
-        if bad or not self.name:
-            raise errors.ConfigurationError(
-                f"the flow name {self.name!r} holds {' '.join(bad)}; it cannot hold any of "
-                f"{' '.join(_FORBIDDEN_IN_NAMES)}"
-            )
-        self.version = version
-        self.tags = tags_of(tags)
-        self.retries = retries
-        self.retry_delay_seconds = retry_delay_seconds
-        self.on_crash: Literal["fail", "resume"] = on_crash
+        self.options = FlowOptions(options)
+        self.name = flow_name(fn, self.options.name)
+        self._given = options
         self._signature = Signature(fn)
         self._spec: FlowSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
+
+    def __getattr__(self, name: str) -> Any:
+        """Each option, by its name."""
+        if name.startswith("_") or name not in FlowOptions.names():
+            raise AttributeError(f"a flow has no attribute {name!r}")
+        return getattr(self.options, name)
+
+    def with_options(self, **options: Unpack[FlowArguments]) -> Flow[P, R]:
+        """The same function as a flow with other options; those not given stay as they are."""
+        return Flow(self.fn, **(self._given | options))
 
     @property
     def spec(self) -> FlowSpec:
@@ -88,10 +72,7 @@ class Flow(Generic[P, R]):
                 name=self.name,
                 signature=self._signature,
                 is_async=self.is_async,
-                policy=retry_policy(self.retries, self.retry_delay_seconds),
-                tags=self.tags,
-                version=self.version,
-                on_crash=self.on_crash,
+                options=self.options,
             )
         return self._spec
 
@@ -250,20 +231,15 @@ class BoundFlow:
 @overload
 def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
-def flow(
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    tags: Iterable[str] = (),
-    retries: int = 0,
-    retry_delay_seconds: float = 0,
-    on_crash: Literal["fail", "resume"] = "fail",
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - the overloads name the options
+def flow(**options: Unpack[FlowArguments]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArguments]) -> Any:
     """Make a function a flow.
 
     Args:
         fn: the function, a plain or an ``async def`` one.
+        options: see below; each may be left out.
+
+    Options:
         name: of the flow; the function's name with ``-`` for ``_`` when not given.
         version: for people.
         tags: of its runs.
@@ -274,10 +250,10 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noq
             leaves it to the next process that calls ``orch.resume_crashed()``.
 
     Raises:
-        OptionNotSupported: an option of Prefect's that is not supported yet.
+        OptionNotSupported: an option that there is not, or that is not supported yet.
+        ConfigurationError: a value that an option cannot have.
         SignatureError: a parameter has a reserved name.
     """
-    refuse_unknown("flow", options, Flow.__init__)
     if fn is None:
         return lambda function: Flow(function, **options)
     return Flow(fn, **options)

@@ -7,10 +7,10 @@ engine is imported by the first call.
 from __future__ import annotations
 
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.options import check_retries, refuse_unknown, retry_policy, tags_of
+from embedded_orch.engine.options import TaskOptions
 from embedded_orch.engine.running import (
     backend_of_running_loop,
     copied_context,
@@ -19,11 +19,13 @@ from embedded_orch.engine.running import (
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping
+    from typing import Unpack
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future, FutureList
+    from embedded_orch.engine.options import TaskArguments
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.task_call import TaskCall
     from embedded_orch.states import State
@@ -45,35 +47,31 @@ class Task(Generic[P, R_co]):
     Attributes:
         fn: the function.
         name: for people.
+        options: what its decorator was given, and the defaults of the rest; each is an attribute of
+            the task too.
         is_async: whether calling it gives a coroutine.
     """
 
-    def __init__(
-        self,
-        fn: Callable[P, R_co],
-        *,
-        name: str | None = None,
-        tags: Iterable[str] = (),
-        retries: int = 0,
-        retry_delay_seconds: float | Sequence[float] = 0,
-        record_start: Literal["announced", "before"] = "announced",
-    ) -> None:
+    def __init__(self, fn: Callable[P, R_co], **options: Unpack[TaskArguments]) -> None:
         self.is_async = is_async_function(fn)
-        check_retries(retries, retry_delay_seconds)
-        if record_start not in ("announced", "before"):
-            raise errors.ConfigurationError(
-                f"record_start={record_start!r}: it is 'announced' or 'before'"
-            )
         self.fn = fn
-        self.name: str = name or getattr(fn, "__name__", None) or type(fn).__name__
-        self.tags = tags_of(tags)
-        self.retries = retries
-        self.retry_delay_seconds = retry_delay_seconds
-        self.record_start: Literal["announced", "before"] = record_start
+        self.options = TaskOptions(options)
+        self.name: str = self.options.name or getattr(fn, "__name__", None) or type(fn).__name__
+        self._given = options
         self._signature = Signature(fn)
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
+
+    def __getattr__(self, name: str) -> Any:
+        """Each option, by its name."""
+        if name.startswith("_") or name not in TaskOptions.names():
+            raise AttributeError(f"a task has no attribute {name!r}")
+        return getattr(self.options, name)
+
+    def with_options(self, **options: Unpack[TaskArguments]) -> Task[P, R_co]:
+        """The same function as a task with other options; those not given stay as they are."""
+        return Task(self.fn, **(self._given | options))
 
     @property
     def task_key(self) -> str:
@@ -91,9 +89,7 @@ class Task(Generic[P, R_co]):
                 name=self.name,
                 signature=self._signature,
                 is_async=self.is_async,
-                policy=retry_policy(self.retries, self.retry_delay_seconds),
-                tags=self.tags,
-                record_start=self.record_start,
+                options=self.options,
             )
         return self._spec
 
@@ -280,19 +276,15 @@ class unmapped(Generic[T]):  # noqa: N801 - a function to those who call it
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(
-    *,
-    name: str | None = None,
-    tags: Iterable[str] = (),
-    retries: int = 0,
-    retry_delay_seconds: float | Sequence[float] = 0,
-    record_start: Literal["announced", "before"] = "announced",
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - the overloads name the options
+def task(**options: Unpack[TaskArguments]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArguments]) -> Any:
     """Make a function a task.
 
     Args:
         fn: the function, a plain or an ``async def`` one.
+        options: see below; each may be left out.
+
+    Options:
         name: for people; the function's name when not given.
         tags: of its runs.
         retries: how often it is called again when it raises.
@@ -301,10 +293,10 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noq
             "before" waits for that commit, so that a start is on record whatever happens.
 
     Raises:
-        OptionNotSupported: an option of Prefect's that is not supported yet.
+        OptionNotSupported: an option that there is not, or that is not supported yet.
+        ConfigurationError: a value that an option cannot have.
         SignatureError: a parameter has a reserved name.
     """
-    refuse_unknown("task", options, Task.__init__)
     if fn is None:
         return lambda function: Task(function, **options)
     return Task(fn, **options)

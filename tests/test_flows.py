@@ -218,32 +218,6 @@ def test_call_option_that_is_not_there_yet_is_refused(orch: Orchestrator, option
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        "flow_run_name",
-        "task_runner",
-        "description",
-        "timeout_seconds",
-        "validate_parameters",
-        "persist_result",
-        "result_storage",
-        "result_serializer",
-        "cache_result_in_memory",
-        "log_prints",
-        "on_completion",
-        "on_failure",
-        "on_cancellation",
-        "on_crashed",
-        "on_running",
-        "no_such_option",
-    ],
-)
-def test_option_that_is_not_there_yet_is_refused(option: str) -> None:
-    with pytest.raises(errors.OptionNotSupported, match=f"'{option}'.*on_crash"):
-        flow(**{option: None})  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"retries": -1}, "retries=-1"),

@@ -279,33 +279,6 @@ def test_call_option_that_is_not_there_yet_is_refused(orch: Orchestrator, option
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        "description",
-        "version",
-        "cache_policy",
-        "cache_key_fn",
-        "cache_expiration",
-        "refresh_cache",
-        "task_run_name",
-        "retry_jitter_factor",
-        "retry_condition_fn",
-        "timeout_seconds",
-        "persist_result",
-        "result_storage_key",
-        "log_prints",
-        "on_completion",
-        "on_failure",
-        "on_running",
-        "no_such_option",
-    ],
-)
-def test_option_that_is_not_there_yet_is_refused(option: str) -> None:
-    with pytest.raises(errors.OptionNotSupported, match=f"'{option}'.*retry_delay_seconds"):
-        task(**{option: None})  # type: ignore[call-overload]
-
-
-@pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"retries": -1}, "retries=-1"),

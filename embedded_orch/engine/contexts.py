@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.runner import Runner
-    from embedded_orch.engine.specs import FlowSpec, OnCrash, TaskSpec
+    from embedded_orch.engine.specs import FlowSpec, TaskSpec
 
 
 class FlowRunContext:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
-    from embedded_orch.engine.specs import FlowSpec, OnCrash
+    from embedded_orch.engine.options import OnCrash
+    from embedded_orch.engine.specs import FlowSpec
 
 
 class FlowCall:
@@ -58,7 +59,7 @@ class FlowCall:
         self._arguments = arguments
         self._parent_task_run_id = parent_task_run_id
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
-        self._on_crash: OnCrash = flow.on_crash if caller is None else caller.on_crash
+        self._on_crash: OnCrash = flow.options.on_crash if caller is None else caller.on_crash
         self._epoch = 0
         self._run_count = 1
         self._has_records = False
@@ -121,7 +122,7 @@ class FlowCall:
             unstored_parameters=unstored,
             parameters_hash=values.hash_inputs(self._arguments),
             entrypoint=flow.entrypoint,
-            flow_version=flow.version,
+            flow_version=flow.options.version,
             tags=flow.tags,
             policy=flow.policy,
             parent_task_run_id=self._parent_task_run_id,

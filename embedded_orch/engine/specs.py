@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from embedded_orch import values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from embedded_orch.engine.options import FlowOptions, Options, TaskOptions
     from embedded_orch.engine.signatures import Signature
-    from embedded_orch.orchestration.values import Policy
-
-OnCrash = Literal["fail", "resume"]
-RecordStart = Literal["announced", "before"]
 
 
 def module_name(function: Callable[..., Any]) -> str:
@@ -66,16 +63,15 @@ class Spec:
         name: str,
         signature: Signature,
         is_async: bool,
-        policy: Policy,
-        tags: Sequence[str],
+        options: Options,
     ) -> None:
         self.function = function
         self.name = name
         self.key = f"{module_name(function)}.{getattr(function, '__qualname__', None) or name}"
         self.signature = signature
         self.is_async = is_async
-        self.policy = policy
-        self.tags = tuple(tags)
+        self.policy = options.policy
+        self.tags = options.tags
         self._source_hash: str | None = ""
 
     @property
@@ -90,10 +86,10 @@ class TaskSpec(Spec):
     """A task.
 
     Attributes:
-        record_start: whether its RUNNING state is awaited before the function is called.
+        options: what its decorator was given.
     """
 
-    __slots__ = ("record_start",)
+    __slots__ = ("options",)
 
     def __init__(
         self,
@@ -102,30 +98,22 @@ class TaskSpec(Spec):
         name: str,
         signature: Signature,
         is_async: bool,
-        policy: Policy,
-        tags: Sequence[str],
-        record_start: RecordStart,
+        options: TaskOptions,
     ) -> None:
         super().__init__(
-            function,
-            name=name,
-            signature=signature,
-            is_async=is_async,
-            policy=policy,
-            tags=tags,
+            function, name=name, signature=signature, is_async=is_async, options=options
         )
-        self.record_start = record_start
+        self.options = options
 
 
 class FlowSpec(Spec):
     """A flow.
 
     Attributes:
-        version: of the flow, for people.
-        on_crash: what becomes of a run whose process dies.
+        options: what its decorator was given.
     """
 
-    __slots__ = ("on_crash", "version")
+    __slots__ = ("options",)
 
     def __init__(
         self,
@@ -134,21 +122,12 @@ class FlowSpec(Spec):
         name: str,
         signature: Signature,
         is_async: bool,
-        policy: Policy,
-        tags: Sequence[str],
-        version: str | None,
-        on_crash: OnCrash,
+        options: FlowOptions,
     ) -> None:
         super().__init__(
-            function,
-            name=name,
-            signature=signature,
-            is_async=is_async,
-            policy=policy,
-            tags=tags,
+            function, name=name, signature=signature, is_async=is_async, options=options
         )
-        self.version = version
-        self.on_crash: OnCrash = on_crash
+        self.options = options
 
     @property
     def entrypoint(self) -> str:

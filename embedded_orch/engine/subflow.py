@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch.engine import results
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.options import TaskOptions
 from embedded_orch.engine.resuming import owner_of, refuse_running, take_over_steps
 from embedded_orch.engine.specs import TaskSpec
 from embedded_orch.engine.task_call import TaskCall
-from embedded_orch.orchestration.values import Policy
 from embedded_orch.states import StateType
 from embedded_orch.store import flow_runs
 
@@ -67,9 +67,7 @@ def subflow_steps(
         name=flow.name,
         signature=flow.signature,
         is_async=flow.is_async,
-        policy=Policy(),
-        tags=flow.tags,
-        record_start="before",
+        options=TaskOptions({"tags": flow.tags, "record_start": "before"}),
     )
     return TaskCall(engine, tracker, arguments, flow_run=caller, parent=parent, body=body).steps()
 

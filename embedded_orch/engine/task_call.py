@@ -178,7 +178,7 @@ class TaskCall:
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         flow_run = self._flow_run
-        is_awaited = self._task.record_start == "before" or (
+        is_awaited = self._task.options.record_start == "before" or (
             flow_run is not None and flow_run.has_records
         )
         if is_awaited:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embedded_orch.engine.contexts import FlowRunContext
 from embedded_orch.engine.identity import call_digest
-from embedded_orch.engine.options import retry_policy
+from embedded_orch.engine.options import FlowOptions, TaskOptions
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.engine.specs import FlowSpec, TaskSpec
 
@@ -32,9 +32,7 @@ def a_task(function: Callable[..., Any] = load) -> TaskSpec:
         name="load",
         signature=Signature(function),
         is_async=False,
-        policy=retry_policy(0, 0),
-        tags=(),
-        record_start="announced",
+        options=TaskOptions({}),
     )
 
 
@@ -44,10 +42,7 @@ def an_attempt() -> FlowRunContext:
         name="flow",
         signature=Signature(load),
         is_async=False,
-        policy=retry_policy(0, 0),
-        tags=(),
-        version=None,
-        on_crash="fail",
+        options=FlowOptions({}),
     )
     engine: Any = None
     return FlowRunContext(

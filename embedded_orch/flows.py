@@ -198,7 +198,7 @@ class Flow(Generic[P, R]):
             return _result_of(steps)
         from embedded_orch.engine.effects import drive
 
-        return drive(steps).result()
+        return drive(steps).result_now()
 
     def __repr__(self) -> str:
         return f"<Flow {self.name}>"
@@ -263,7 +263,7 @@ async def _result_of(steps: Steps[State]) -> Any:
     from embedded_orch.engine.effects import drive_async
 
     state = await drive_async(steps)
-    return state.result()
+    return state.result_now()
 
 
 def _current() -> Orchestrator:

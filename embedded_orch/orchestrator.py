@@ -12,7 +12,7 @@ from embedded_orch import errors
 from embedded_orch.db import urls
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.engine.engine import Engine
-from embedded_orch.process import Process
+from embedded_orch.process import OWN, Process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self.process = Process()
+        self.process = OWN
         self.databases = OpenDatabases(self.process)
         self._lock = threading.RLock()
         self._open: list[Orchestrator] = []

@@ -38,9 +38,13 @@ class Process:
     ) -> None:
         self._clock = clock or _system_clock
         self._entropy = entropy
+        self.sleep = sleep
+        self.begin_in_child()
+
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child: as another process."""
         self._lock = threading.Lock()
         self._last_stamp = 0
-        self.sleep = sleep
         self.pid = os.getpid()
 
     def now(self) -> int:
@@ -75,3 +79,11 @@ class Process:
 
 def _system_clock() -> int:
     return time.time_ns() // 1000
+
+
+OWN = Process()
+"""This process with its real clock: what makes what nobody gave a clock or an id."""
+
+if hasattr(os, "register_at_fork"):
+    # The parent's lock may have been held by a thread that the child does not have.
+    os.register_at_fork(after_in_child=OWN.begin_in_child)

@@ -160,7 +160,7 @@ class Task(Generic[P, R_co]):
         call = self._new_call(current_flow_run(), arguments)
         if self.is_async:
             return _result_of(call)
-        return drive(call.steps()).result()
+        return drive(call.steps()).result_now()
 
     def _new_call(self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]) -> TaskCall:
         from embedded_orch.engine.contexts import current_task_run
@@ -366,7 +366,7 @@ async def _result_of(call: TaskCall) -> Any:
     from embedded_orch.engine.effects import drive_async
 
     state: State = await drive_async(call.steps())
-    return state.result()
+    return state.result_now()
 
 
 def _current_engine() -> Engine:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.runner import Runner
-    from embedded_orch.engine.specs import FlowSpec, TaskSpec
+    from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
 
 
 class FlowRunContext:
@@ -153,3 +153,11 @@ def current_task_run() -> TaskRunContext | None:
     if found is None or (found.flow_run is not None and found.flow_run.is_over):
         return None
     return found
+
+
+def current_run() -> Spec | None:
+    """What the innermost run is a run of, if there is one that goes on."""
+    task_run, flow_run = current_task_run(), current_flow_run()
+    if task_run is not None:
+        return task_run.task
+    return None if flow_run is None else flow_run.flow

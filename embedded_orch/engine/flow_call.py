@@ -187,7 +187,7 @@ class FlowCall:
                 context.is_over = True
             decision: Decision = yield self._propose(proposal)
             if decision.verdict is not Verdict.REJECT:
-                return state
+                return state.of_run(flow_run_id=self.run_id, task_run_id=self._parent_task_run_id)
             # The rules granted a retry. What this attempt completed is on record, and stands.
             yield from self._enter_running()
             self._run_count += 1

@@ -104,7 +104,7 @@ class Future(Generic[R]):
             raise TimeoutError(f"task run {self.name} has not ended after {timeout} s")
         if self._error is not None:
             raise self._error
-        value: R = self.state.result(raise_on_failure=raise_on_failure)
+        value: R = self.state.result_now(raise_on_failure)
         return value
 
     def add_done_callback(self, callback: Callable[[Future[R]], object]) -> None:

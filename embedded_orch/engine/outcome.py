@@ -50,7 +50,7 @@ def outcome_of(value: Any, process: Process, *, run_name: str) -> tuple[Proposal
         timestamp=now,
         message=f"{unfinished}/{len(states)} states did not complete; the first: {bad!r}",
     )
-    error = bad.result(raise_on_failure=False) if bad.is_final() else None
+    error = bad.result_now(raise_on_failure=False) if bad.is_final() else None
     return proposal, results.state_of(proposal).with_error(error)
 
 

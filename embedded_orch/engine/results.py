@@ -101,7 +101,7 @@ def recorded_value(state: State) -> tuple[bool, object]:
     if not state.has_result:
         return False, None
     try:
-        return True, state.result()
+        return True, state.result_now()
     except MissingResult as error:
         _log.warning("a stored result cannot be read, its call runs again: %s", error)
         return False, None

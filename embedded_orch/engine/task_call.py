@@ -123,7 +123,7 @@ class TaskCall:
             timestamp=now,
             message="taken from the record of an earlier attempt",
         )
-        return state.with_value(value)
+        return self._own(state).with_value(value)
 
     def _not_ready(self, key: str, is_on_record: bool, upstream: Future[Any]) -> Steps[State]:
         """Record that the call could not be made, because an argument's run did not complete."""
@@ -146,7 +146,7 @@ class TaskCall:
                     tx, start, [pending], now=pending.timestamp, epoch=self._epoch
                 ),
             )
-        return results.state_of(pending).with_error(
+        return self._own(results.state_of(pending)).with_error(
             errors.UpstreamFailed(f"{self.name}: {message}")
         )
 
@@ -227,7 +227,7 @@ class TaskCall:
             else:
                 final = yield from self._body(self.run_id, self._arguments)
                 # Raised here and not in the body, where a StopIteration would end its generator.
-                value = final.result()
+                value = final.result_now()
         except (errors.OwnershipLost, GeneratorExit):
             raise
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
@@ -242,7 +242,7 @@ class TaskCall:
             process.new_id(), process.now(), value, run_name=f"task run {self.name}"
         )
         decision: Decision = yield self._propose(completed)
-        return results.state_of(decision.proposal or completed).with_value(value)
+        return self._own(results.state_of(decision.proposal or completed)).with_value(value)
 
     def _finish_failed(self, error: Exception) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""
@@ -250,11 +250,18 @@ class TaskCall:
         failed = results.failed(process.new_id(), process.now(), error, kind="Task")
         decision: Decision = yield self._propose(failed)
         if decision.verdict is not Verdict.REJECT:
-            return results.state_of(decision.proposal or failed).with_error(error)
+            return self._own(results.state_of(decision.proposal or failed)).with_error(error)
         yield from self._enter_running()
         return None
 
     # -- states ----------------------------------------------------------------------------------
+
+    def _own(self, state: State) -> State:
+        """A state of this task run, which says so."""
+        flow_run = self._flow_run
+        return state.of_run(
+            flow_run_id=None if flow_run is None else flow_run.run_id, task_run_id=self.run_id
+        )
 
     def _enter_running(self) -> Steps[None]:
         """Propose RUNNING until it is accepted, waiting for as long as the rules say."""

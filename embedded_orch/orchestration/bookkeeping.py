@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from embedded_orch import times
 from embedded_orch.states import TERMINAL_TYPES, StateType
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def bookkeep(run: Run, state: Proposal) -> Run:
     """The run after ``state`` is stored: its state, times and counts."""
     enters_running = state.type is StateType.RUNNING
     is_scheduled = state.type is StateType.SCHEDULED
-    scheduled_time = state.details.scheduled_time if is_scheduled else None
+    scheduled_time = _due(state) if is_scheduled else None
     start_time, end_time = _start_and_end(run, state)
     total_run_time = run.total_run_time
     if run.state_type is StateType.RUNNING and run.state_timestamp is not None:
@@ -33,7 +34,7 @@ def bookkeep(run: Run, state: Proposal) -> Run:
         state_type=state.type,
         state_name=state.name,
         state_timestamp=state.timestamp,
-        scheduled_time=state.details.scheduled_time,
+        state_details=state.details,
         run_count=_attempts_before(run, state) + enters_running,
         flow_run_run_count=flow_run_run_count,
         expected_start_time=expected,
@@ -61,3 +62,8 @@ def _start_and_end(run: Run, state: Proposal) -> tuple[int | None, int | None]:
     elif run.state_type in TERMINAL_TYPES:
         end_time = None
     return start_time, end_time
+
+
+def _due(state: Proposal) -> int | None:
+    scheduled_time = state.details.scheduled_time
+    return None if scheduled_time is None else times.microseconds_from_datetime(scheduled_time)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from embedded_orch import times
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
 from embedded_orch.states import TERMINAL_TYPES, StateType
 
@@ -64,16 +65,20 @@ def _prevent_pending(run: Run, proposal: Proposal, now: int) -> Answer:
 
 
 def _copy_scheduled_time(run: Run, proposal: Proposal, now: int) -> Answer:
-    if proposal.details.scheduled_time is not None or run.scheduled_time is None:
+    scheduled_time = run.state_details.scheduled_time
+    if proposal.details.scheduled_time is not None or scheduled_time is None:
         return None
-    details = msgspec.structs.replace(proposal.details, scheduled_time=run.scheduled_time)
+    details = msgspec.structs.replace(proposal.details, scheduled_time=scheduled_time)
     return msgspec.structs.replace(proposal, details=details)
 
 
 def _wait_for_scheduled_time(run: Run, proposal: Proposal, now: int) -> Answer:
-    if run.scheduled_time is None or run.scheduled_time <= now:
+    scheduled_time = run.state_details.scheduled_time
+    if scheduled_time is None:
         return None
-    delay = (run.scheduled_time - now) / _MICROSECONDS
+    delay = (times.microseconds_from_datetime(scheduled_time) - now) / _MICROSECONDS
+    if delay <= 0:
+        return None
     return Decision(Verdict.WAIT, "the run is scheduled for later", delay_seconds=delay)
 
 
@@ -82,7 +87,9 @@ def _retry_failed(run: Run, proposal: Proposal, now: int) -> Answer:
     if proposal.details.retriable is False or run.run_count > policy.retries:
         return None
     due = now + int(policy.delay(run.run_count) * _MICROSECONDS)
-    details = msgspec.structs.replace(proposal.details, scheduled_time=due)
+    details = msgspec.structs.replace(
+        proposal.details, scheduled_time=times.datetime_from_microseconds(due)
+    )
     waiting = msgspec.structs.replace(
         proposal, type=StateType.SCHEDULED, name="AwaitingRetry", details=details
     )

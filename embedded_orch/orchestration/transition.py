@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from embedded_orch import times
 from embedded_orch.orchestration.bookkeeping import bookkeep
 from embedded_orch.orchestration.rules import FLOW_RULES, TASK_RULES
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
@@ -71,6 +72,7 @@ def _stored(run: Run, proposal: Proposal, decision: Decision) -> Decision:
         timestamp = run.state_timestamp + 1
     details = proposal.details
     if proposal.type is StateType.SCHEDULED and details.scheduled_time is None:
-        details = msgspec.structs.replace(details, scheduled_time=proposal.timestamp)
+        now = times.datetime_from_microseconds(proposal.timestamp)
+        details = msgspec.structs.replace(details, scheduled_time=now)
     proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
     return msgspec.structs.replace(decision, proposal=proposal, run=bookkeep(run, proposal))

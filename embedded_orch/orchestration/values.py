@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.states import StateDetails, StateType
+from embedded_orch.states import NO_DETAILS, StateDetails, StateType
 
 
 class Policy(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -40,7 +40,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     state_type: StateType | None = None
     state_name: str | None = None
     state_timestamp: int | None = None
-    scheduled_time: int | None = None
+    state_details: StateDetails = NO_DETAILS
+    """Of its state; read for the states whose rules look at it."""
     run_count: int = 0
     expected_start_time: int | None = None
     next_scheduled_start_time: int | None = None
@@ -62,7 +63,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     timestamp: int
     message: str | None = None
-    details: StateDetails = msgspec.field(default_factory=StateDetails)
+    details: StateDetails = NO_DETAILS
     data: bytes | None = None
     data_format: str | None = None
 

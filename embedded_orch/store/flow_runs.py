@@ -10,11 +10,12 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
-from embedded_orch.states import State, StateDetails, StateType
+from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store.flows import ensure_flow, flow_id
 from embedded_orch.store.transitions import (
     check_epoch,
     crash,
+    decode_details,
     encode_struct,
     first_states,
     insert_state,
@@ -186,7 +187,8 @@ def get_flow_runs(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
 
 
 def _flow_run(row: Sequence[Any]) -> FlowRunRow:
-    columns: list[Any] = [*row[:4], state_from(row[4:12]), *row[12:]]
+    state = state_from(row[4:12], flow_run_id=row[0], task_run_id=row[-2])
+    columns: list[Any] = [*row[:4], state, *row[12:]]
     return FlowRunRow(*columns)
 
 
@@ -257,23 +259,43 @@ def _lead(tx: Transaction, filters: Mapping[str, object]) -> tuple[str | None, d
 def flow_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
     """All states of a flow run, oldest first."""
     rows = tx.rows("flow_run_state.history", flow_run_id=run_id)
-    return [state for row in rows if (state := state_from(row)) is not None]
+    return states_from(rows, flow_run_id=run_id)
 
 
-def state_from(row: Sequence[object]) -> State | None:
-    """The state in the columns id, type, name, timestamp, message, details, data and format."""
+def states_from(
+    rows: Sequence[Sequence[object]],
+    *,
+    flow_run_id: UUID | None = None,
+    task_run_id: UUID | None = None,
+) -> list[State]:
+    """The states of a history; see :func:`state_from`."""
+    found = [state_from(row, flow_run_id=flow_run_id, task_run_id=task_run_id) for row in rows]
+    return [state for state in found if state is not None]
+
+
+def state_from(
+    row: Sequence[object], *, flow_run_id: UUID | None, task_run_id: UUID | None
+) -> State | None:
+    """The state in the columns id, type, name, timestamp, message, details, data and format.
+
+    Args:
+        row: the columns; all None for a run without a state.
+        flow_run_id: whose state it is, or to which the task run belongs.
+        task_run_id: whose state it is, or that called the flow run.
+    """
     id, type, name, timestamp, message, details, data, data_format = row
     if id is None:
         return None
     assert isinstance(id, UUID)
     assert isinstance(timestamp, int)
-    return State(
+    state: State = State(
         id=id,
         type=StateType(str(type)),
         name=str(name),
         timestamp=timestamp,
         message=message if isinstance(message, str) else None,
-        state_details=msgspec.convert(details, StateDetails) if details else None,
+        state_details=decode_details(details) if isinstance(details, dict) else NO_DETAILS,
         data=data if isinstance(data, bytes) else None,
         data_format=data_format if isinstance(data_format, str) else None,
     )
+    return state.of_run(flow_run_id=flow_run_id, task_run_id=task_run_id)

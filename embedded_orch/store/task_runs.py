@@ -10,7 +10,7 @@ import msgspec
 
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
 from embedded_orch.states import State, StateType
-from embedded_orch.store.flow_runs import check_owner, state_from
+from embedded_orch.store.flow_runs import check_owner, state_from, states_from
 from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
@@ -137,7 +137,8 @@ def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:
 
 
 def _task_run(row: Sequence[Any]) -> TaskRunRow:
-    columns: list[Any] = [*row[:6], state_from(row[6:14]), *row[14:]]
+    state = state_from(row[6:14], flow_run_id=row[1], task_run_id=row[0])
+    columns: list[Any] = [*row[:6], state, *row[14:]]
     return TaskRunRow(*columns)
 
 
@@ -159,7 +160,7 @@ def count_task_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
 def task_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
     """All states of a task run, oldest first."""
     rows = tx.rows("task_run_state.history", task_run_id=run_id)
-    return [state for row in rows if (state := state_from(row)) is not None]
+    return states_from(rows, task_run_id=run_id)
 
 
 def _lead(filters: Mapping[str, object]) -> tuple[str, dict[str, object]]:

@@ -6,14 +6,15 @@ transaction. The rules are pure; what they read is gathered here.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from embedded_orch import errors
+from embedded_orch import errors, times
 from embedded_orch.orchestration.transition import decide
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
-from embedded_orch.states import StateDetails, StateType
+from embedded_orch.states import NO_DETAILS, StateDetails, StateType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["flow_run", "task_run"]
 
-_NO_DETAILS = StateDetails()
+_TIMES = frozenset({"scheduled_time", "cache_expiration", "pause_timeout"})
 _MAY_BE_DUE = frozenset({StateType.SCHEDULED, StateType.PENDING})
 
 
@@ -101,7 +102,6 @@ def first_states(
 
 def insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
     """Append a state to the history of its run."""
-    details = None if state.details == _NO_DETAILS else encode_struct(state.details)
     tx.run(
         f"{kind}_state.insert",
         **{f"{kind}_id": run_id},
@@ -110,7 +110,7 @@ def insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> 
         type=state.type.value,
         name=state.name,
         message=state.message,
-        state_details=details,
+        state_details=encode_details(state.details),
         data=state.data,
         data_format=state.data_format,
     )
@@ -133,6 +133,35 @@ def run_fields(run: Run) -> dict[str, object]:
     }
 
 
+def encode_details(details: StateDetails) -> str | None:
+    """The details of a state as JSON text, their times in microseconds; None when there are none.
+
+    Whose state it is stands beside it, and is not written again.
+
+    Raises:
+        ConfigurationError: a time has no time zone.
+    """
+    if details is NO_DETAILS:
+        return None
+    own = msgspec.structs.replace(details, flow_run_id=None, task_run_id=None)
+    if own == NO_DETAILS:
+        return None
+    fields = msgspec.to_builtins(own, builtin_types=(datetime,))
+    for name in _TIMES.intersection(fields):
+        fields[name] = times.microseconds_from_datetime(fields[name])
+    return encode_struct(fields)
+
+
+def decode_details(fields: dict[str, Any] | None) -> StateDetails:
+    """The details of a state from their parsed JSON."""
+    if not fields:
+        return NO_DETAILS
+    moments = {
+        name: times.datetime_from_microseconds(fields[name]) for name in _TIMES.intersection(fields)
+    }
+    return msgspec.convert({**fields, **moments}, StateDetails)
+
+
 def encode_struct(value: object) -> str:
     """A Struct as JSON text."""
     return msgspec.json.encode(value).decode()
@@ -151,7 +180,7 @@ def _run(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> Run:
         state_type=state_type,
         state_name=row[3],
         state_timestamp=row[4],
-        scheduled_time=_scheduled_time(tx, kind, row) if state_type in _MAY_BE_DUE else None,
+        state_details=_details(tx, kind, row) if state_type in _MAY_BE_DUE else NO_DETAILS,
         run_count=row[5],
         expected_start_time=row[6],
         next_scheduled_start_time=row[7],
@@ -162,9 +191,8 @@ def _run(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> Run:
     )
 
 
-def _scheduled_time(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> int | None:
-    """When the run is due, by its state; a fact that only rules for these states ask for."""
-    details: dict[str, int] | None = tx.value(
-        f"{kind}_state.details", **{f"{kind}_id": row[0]}, timestamp=row[4]
+def _details(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> StateDetails:
+    """What the state of the run says; a fact that only rules for these states ask for."""
+    return decode_details(
+        tx.value(f"{kind}_state.details", **{f"{kind}_id": row[0]}, timestamp=row[4])
     )
-    return details.get("scheduled_time") if details else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedded_orch import times
 from embedded_orch.orchestration.bookkeeping import bookkeep
 from embedded_orch.orchestration.transition import decide
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
@@ -50,8 +52,8 @@ def a_proposal(type: StateType, **fields: Any) -> Proposal:
     return Proposal(type=type, **{**named, **fields})
 
 
-def at(scheduled_time: int) -> StateDetails:
-    return StateDetails(scheduled_time=scheduled_time)
+def at(scheduled_time: int | None) -> StateDetails:
+    return StateDetails(scheduled_time=times.optional_datetime(scheduled_time))
 
 
 def proposed(run: Run, type: StateType, **fields: Any) -> Decision:
@@ -178,9 +180,9 @@ def test_pending_flow_run_only_moves_on_to_another_name(
 
 
 def test_pending_flow_run_that_moves_on_keeps_its_scheduled_time() -> None:
-    run = a_run(PENDING, scheduled_time=NOW + SECOND)
+    run = a_run(PENDING, state_details=at(NOW + SECOND))
 
-    assert accepted(run, PENDING, name="Submitting").scheduled_time == NOW + SECOND
+    assert accepted(run, PENDING, name="Submitting").state_details == at(NOW + SECOND)
 
 
 # -- CopyScheduledTime, WaitForScheduledTime -----------------------------------------------------
@@ -188,22 +190,22 @@ def test_pending_flow_run_that_moves_on_keeps_its_scheduled_time() -> None:
 
 @pytest.mark.parametrize("is_flow_run", [True, False])
 def test_pending_takes_over_the_scheduled_time(is_flow_run: bool) -> None:
-    run = a_run(SCHEDULED, is_flow_run=is_flow_run, scheduled_time=NOW + SECOND)
+    run = a_run(SCHEDULED, is_flow_run=is_flow_run, state_details=at(NOW + SECOND))
 
-    assert accepted(run, PENDING).scheduled_time == NOW + SECOND
+    assert accepted(run, PENDING).state_details == at(NOW + SECOND)
 
 
 @pytest.mark.parametrize("is_flow_run", [True, False])
 def test_pending_keeps_a_scheduled_time_of_its_own(is_flow_run: bool) -> None:
-    run = a_run(SCHEDULED, is_flow_run=is_flow_run, scheduled_time=NOW + SECOND)
+    run = a_run(SCHEDULED, is_flow_run=is_flow_run, state_details=at(NOW + SECOND))
 
-    assert accepted(run, PENDING, details=at(NOW + 5)).scheduled_time == NOW + 5
+    assert accepted(run, PENDING, details=at(NOW + 5)).state_details == at(NOW + 5)
 
 
 @pytest.mark.parametrize("is_flow_run", [True, False])
 @pytest.mark.parametrize("leaving", [SCHEDULED, PENDING])
 def test_running_waits_for_the_scheduled_time(leaving: StateType, is_flow_run: bool) -> None:
-    run = a_run(leaving, is_flow_run=is_flow_run, scheduled_time=NOW + 3 * SECOND // 2)
+    run = a_run(leaving, is_flow_run=is_flow_run, state_details=at(NOW + 3 * SECOND // 2))
 
     decision = proposed(run, RUNNING)
 
@@ -216,13 +218,13 @@ def test_running_waits_for_the_scheduled_time(leaving: StateType, is_flow_run: b
 def test_running_does_not_wait_for_a_time_that_has_come(
     leaving: StateType, scheduled_time: int | None
 ) -> None:
-    run = a_run(leaving, scheduled_time=scheduled_time)
+    run = a_run(leaving, state_details=at(scheduled_time))
 
     assert proposed(run, RUNNING).verdict is Verdict.ACCEPT
 
 
 def test_running_does_not_wait_where_nothing_is_scheduled() -> None:
-    run = a_run(PAUSED, scheduled_time=NOW + SECOND)
+    run = a_run(PAUSED, state_details=at(NOW + SECOND))
 
     assert proposed(run, RUNNING).verdict is Verdict.ACCEPT
 
@@ -230,7 +232,7 @@ def test_running_does_not_wait_where_nothing_is_scheduled() -> None:
 def test_scheduled_without_a_time_is_due_now() -> None:
     run = accepted(a_run(), SCHEDULED)
 
-    assert (run.scheduled_time, run.next_scheduled_start_time) == (NOW, NOW)
+    assert (run.state_details, run.next_scheduled_start_time) == (at(NOW), NOW)
 
 
 # -- RetryFailed ---------------------------------------------------------------------------------
@@ -474,6 +476,10 @@ def test_entering_running_is_counted(is_flow_run: bool) -> None:
 # -- any proposals at all ------------------------------------------------------------------------
 
 
+def microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else times.microseconds_from_datetime(moment)
+
+
 class Model:
     """A run as a dict and its history as a list: what the rules and transforms say, in words."""
 
@@ -508,7 +514,7 @@ class Model:
                 "type": state.type,
                 "name": state.name,
                 "at": state.timestamp,
-                "due": state.details.scheduled_time,
+                "due": microseconds(state.details.scheduled_time),
             }
         )
 
@@ -589,7 +595,9 @@ def test_any_proposals_leave_a_run_that_agrees_with_its_history(
             id=an_id(1000 + number),
             name=name or type.value.capitalize(),
             timestamp=now,
-            details=StateDetails(scheduled_time=scheduled_time, retriable=retriable),
+            details=StateDetails(
+                scheduled_time=times.optional_datetime(scheduled_time), retriable=retriable
+            ),
         )
         decision = decide(run, proposal, now=now)
 
@@ -610,8 +618,8 @@ def test_any_proposals_leave_a_run_that_agrees_with_its_history(
         assert run.expected_start_time == model.expected
         is_scheduled = run.state_type is SCHEDULED
         assert run.next_scheduled_start_time == (model.current["due"] if is_scheduled else None)
-    times = [state["at"] for state in model.history]
-    assert times == sorted(set(times))
+    stamps = [state["at"] for state in model.history]
+    assert stamps == sorted(set(stamps))
     assert (run.end_time is not None) == (run.state_type in TERMINAL_TYPES)
 
 
@@ -622,7 +630,7 @@ def test_any_proposals_leave_a_run_that_agrees_with_its_history(
     type=st.sampled_from(StateType),
     name=st.sampled_from(["", "Running", "AwaitingRetry", "Pending"]),
     counts=st.tuples(st.integers(0, 5), st.integers(0, 5), st.none() | st.integers(0, 5)),
-    times=st.tuples(*[st.none() | st.integers(0, 2 * NOW)] * 4),
+    moments=st.tuples(*[st.none() | st.integers(0, 2 * NOW)] * 4),
     retries=st.integers(0, 5),
     delays=st.lists(st.floats(0, 1e9), max_size=3),
 )
@@ -632,7 +640,7 @@ def test_every_pair_has_a_decision(
     type: StateType,
     name: str,
     counts: tuple[int, int, int | None],
-    times: tuple[int | None, int | None, int | None, int | None],
+    moments: tuple[int | None, int | None, int | None, int | None],
     retries: int,
     delays: list[float],
 ) -> None:
@@ -642,13 +650,13 @@ def test_every_pair_has_a_decision(
         run_count=counts[0],
         flow_run_run_count=counts[1],
         flow_run_attempt=counts[2],
-        scheduled_time=times[0],
-        start_time=times[1],
+        state_details=at(moments[0]),
+        start_time=moments[1],
         policy=Policy(retries=retries, retry_delay=tuple(delays)),
     )
-    details = StateDetails(scheduled_time=times[2])
+    details = at(moments[2])
 
-    decision = proposed(run, type, name=name, timestamp=times[3] or 0, details=details)
+    decision = proposed(run, type, name=name, timestamp=moments[3] or 0, details=details)
 
     assert isinstance(decision.verdict, Verdict)
     is_stored = decision.proposal is not None

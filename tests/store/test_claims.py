@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
-from embedded_orch import errors
+from embedded_orch import errors, times
 from embedded_orch.orchestration.transition import decide
 from embedded_orch.orchestration.values import Policy, Proposal, Run
 from embedded_orch.states import StateDetails, StateType
@@ -240,6 +241,7 @@ def test_a_claimed_run_is_what_the_rules_make_of_a_pending_proposal(build: Build
 
     (claimed,) = build.claim()
 
+    due = StateDetails(scheduled_time=times.datetime_from_microseconds(NOON - SECOND))
     decision = decide(
         Run(
             id=run.id,
@@ -248,7 +250,7 @@ def test_a_claimed_run_is_what_the_rules_make_of_a_pending_proposal(build: Build
             state_type=StateType.SCHEDULED,
             state_name="Scheduled",
             state_timestamp=NOON - 5 * SECOND,
-            scheduled_time=NOON - SECOND,
+            state_details=due,
             expected_start_time=NOON - SECOND,
             next_scheduled_start_time=NOON - SECOND,
         ),
@@ -260,7 +262,8 @@ def test_a_claimed_run_is_what_the_rules_make_of_a_pending_proposal(build: Build
     assert stored is not None
     row = read_run(build, run.id)
     assert row.state is not None
-    assert row.state.state_details == stored.details == StateDetails(scheduled_time=NOON - SECOND)
+    assert stored.details == due
+    assert row.state.state_details == msgspec.structs.replace(due, flow_run_id=run.id)
     assert (row.state.id, row.state.name, row.state.timestamp_microseconds) == (
         expected.state_id,
         expected.state_name,

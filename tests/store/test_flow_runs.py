@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedded_orch import errors
+from embedded_orch import errors, times
 from embedded_orch.collections import FlowRuns
 from embedded_orch.orchestration.values import Policy, Verdict
 from embedded_orch.states import StateDetails, StateType
@@ -167,10 +169,43 @@ def test_accepted_state_is_stored_with_all_that_it_says(
         "TimedOut",
     )
     assert found.state.message == "too slow \N{SNAIL}"
-    assert found.state.state_details == StateDetails(retriable=False)
+    assert found.state.state_details == StateDetails(retriable=False, flow_run_id=run_id)
     assert (found.state._data, found.state._data_format) == (b"\x00\xff", "error")
     assert found.end_time == found.state.timestamp_microseconds
     assert found.total_run_time > 0
+
+
+def test_details_of_a_state_come_back_whole(database: Database, process: Process) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    details = StateDetails(
+        child_flow_run_id=UNKNOWN,
+        scheduled_time=moment,
+        cache_key="k",
+        cache_expiration=moment.astimezone(timezone(timedelta(hours=2))),
+        deferred=False,
+        untrackable_result=True,
+        pause_timeout=moment,
+        pause_reschedule=True,
+        pause_key="1",
+        run_input_keyset={"schema": "paused-1-schema"},
+        refresh_cache=True,
+        retriable=False,
+        transition_id=UNKNOWN,
+        task_parameters_id=UNKNOWN,
+        traceparent="00-1-2-01",
+        deployment_concurrency_lease_id=UNKNOWN,
+    )
+    run_id = a_flow_run(database, process)
+
+    propose(database, run_id, a_proposal(process, StateType.PAUSED, details=details))
+
+    found = flow_run(database, run_id).state
+    assert found is not None
+    own = msgspec.structs.replace(details, flow_run_id=run_id)
+    assert found.state_details == own
+    history = database.read(lambda tx: flow_runs.flow_run_history(tx, run_id=run_id))
+    assert history[-1].state_details == own
+    assert history[0].state_details == StateDetails(flow_run_id=run_id)
 
 
 def test_state_of_an_unknown_run_is_an_error(database: Database, process: Process) -> None:
@@ -190,7 +225,7 @@ def test_aborted_state_leaves_no_trace(database: Database, process: Process) -> 
 
 def test_scheduled_run_waits_until_it_is_due(database: Database, process: Process) -> None:
     now = process.now()
-    due = StateDetails(scheduled_time=now + 2_000_000)
+    due = StateDetails(scheduled_time=times.datetime_from_microseconds(now + 2_000_000))
     run_id = a_flow_run(database, process, StateType.PENDING)
     propose(database, run_id, a_proposal(process, StateType.SCHEDULED, details=due))
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedded_orch import errors
+from embedded_orch import errors, times
 from embedded_orch.orchestration.values import Policy, Proposal, Verdict
 from embedded_orch.states import TERMINAL_TYPES, State, StateDetails, StateType
 from embedded_orch.store import flow_runs, task_runs
@@ -107,7 +107,8 @@ def test_any_proposals_leave_rows_that_agree_with_the_history(
         count, now = 1, process.now()
         for type, step, due, twice in steps:
             now += step * SECOND
-            details = StateDetails(scheduled_time=None if due is None else now + due * SECOND)
+            moment = None if due is None else times.datetime_from_microseconds(now + due * SECOND)
+            details = StateDetails(scheduled_time=moment)
             proposal = a_proposal(process, type, timestamp=now, details=details)
             decision = put(database, kind, run_id, proposal)
             if twice:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
-from uuid import UUID
 
-from embedded_orch import errors
+from embedded_orch import errors, times
+from embedded_orch.filters import (
+    FlowFilters,
+    FlowRunFilters,
+    FlowRunSort,
+    TaskRunFilters,
+    TaskRunSort,
+    as_uuid,
+    checked,
+    order,
+)
 from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
-from embedded_orch.states import StateType
-from embedded_orch.store import flow_runs, flows, task_runs
-from embedded_orch.store.flow_runs import NEWEST
+from embedded_orch.store import finding, flow_runs, flows, run_history, task_runs
+from embedded_orch.store.run_history import CalendarStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from typing import Unpack
+    from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.process import Process
+    from embedded_orch.store.finding import Cursor
+    from embedded_orch.store.run_history import Bucket
 
     Filters = Mapping[str, object]
 
@@ -27,16 +42,15 @@ class Records(Generic[RecordT]):
     """What the collections have in common. Any thread may use it."""
 
     _what: ClassVar[str] = "record"
-    _filters: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def get(self, id: UUID | str) -> RecordT:
-        """One run.
+        """One of them.
 
         Raises:
-            RunNotFound: no run has this id.
+            RunNotFound: none has this id.
         """
         run_id = as_uuid(id, self._what)
         found = self._database.read(lambda tx: self._get(tx, [run_id]))
@@ -44,149 +58,208 @@ class Records(Generic[RecordT]):
             raise errors.RunNotFound(f"no {self._what} has the id {id} in {self._database.url}")
         return found[0]
 
-    def find(self, **filters: object) -> Iterator[RecordT]:
-        """The runs that fit all filters, newest first, read a page at a time as they are taken.
-
-        A filter that is None is none.
-
-        Raises:
-            UnknownFilter: there is no such filter, or it cannot have this value.
-        """
-        return self._pages(self._checked(filters))
-
-    def count(self, **filters: object) -> int:
-        """How many runs fit all filters.
-
-        Raises:
-            UnknownFilter: there is no such filter, or it cannot have this value.
-        """
-        checked = self._checked(filters)
-        return self._database.read(lambda tx: self._count(tx, checked))
-
-    def _pages(self, filters: Filters) -> Iterator[RecordT]:
-        page = self._page(filters, NEWEST)
+    def _pages(self, filters: Filters, sort: str) -> Iterator[RecordT]:
+        """All that fit, read a page at a time as they are taken."""
+        after: Cursor | None = None
         while True:
+            page, after = self._page(filters, sort, after)
             yield from page
-            if len(page) < _PAGE:
+            if after is None:
                 return
-            page = self._page(filters, page[-1].id)
 
-    def _page(self, filters: Filters, before: UUID) -> list[RecordT]:
-        return self._database.read(lambda tx: self._find(tx, filters, before=before))
+    def _page(
+        self, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[RecordT], Cursor | None]:
+        def operation(tx: Transaction) -> tuple[list[RecordT], Cursor | None]:
+            ids, end = self._find(tx, filters, sort, after)
+            return self._get(tx, ids), end
 
-    def _checked(self, filters: Filters) -> Filters:
-        unknown = sorted(set(filters) - set(self._filters))
-        if unknown:
-            raise errors.UnknownFilter(
-                f"{self._what}s have no filter {', '.join(map(repr, unknown))}; there are "
-                f"{', '.join(self._filters)}"
-            )
-        return {name: _value(name, value) for name, value in filters.items() if value is not None}
+        return self._database.read(operation)
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[RecordT]:
-        raise TypeError("a collection says how its runs are read")
+        raise TypeError("a collection says how its records are read")
 
-    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[RecordT]:
-        raise TypeError("a collection says how its runs are found")
-
-    def _count(self, tx: Transaction, filters: Filters) -> int:
-        raise TypeError("a collection says how its runs are counted")
+    def _find(
+        self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[UUID], Cursor | None]:
+        raise TypeError("a collection says how its records are found")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._database.url}>"
 
 
 class Flows(Records[FlowRecord]):
-    """Flows; filter ``name``."""
+    """The flows that have run."""
 
     _what: ClassVar[str] = "flow"
-    _filters: ClassVar[tuple[str, ...]] = ("name",)
+
+    def find(self, **filters: Unpack[FlowFilters]) -> Iterator[FlowRecord]:
+        """The flows that fit all filters, newest first.
+
+        Raises:
+            UnknownFilter: there is no such filter, or it cannot have this value.
+        """
+        return self._pages(self._checked(filters), finding.NEWEST_FIRST)
+
+    def count(self, **filters: Unpack[FlowFilters]) -> int:
+        """How many flows fit all filters.
+
+        Raises:
+            UnknownFilter: there is no such filter, or it cannot have this value.
+        """
+        found = self._checked(filters)
+        return self._database.read(lambda tx: finding.count_flows(tx, found))
+
+    def _checked(self, filters: FlowFilters) -> Filters:
+        return checked(self._what, dict(filters), FlowFilters.__annotations__)
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRecord]:
         return [FlowRecord(row) for row in flows.get_flows(tx, ids)]
 
-    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[FlowRecord]:
-        rows = flows.find_flows(tx, filters, before=before, limit=_PAGE)
-        return [FlowRecord(row) for row in rows]
-
-    def _count(self, tx: Transaction, filters: Filters) -> int:
-        return flows.count_flows(tx, filters)
+    def _find(
+        self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[UUID], Cursor | None]:
+        return finding.find_flow_ids(tx, filters, after=after, limit=_PAGE)
 
 
 class FlowRuns(Records[FlowRun]):
-    """Flow runs; filters ``flow_name, name, state_type, state_name, tags`` (it has all of them)."""
+    """Flow runs; the filters are those of :class:`embedded_orch.filters.FlowRunFilters`."""
 
     _what: ClassVar[str] = "flow run"
-    _filters: ClassVar[tuple[str, ...]] = ("flow_name", "name", "state_type", "state_name", "tags")
+
+    def __init__(self, database: Database, process: Process) -> None:
+        super().__init__(database)
+        self._process = process
+
+    def find(
+        self,
+        *,
+        sort: FlowRunSort | str = FlowRunSort.ID_DESC,
+        limit: int | None = None,
+        **filters: Unpack[FlowRunFilters],
+    ) -> Iterator[FlowRun]:
+        """The runs that fit all filters, read a page at a time as they are taken.
+
+        Args:
+            sort: the order; newest first when not given. Those by name, by start and by expected
+                start read only what is taken; those by end and by next scheduled start look at
+                every run.
+            limit: how many at most.
+            filters: what the runs have to fit.
+
+        Raises:
+            UnknownFilter: there is no such filter or order, or it cannot have this value.
+        """
+        by = order(self._what, sort, FlowRunSort)
+        return _some(self._pages(_flow_run_filters(filters), by), limit)
+
+    def count(self, **filters: Unpack[FlowRunFilters]) -> int:
+        """How many runs fit all filters.
+
+        Raises:
+            UnknownFilter: there is no such filter, or it cannot have this value.
+        """
+        found = _flow_run_filters(filters)
+        return self._database.read(lambda tx: finding.count(tx, "flow_run", found))
+
+    def history(
+        self,
+        *,
+        start: datetime,
+        end: datetime,
+        step: timedelta | CalendarStep,
+        zone: str = "UTC",
+        **filters: Unpack[FlowRunFilters],
+    ) -> list[Bucket]:
+        """Count the runs that fit by the time at which they were expected to start.
+
+        Args:
+            start: where the first bucket begins.
+            end: buckets begin before this.
+            step: the length of a bucket, at least a second, or a step in the calendar of ``zone``.
+            zone: whose calendar, by its IANA name.
+            filters: what the runs have to fit.
+
+        Returns:
+            All buckets in order of time, also those without a run, 500 at most.
+
+        Raises:
+            ConfigurationError: there would be more than 500 buckets, or a value cannot be.
+        """
+        length = step if isinstance(step, CalendarStep) else times.microseconds(step)
+        first = times.microseconds_from_datetime(start)
+        last = times.microseconds_from_datetime(end)
+        found, now = _flow_run_filters(filters), self._process.now()
+        return self._database.read(
+            lambda tx: run_history.run_history(
+                tx, start=first, end=last, step=length, now=now, zone=zone, filters=found
+            )
+        )
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]
 
-    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[FlowRun]:
-        rows = flow_runs.find_flow_runs(tx, filters, before=before, limit=_PAGE)
-        return [FlowRun(self._database, row) for row in rows]
-
-    def _count(self, tx: Transaction, filters: Filters) -> int:
-        return flow_runs.count_flow_runs(tx, filters)
+    def _find(
+        self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[UUID], Cursor | None]:
+        return finding.find_ids(tx, "flow_run", filters, order=sort, after=after, limit=_PAGE)
 
 
 class TaskRuns(Records[TaskRun]):
-    """Task runs; filters ``flow_run_id, name, task_key, state_type, state_name``."""
+    """Task runs; the filters are those of :class:`embedded_orch.filters.TaskRunFilters`."""
 
     _what: ClassVar[str] = "task run"
-    _filters: ClassVar[tuple[str, ...]] = (
-        "flow_run_id",
-        "name",
-        "task_key",
-        "state_type",
-        "state_name",
-    )
+
+    def find(
+        self,
+        *,
+        sort: TaskRunSort | str = TaskRunSort.ID_DESC,
+        limit: int | None = None,
+        **filters: Unpack[TaskRunFilters],
+    ) -> Iterator[TaskRun]:
+        """The runs that fit all filters, read a page at a time as they are taken.
+
+        Args:
+            sort: the order; newest first when not given. No task pays for an index of another
+                order, so those look at every run that fits.
+            limit: how many at most.
+            filters: what the runs have to fit.
+
+        Raises:
+            UnknownFilter: there is no such filter or order, or it cannot have this value.
+        """
+        by = order(self._what, sort, TaskRunSort)
+        return _some(self._pages(_task_run_filters(filters), by), limit)
+
+    def count(self, **filters: Unpack[TaskRunFilters]) -> int:
+        """How many runs fit all filters.
+
+        Raises:
+            UnknownFilter: there is no such filter, or it cannot have this value.
+        """
+        found = _task_run_filters(filters)
+        return self._database.read(lambda tx: finding.count(tx, "task_run", found))
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[TaskRun]:
         return [TaskRun(self._database, row) for row in task_runs.get_task_runs(tx, ids)]
 
-    def _find(self, tx: Transaction, filters: Filters, *, before: UUID) -> list[TaskRun]:
-        rows = task_runs.find_task_runs(tx, filters, before=before, limit=_PAGE)
-        return [TaskRun(self._database, row) for row in rows]
-
-    def _count(self, tx: Transaction, filters: Filters) -> int:
-        return task_runs.count_task_runs(tx, filters)
+    def _find(
+        self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[UUID], Cursor | None]:
+        return finding.find_ids(tx, "task_run", filters, order=sort, after=after, limit=_PAGE)
 
 
-def as_uuid(value: UUID | str, what: str) -> UUID:
-    """An id, from itself or from its text.
-
-    Raises:
-        RunNotFound: it is no id, so nothing has it.
-    """
-    if isinstance(value, UUID):
-        return value
-    try:
-        return UUID(value)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise errors.RunNotFound(f"{value!r} is no id of a {what}") from error
+def _flow_run_filters(filters: FlowRunFilters) -> Filters:
+    return checked("flow run", dict(filters), FlowRunFilters.__annotations__)
 
 
-def _value(name: str, value: object) -> object:
-    """The value of a filter as its statement wants it."""
-    if name == "state_type":
-        try:
-            return StateType(str(value)).value
-        except ValueError as error:
-            raise errors.UnknownFilter(
-                f"state_type={value!r} is unknown; there are {', '.join(StateType)}"
-            ) from error
-    if name == "tags":
-        tags = [value] if isinstance(value, str) else value
-        if not isinstance(tags, list | tuple | set | frozenset) or not all(
-            isinstance(tag, str) for tag in tags
-        ):
-            raise errors.UnknownFilter(f"tags={value!r}: give a tag or a list of tags")
-        return sorted(tags)
-    if name == "flow_run_id":
-        if not isinstance(value, UUID | str):
-            raise errors.UnknownFilter(f"flow_run_id={value!r} is no id")
-        return as_uuid(value, "flow run")
-    if not isinstance(value, str):
-        raise errors.UnknownFilter(f"{name}={value!r} is no text")
-    return value
+def _task_run_filters(filters: TaskRunFilters) -> Filters:
+    return checked("task run", dict(filters), TaskRunFilters.__annotations__)
+
+
+def _some(records: Iterator[RecordT], limit: int | None) -> Iterator[RecordT]:
+    if limit is None:
+        return records
+    if limit < 0:
+        raise errors.UnknownFilter(f"limit={limit}: it is a number of records, 0 or more")
+    return islice(records, limit)

@@ -187,8 +187,8 @@ class Flow(Generic[P, R]):
         given: Mapping[str, Any],
         bound: Mapping[str, Any],
     ) -> Steps[State]:
-        from embedded_orch.collections import as_uuid
         from embedded_orch.engine.resuming import resume_run
+        from embedded_orch.filters import as_uuid
 
         found = as_uuid(run_id, "flow run")
         return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)

@@ -183,7 +183,7 @@ class Orchestrator:
         """The flow runs in it."""
         from embedded_orch.collections import FlowRuns
 
-        return FlowRuns(self.database)
+        return FlowRuns(self.database, self.engine.process)
 
     @property
     def task_runs(self) -> TaskRuns:

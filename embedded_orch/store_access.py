@@ -2,7 +2,7 @@
 
 These parts of the data layer are complete and tested, and get an API of their own with the features
 that use them. Until then they are reached here; names and signatures may still change. Each call is
-one transaction. Times are aware datetimes, steps are ``timedelta`` or :class:`CalendarStep`.
+one transaction. Times are aware datetimes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import msgspec
 
 from embedded_orch import errors, values
 from embedded_orch.engine.names import run_name
-from embedded_orch.store import claims, deployments, flows, queues, run_history
+from embedded_orch.store import claims, deployments, flows, queues
 from embedded_orch.store.claims import NewRun
 from embedded_orch.store.deployments import DeploymentFields
 from embedded_orch.store.queues import WorkPoolFields, WorkQueueFields
-from embedded_orch.store.run_history import CalendarStep
-from embedded_orch.times import duration, microseconds_from_datetime
+from embedded_orch.times import microseconds_from_datetime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from embedded_orch.db.port import Database
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from embedded_orch.store.claims import ClaimedRun
     from embedded_orch.store.deployments import Deployment
     from embedded_orch.store.queues import WorkPool, WorkQueue
-    from embedded_orch.store.run_history import Bucket
-
-_MICROSECOND = duration(1)
 
 
 class Store:
@@ -228,43 +224,6 @@ class Store:
                 scheduled_after=after,
             )
         )
-
-    # -- history ---------------------------------------------------------------------------------
-
-    def run_history(
-        self,
-        *,
-        start: datetime,
-        end: datetime,
-        step: timedelta | CalendarStep,
-        zone: str = "UTC",
-        flow_name: str | None = None,
-    ) -> list[Bucket]:
-        """Count flow runs by the time at which they were expected to start, bucket by bucket.
-
-        Args:
-            start: where the first bucket begins.
-            end: buckets begin before this.
-            step: the length of a bucket, or a step in the calendar of ``zone``.
-            zone: whose calendar, by its IANA name.
-            flow_name: only runs of this flow.
-
-        Raises:
-            ConfigurationError: there would be more than 500 buckets, or a value cannot be.
-        """
-        length = step if isinstance(step, CalendarStep) else step // _MICROSECOND
-        first, last = microseconds_from_datetime(start), microseconds_from_datetime(end)
-        now = self._process.now()
-
-        def operation(tx: Any) -> list[Bucket]:
-            flow_id = None if flow_name is None else flows.flow_id(tx, name=flow_name)
-            if flow_name is not None and flow_id is None:
-                raise errors.ConfigurationError(f"there is no flow {flow_name!r}")
-            return run_history.run_history(
-                tx, start=first, end=last, step=length, now=now, zone=zone, flow_id=flow_id
-            )
-
-        return self._database.read(operation)
 
     def _new_id(self) -> UUID:
         return self._process.new_id()

@@ -31,6 +31,11 @@ def microseconds_from_datetime(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def microseconds(duration: timedelta) -> int:
+    """A duration as a number of microseconds, exact."""
+    return duration // _MICROSECOND
+
+
 def duration(microseconds: int) -> timedelta:
     """A number of microseconds as a duration."""
     return timedelta(microseconds=microseconds)

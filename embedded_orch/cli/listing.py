@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from embedded_orch.cli import text
 from embedded_orch.cli.opening import opened_for_runs
 from embedded_orch.process import Process
-from embedded_orch.store.flow_runs import NEWEST, find_flow_runs
+from embedded_orch.store.finding import find_ids
+from embedded_orch.store.flow_runs import get_flow_runs
 
 if TYPE_CHECKING:
     from embedded_orch.cli.arguments import Arguments
@@ -20,11 +21,13 @@ _WIDEST_NAME = 40
 def list_runs(arguments: Arguments) -> int:
     """Print flow runs, newest first."""
     process = Process()
-    given = {"flow_name": arguments.flow, "state_type": arguments.state}
-    filters = {name: value for name, value in given.items() if value is not None}
+    given = {"flow_names": arguments.flow, "state_types": arguments.state}
+    filters = {name: [value] for name, value in given.items() if value is not None}
     with opened_for_runs(arguments.db, process) as shared:
         found = shared.database.read(
-            lambda tx: find_flow_runs(tx, filters, before=NEWEST, limit=arguments.limit)
+            lambda tx: get_flow_runs(
+                tx, find_ids(tx, "flow_run", filters, limit=arguments.limit)[0]
+            )
         )
         where = shared.database.url
     if not found:

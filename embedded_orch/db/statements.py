@@ -11,7 +11,10 @@ A file ``schema/statements/<table>.sql`` holds blocks, each headed by its name::
     -- name: claim [postgres]
     ...
 
-A block without a dialect serves both. Parameters are named in the file; when a statement is
+A block without a dialect serves both. What several statements of a file have word for word stands
+once, under ``-- fragment: conditions``, and is put in where a line says ``-- include: conditions``.
+
+Parameters are named in the file; when a statement is
 loaded they become the driver's numbered form (``?1`` or ``$1``) and a tuple of the names in that
 order, so that running it translates nothing. A file is read when its first statement is asked
 for: start-up parses only what it runs.
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 
 Dialect = Literal["sqlite", "postgres"]
 
-_HEADING = re.compile(r"^-- name: (\w+)(?: \[(sqlite|postgres)\])?[ \t]*$", re.MULTILINE)
+_HEADING = re.compile(r"^-- (name|fragment): (\w+)(?: \[(sqlite|postgres)\])?[ \t]*$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include: (\w+)[ \t]*$", re.MULTILINE)
 # Line comments go; strings, quoted names and block comments stay as they are; :name becomes a
 # parameter, and a cast (::text) is none.
 _TOKENS = re.compile(
@@ -103,6 +107,14 @@ def number_parameters(sql: str, dialect: Dialect) -> tuple[str, tuple[str, ...]]
     return text, tuple(numbers)
 
 
+def blocks_of(text: str) -> Iterator[tuple[str, str, str | None, str]]:
+    """Kind ("name" or "fragment"), name, dialect and text of each block of a file."""
+    headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    for heading, end in zip(headings, ends, strict=True):
+        yield heading[1], heading[2], heading[3], text[heading.end() : end]
+
+
 class Catalog(dict[str, Statement]):
     """All statements of one dialect, loaded table by table as they are asked for.
 
@@ -137,11 +149,13 @@ class Catalog(dict[str, Statement]):
                 text = file.read()
         except FileNotFoundError:
             return
-        headings = list(_HEADING.finditer(text))
-        ends = [heading.start() for heading in headings[1:]] + [len(text)]
-        for heading, end in zip(headings, ends, strict=True):
-            if heading[2] not in (None, self.dialect):
+        fragments: dict[str, str] = {}
+        for kind, name, dialect, block in blocks_of(text):
+            if dialect not in (None, self.dialect):
                 continue
-            name = f"{table}.{heading[1]}"
-            sql, parameters = number_parameters(text[heading.end() : end], self.dialect)
-            self[name] = Statement(name, sql, parameters)
+            if kind == "fragment":
+                fragments[name] = block
+                continue
+            whole = _INCLUDE.sub(lambda include: fragments[include[1]], block)
+            sql, parameters = number_parameters(whole, self.dialect)
+            self[f"{table}.{name}"] = Statement(f"{table}.{name}", sql, parameters)

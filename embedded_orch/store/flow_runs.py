@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Transaction
 
-NEWEST = UUID(int=(1 << 128) - 1)
-"""An id after every other: where a listing of the newest begins."""
-
 
 class NewFlowRun(msgspec.Struct, frozen=True, kw_only=True):
     """A flow run that is about to be made."""
@@ -214,46 +211,6 @@ def child_of(tx: Transaction, *, parent_task_run_id: UUID) -> FlowRunRow | None:
 def to_resume(tx: Transaction) -> list[tuple[UUID, str, str | None]]:
     """Id, flow name and entry point of the runs that wait to be resumed, oldest first."""
     return [(row[0], row[1], row[2]) for row in tx.rows("flow_run.to_resume")]
-
-
-def find_flow_runs(
-    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
-) -> list[FlowRunRow]:
-    """A page of the flow runs that fit, newest first."""
-    lead, values = _lead(tx, filters)
-    if lead is None:
-        return []
-    ids = [id for (id,) in tx.rows(f"flow_run.find_{lead}", before=before, limit=limit, **values)]
-    return get_flow_runs(tx, ids)
-
-
-def count_flow_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
-    """How many flow runs fit."""
-    lead, values = _lead(tx, filters)
-    return 0 if lead is None else int(tx.value(f"flow_run.count_{lead}", **values))
-
-
-def _lead(tx: Transaction, filters: Mapping[str, object]) -> tuple[str | None, dict[str, object]]:
-    """Which filter leads the search, and the values that its statement wants."""
-    tags = filters.get("tags")
-    values: dict[str, object] = {
-        "state_name": filters.get("state_name"),
-        "without_tags": tags is None,
-        "tags": None if tags is None else encode_struct(tags),
-    }
-    flow_name, name, state_type = (filters.get(k) for k in ("flow_name", "name", "state_type"))
-    flow = None
-    if flow_name is not None:
-        flow = flow_id(tx, name=str(flow_name))
-        if flow is None:
-            return None, {}
-    if name is not None:
-        return "by_name", {**values, "name": name, "flow_id": flow, "state_type": state_type}
-    if flow is not None:
-        return "by_flow", {**values, "flow_id": flow, "state_type": state_type}
-    if state_type is not None:
-        return "by_state", {**values, "state_type": state_type}
-    return "newest", values
 
 
 def flow_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:

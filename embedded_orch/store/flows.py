@@ -10,7 +10,7 @@ import msgspec
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from embedded_orch.db.port import Transaction
 
@@ -44,16 +44,3 @@ def get_flows(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRow]:
     """The flows with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("flow.get_many", ids=encode_struct([str(id) for id in ids]))
     return [FlowRow(*row) for row in rows]
-
-
-def find_flows(
-    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
-) -> list[FlowRow]:
-    """A page of the flows that fit, newest first."""
-    rows = tx.rows("flow.find_newest", before=before, limit=limit, name=filters.get("name"))
-    return get_flows(tx, [id for (id,) in rows])
-
-
-def count_flows(tx: Transaction, filters: Mapping[str, object]) -> int:
-    """How many flows fit."""
-    return int(tx.value("flow.count_newest", name=filters.get("name")))

@@ -7,6 +7,7 @@ their edges are worked out here, by :func:`calendar_edges`, and handed to the en
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,11 +15,12 @@ import msgspec
 from embedded_orch import times
 from embedded_orch.errors import ConfigurationError
 from embedded_orch.states import StateType
+from embedded_orch.store import finding
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, tzinfo
-    from uuid import UUID
 
     from embedded_orch.db.port import Transaction
 
@@ -72,9 +74,7 @@ def run_history(
     step: int | CalendarStep,
     now: int,
     zone: str = "UTC",
-    flow_id: UUID | None = None,
-    deployment_id: UUID | None = None,
-    work_queue_id: UUID | None = None,
+    filters: Mapping[str, object] = MappingProxyType({}),
 ) -> list[Bucket]:
     """Count flow runs by the time at which they were expected to start.
 
@@ -85,9 +85,7 @@ def run_history(
         step: the length of a bucket in microseconds, at least a second, or in the calendar.
         now: microseconds since 1970 UTC, up to which running and waiting runs count.
         zone: whose calendar, by its IANA name, such as ``Europe/Zurich``.
-        flow_id: only runs of this flow.
-        deployment_id: only runs of this deployment.
-        work_queue_id: only runs in this queue.
+        filters: only runs that fit; see :mod:`embedded_orch.store.finding`.
 
     Returns:
         All buckets in order of time, also those without a run, 500 at most.
@@ -104,16 +102,15 @@ def run_history(
             raise ConfigurationError(f"a step is at least a second, and {step} microseconds is not")
         _check_count(-((start - end) // step))
         length, edges = step, []
+    found = finding.conditions(tx, "flow_run", filters)
     rows = tx.rows(
-        "history.by_bucket",
+        "flow_run.by_bucket",
         start=start,
         end=end,
         step=length,
         edges=encode_struct(edges),
         now=now,
-        flow_id=flow_id,
-        deployment_id=deployment_id,
-        work_queue_id=work_queue_id,
+        **found,
     )
     return [Bucket(row[0], row[1], msgspec.convert(row[2], list[StateCount])) for row in rows]
 

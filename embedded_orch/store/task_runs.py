@@ -20,8 +20,6 @@ from embedded_orch.store.transitions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from embedded_orch.db.port import Transaction
 
 
@@ -142,35 +140,10 @@ def _task_run(row: Sequence[Any]) -> TaskRunRow:
     return TaskRunRow(*columns)
 
 
-def find_task_runs(
-    tx: Transaction, filters: Mapping[str, object], *, before: UUID, limit: int
-) -> list[TaskRunRow]:
-    """A page of the task runs that fit, newest first."""
-    lead, values = _lead(filters)
-    rows = tx.rows(f"task_run.find_{lead}", before=before, limit=limit, **values)
-    return get_task_runs(tx, [id for (id,) in rows])
-
-
-def count_task_runs(tx: Transaction, filters: Mapping[str, object]) -> int:
-    """How many task runs fit."""
-    lead, values = _lead(filters)
-    return int(tx.value(f"task_run.count_{lead}", **values))
-
-
 def task_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
     """All states of a task run, oldest first."""
     rows = tx.rows("task_run_state.history", task_run_id=run_id)
     return states_from(rows, task_run_id=run_id)
-
-
-def _lead(filters: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """Which filter leads the search, and the values that its statement wants."""
-    values = {name: filters.get(name) for name in ("name", "task_key", "state_type", "state_name")}
-    if filters.get("flow_run_id") is not None:
-        return "by_flow_run", {"flow_run_id": filters["flow_run_id"], **values}
-    if values["state_type"] not in (None, StateType.COMPLETED.value):
-        return "by_state", values
-    return "newest", values
 
 
 _NO_POLICY = Policy()

@@ -105,7 +105,7 @@ create index deployment_by_work_queue on deployment (work_queue_id) where work_q
 create table flow_run (
     id                         uuid    not null primary key,
     flow_id                    uuid    not null references flow (id) on delete cascade,
-    name                       text    not null,
+    name                       text    collate "C" not null,    -- sorted as on SQLite
     -- the current state, copied from its row in flow_run_state
     state_id                   uuid,
     state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
@@ -155,7 +155,9 @@ create unique index flow_run_by_idempotency_key
 create index flow_run_by_flow on flow_run (flow_id, id);
 create index flow_run_by_name on flow_run (name, id);
 create index flow_run_by_state on flow_run (state_type, id);
-create index flow_run_by_expected_start on flow_run (expected_start_time);
+create index flow_run_by_expected_start on flow_run (expected_start_time, id);
+-- what people list runs by
+create index flow_run_by_start on flow_run (coalesce(start_time, expected_start_time), id);
 -- what may be resumed by the parameters it was called with
 create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
     where state_type <> 'COMPLETED';
@@ -191,7 +193,7 @@ create table task_run (
     id                         uuid    not null primary key,
     flow_run_id                uuid    references flow_run (id) on delete cascade,
     parent_task_run_id         uuid,
-    name                       text    not null,
+    name                       text    collate "C" not null,
     task_key                   text    not null,     -- the function's qualified name
     dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
     state_id                   uuid,

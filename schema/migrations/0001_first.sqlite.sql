@@ -147,7 +147,9 @@ create unique index flow_run_by_idempotency_key
 create index flow_run_by_flow on flow_run (flow_id, id);
 create index flow_run_by_name on flow_run (name, id);
 create index flow_run_by_state on flow_run (state_type, id);
-create index flow_run_by_expected_start on flow_run (expected_start_time);
+create index flow_run_by_expected_start on flow_run (expected_start_time, id);
+-- what people list runs by
+create index flow_run_by_start on flow_run (coalesce(start_time, expected_start_time), id);
 -- what may be resumed by the parameters it was called with
 create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
     where state_type <> 'COMPLETED';

@@ -154,20 +154,160 @@ where process.ended is not null and flow_run.on_crash = 'resume'
       and flow_run.parent_task_run_id is null
 order by flow_run.id;
 
--- Finding. One statement for each filter that can lead, the most selective first; the filters that
--- are given besides narrow what it reads. Newest first, a page at a time: "before" is the last id of
--- the page before. has_all is ours on both engines: whether the first JSON array holds all of the
--- second.
+-- Finding. The filters that are given besides the one that leads, each off when its value is NULL.
+-- Lists are JSON arrays. Included below, word for word, where a statement says so.
+
+-- fragment: conditions [sqlite]
+      and (:ids is null or flow_run.id in (select unhex(value, '-') from json_each(:ids)))
+      and (:not_ids is null
+          or flow_run.id not in (select unhex(value, '-') from json_each(:not_ids)))
+      and (:names is null or flow_run.name in (select value from json_each(:names)))
+      and (:name_like is null or instr(lower(flow_run.name), lower(:name_like)) > 0)
+      and (:flow_ids is null or flow_id in (select unhex(value, '-') from json_each(:flow_ids)))
+      and (:flow_name_like is null
+          or flow_id in (
+              select id from flow where instr(lower(name), lower(:flow_name_like)) > 0
+          ))
+      and (:tags is null or has_all(tags, :tags))
+      and (:any_tags is null
+          or exists (
+              select value from json_each(:any_tags)
+              intersect
+              select value from json_each(tags)
+          ))
+      and (:has_tags is null or (tags <> '[]') = :has_tags)
+      and (:state_types is null or state_type in (select value from json_each(:state_types)))
+      and (:state_names is null or state_name in (select value from json_each(:state_names)))
+      and (:not_state_types is null
+          or state_type not in (select value from json_each(:not_state_types)))
+      and (:not_state_names is null
+          or state_name not in (select value from json_each(:not_state_names)))
+      and (:flow_versions is null or flow_version in (select value from json_each(:flow_versions)))
+      and (:start_time_after is null or start_time >= :start_time_after)
+      and (:start_time_before is null or start_time <= :start_time_before)
+      and (:has_start_time is null or (start_time is not null) = :has_start_time)
+      and (:end_time_after is null or end_time >= :end_time_after)
+      and (:end_time_before is null or end_time <= :end_time_before)
+      and (:has_end_time is null or (end_time is not null) = :has_end_time)
+      and (:expected_start_time_after is null or expected_start_time >= :expected_start_time_after)
+      and (:expected_start_time_before is null
+          or expected_start_time <= :expected_start_time_before)
+      and (:next_scheduled_start_time_after is null
+          or next_scheduled_start_time >= :next_scheduled_start_time_after)
+      and (:next_scheduled_start_time_before is null
+          or next_scheduled_start_time <= :next_scheduled_start_time_before)
+      and (:parent_task_run_ids is null
+          or parent_task_run_id in (select unhex(value, '-') from json_each(:parent_task_run_ids)))
+      and (:parent_flow_run_ids is null
+          or parent_task_run_id in (
+              select id from task_run
+              where flow_run_id in (select unhex(value, '-') from json_each(:parent_flow_run_ids))
+          ))
+      and (:is_subflow is null or (parent_task_run_id is not null) = :is_subflow)
+      and (:idempotency_keys is null
+          or idempotency_key in (select value from json_each(:idempotency_keys)))
+      and (:not_idempotency_keys is null or idempotency_key is null
+          or idempotency_key not in (select value from json_each(:not_idempotency_keys)))
+      and (:deployment_ids is null
+          or deployment_id in (select unhex(value, '-') from json_each(:deployment_ids)))
+      and (:has_deployment is null or (deployment_id is not null) = :has_deployment)
+      and (:work_queue_names is null
+          or work_queue_id in (
+              select id from work_queue
+              where name in (select value from json_each(:work_queue_names))
+          ))
+
+-- fragment: conditions [postgres]
+-- Without its value a parameter has no type, so each is cast where it is compared with NULL.
+      and (cast(:ids as jsonb) is null
+          or flow_run.id in (select value::uuid from jsonb_array_elements_text(:ids) as given (value)))
+      and (cast(:not_ids as jsonb) is null
+          or flow_run.id not in (select value::uuid from jsonb_array_elements_text(:not_ids) as given (value)))
+      and (cast(:names as jsonb) is null
+          or flow_run.name in (select value from jsonb_array_elements_text(:names) as given (value)))
+      and (cast(:name_like as text) is null
+          or strpos(lower(flow_run.name collate "C"), lower(cast(:name_like as text) collate "C")) > 0)
+      and (cast(:flow_ids as jsonb) is null
+          or flow_id in (select value::uuid from jsonb_array_elements_text(:flow_ids) as given (value)))
+      and (cast(:flow_name_like as text) is null
+          or flow_id in (
+              select id from flow
+              where strpos(lower(name collate "C"), lower(cast(:flow_name_like as text) collate "C")) > 0
+          ))
+      and (cast(:tags as jsonb) is null or has_all(tags, :tags))
+      and (cast(:any_tags as jsonb) is null
+          or tags ?| array(select jsonb_array_elements_text(:any_tags)))
+      and (cast(:has_tags as boolean) is null or (tags <> '[]') = :has_tags)
+      and (cast(:state_types as jsonb) is null
+          or state_type in (select value from jsonb_array_elements_text(:state_types) as given (value)))
+      and (cast(:state_names as jsonb) is null
+          or state_name in (select value from jsonb_array_elements_text(:state_names) as given (value)))
+      and (cast(:not_state_types as jsonb) is null
+          or state_type not in (select value from jsonb_array_elements_text(:not_state_types) as given (value)))
+      and (cast(:not_state_names as jsonb) is null
+          or state_name not in (select value from jsonb_array_elements_text(:not_state_names) as given (value)))
+      and (cast(:flow_versions as jsonb) is null
+          or flow_version in (select value from jsonb_array_elements_text(:flow_versions) as given (value)))
+      and (cast(:start_time_after as bigint) is null or start_time >= :start_time_after)
+      and (cast(:start_time_before as bigint) is null or start_time <= :start_time_before)
+      and (cast(:has_start_time as boolean) is null or (start_time is not null) = :has_start_time)
+      and (cast(:end_time_after as bigint) is null or end_time >= :end_time_after)
+      and (cast(:end_time_before as bigint) is null or end_time <= :end_time_before)
+      and (cast(:has_end_time as boolean) is null or (end_time is not null) = :has_end_time)
+      and (cast(:expected_start_time_after as bigint) is null
+          or expected_start_time >= :expected_start_time_after)
+      and (cast(:expected_start_time_before as bigint) is null
+          or expected_start_time <= :expected_start_time_before)
+      and (cast(:next_scheduled_start_time_after as bigint) is null
+          or next_scheduled_start_time >= :next_scheduled_start_time_after)
+      and (cast(:next_scheduled_start_time_before as bigint) is null
+          or next_scheduled_start_time <= :next_scheduled_start_time_before)
+      and (cast(:parent_task_run_ids as jsonb) is null
+          or parent_task_run_id in (select value::uuid from jsonb_array_elements_text(:parent_task_run_ids) as given (value)))
+      and (cast(:parent_flow_run_ids as jsonb) is null
+          or parent_task_run_id in (
+              select id from task_run
+              where flow_run_id in (
+                  select value::uuid
+                  from jsonb_array_elements_text(:parent_flow_run_ids) as given (value)
+              )
+          ))
+      and (cast(:is_subflow as boolean) is null or (parent_task_run_id is not null) = :is_subflow)
+      and (cast(:idempotency_keys as jsonb) is null
+          or idempotency_key in (select value from jsonb_array_elements_text(:idempotency_keys) as given (value)))
+      and (cast(:not_idempotency_keys as jsonb) is null or idempotency_key is null
+          or idempotency_key not in (select value from jsonb_array_elements_text(:not_idempotency_keys) as given (value)))
+      and (cast(:deployment_ids as jsonb) is null
+          or deployment_id in (select value::uuid from jsonb_array_elements_text(:deployment_ids) as given (value)))
+      and (cast(:has_deployment as boolean) is null
+          or (deployment_id is not null) = :has_deployment)
+      and (cast(:work_queue_names as jsonb) is null
+          or work_queue_id in (
+              select id from work_queue
+              where name in (
+                  select value from jsonb_array_elements_text(:work_queue_names) as given (value)
+              )
+          ))
+
+-- One statement for each filter that can lead, and for each order. Newest first, unless the name
+-- says otherwise; a page at a time: "before" is the last id of the page before. Where a column
+-- leads the order, "after_key" is its last value as well.
+
+-- name: find_by_id
+-- Index: primary key.
+select id
+from flow_run
+where flow_run.id = :lead_id and flow_run.id < :before
+-- include: conditions
+order by id desc
+limit :limit;
 
 -- name: find_by_name
 -- Index: flow_run_by_name.
 select id
 from flow_run
-where name = :name and id < :before
-      and (flow_id = :flow_id or :flow_id is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags))
+where name = :lead and flow_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
 
@@ -175,10 +315,26 @@ limit :limit;
 -- Index: flow_run_by_flow.
 select id
 from flow_run
-where flow_id = :flow_id and id < :before
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags))
+where flow_id = :lead_id and flow_run.id < :before
+-- include: conditions
+order by id desc
+limit :limit;
+
+-- name: find_by_parent
+-- Index: flow_run_by_parent.
+select id
+from flow_run
+where parent_task_run_id = :lead_id and flow_run.id < :before
+-- include: conditions
+order by id desc
+limit :limit;
+
+-- name: find_by_parent_run
+-- Index: task_run_by_flow_run, flow_run_by_parent.
+select id
+from flow_run
+where parent_task_run_id in (select id from task_run where flow_run_id = :lead_id) and flow_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
 
@@ -186,9 +342,8 @@ limit :limit;
 -- Index: flow_run_by_state.
 select id
 from flow_run
-where state_type = :state_type and id < :before
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags))
+where state_type = :lead and flow_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
 
@@ -196,43 +351,238 @@ limit :limit;
 -- Index: primary key.
 select id
 from flow_run
-where id < :before
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags))
+where flow_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
+
+-- name: find_start_asc
+-- Index: flow_run_by_start.
+select id, coalesce(start_time, expected_start_time) as after_key
+from flow_run
+where coalesce(start_time, expected_start_time) >= :after_key and (coalesce(start_time, expected_start_time), id) > (:after_key, :after_id)
+-- include: conditions
+order by coalesce(start_time, expected_start_time) asc, id asc
+limit :limit;
+
+-- name: find_start_desc
+-- Index: flow_run_by_start.
+select id, coalesce(start_time, expected_start_time) as after_key
+from flow_run
+where coalesce(start_time, expected_start_time) <= :after_key and (coalesce(start_time, expected_start_time), id) < (:after_key, :after_id)
+-- include: conditions
+order by coalesce(start_time, expected_start_time) desc, id desc
+limit :limit;
+
+-- name: find_expected_asc
+-- Index: flow_run_by_expected_start.
+select id, expected_start_time as after_key
+from flow_run
+where expected_start_time >= :after_key and (expected_start_time, id) > (:after_key, :after_id)
+-- include: conditions
+order by expected_start_time asc, id asc
+limit :limit;
+
+-- name: find_expected_desc
+-- Index: flow_run_by_expected_start.
+select id, expected_start_time as after_key
+from flow_run
+where expected_start_time <= :after_key and (expected_start_time, id) < (:after_key, :after_id)
+-- include: conditions
+order by expected_start_time desc, id desc
+limit :limit;
+
+-- name: find_name_asc
+-- Index: flow_run_by_name.
+select id, name as after_key
+from flow_run
+where name >= :after_name and (name, id) > (:after_name, :after_id)
+-- include: conditions
+order by name asc, id asc
+limit :limit;
+
+-- name: find_name_desc
+-- Index: flow_run_by_name.
+select id, name as after_key
+from flow_run
+where name <= :after_name and (name, id) < (:after_name, :after_id)
+-- include: conditions
+order by name desc, id desc
+limit :limit;
+
+-- name: find_next_asc
+-- Those that are not scheduled come last.
+-- scan: looked at by people, and no run pays for an index
+select id, coalesce(next_scheduled_start_time, 9223372036854775807) as after_key
+from flow_run
+where coalesce(next_scheduled_start_time, 9223372036854775807) >= :after_key
+      and (coalesce(next_scheduled_start_time, 9223372036854775807), id) > (:after_key, :after_id)
+-- include: conditions
+order by coalesce(next_scheduled_start_time, 9223372036854775807) asc, id asc
+limit :limit;
+
+-- name: find_end_desc
+-- Those that have not ended come last.
+-- scan: looked at by people, and no run pays for an index
+select id, coalesce(end_time, -9223372036854775807) as after_key
+from flow_run
+where coalesce(end_time, -9223372036854775807) <= :after_key and (coalesce(end_time, -9223372036854775807), id) < (:after_key, :after_id)
+-- include: conditions
+order by coalesce(end_time, -9223372036854775807) desc, id desc
+limit :limit;
+
+-- name: count_by_id
+-- How many. Index: primary key.
+select count(*)
+from flow_run
+where flow_run.id = :lead_id
+-- include: conditions
+;
 
 -- name: count_by_name
 -- How many. Index: flow_run_by_name.
 select count(*)
 from flow_run
-where name = :name
-      and (flow_id = :flow_id or :flow_id is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags));
+where name = :lead
+-- include: conditions
+;
 
 -- name: count_by_flow
 -- How many. Index: flow_run_by_flow.
 select count(*)
 from flow_run
-where flow_id = :flow_id
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags));
+where flow_id = :lead_id
+-- include: conditions
+;
+
+-- name: count_by_parent
+-- How many. Index: flow_run_by_parent.
+select count(*)
+from flow_run
+where parent_task_run_id = :lead_id
+-- include: conditions
+;
+
+-- name: count_by_parent_run
+-- How many. Index: task_run_by_flow_run, flow_run_by_parent.
+select count(*)
+from flow_run
+where parent_task_run_id in (select id from task_run where flow_run_id = :lead_id)
+-- include: conditions
+;
 
 -- name: count_by_state
 -- How many. Index: flow_run_by_state.
 select count(*)
 from flow_run
-where state_type = :state_type
-      and (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags));
+where state_type = :lead
+-- include: conditions
+;
 
 -- name: count_newest
--- How many. Index: primary key. A count over all reads all.
+-- How many. Index: primary key.
 -- scan: every run counts
 select count(*)
 from flow_run
-where (state_name = :state_name or :state_name is null)
-      and (:without_tags = true or has_all(tags, :tags));
+where true
+-- include: conditions
+;
+
+-- Over time: by the bucket in which runs were expected to start, and by state. Times and durations
+-- are microseconds.
+
+-- name: by_bucket [sqlite]
+-- The buckets begin at "start" and every "step" after it, or, when there is no step, lie between the
+-- given edges; those without a run are there too. A run is late by its start after the expected one,
+-- or, while it has neither started nor ended, by the time that has passed since. max() is NULL as
+-- soon as one of its arguments is. Index: flow_run_by_expected_start.
+with recursive
+stepped (starts, ends) as (
+    select :start, :start + :step where :step is not null
+    union all
+    select ends, ends + :step from stepped where ends < :end
+),
+edge as (
+    select value as starts, lead(value) over (order by key) as ends from json_each(:edges)
+),
+bucket as (
+    select starts, ends from stepped
+    union all
+    select starts, ends from edge where ends is not null
+)
+select bucket.starts, bucket.ends,
+       (
+           select json_group_array(
+               json_object(
+                   'state_type', state_type, 'state_name', state_name, 'count_runs', runs,
+                   'estimated_run_time', run_time, 'estimated_lateness', lateness
+               ) order by state_type, state_name
+           )
+           from (
+               select state_type, state_name, count(*) as runs,
+                      sum(total_run_time + case
+                          when state_type = 'RUNNING' then max(:now - state_timestamp, 0)
+                          else 0
+                      end) as run_time,
+                      sum(max(coalesce(case
+                          when start_time is not null then start_time
+                          when state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+                              then :now
+                      end - expected_start_time, 0), 0)) as lateness
+               from flow_run
+               where expected_start_time >= bucket.starts and expected_start_time < bucket.ends
+                     and state_type is not null
+-- include: conditions
+               group by state_type, state_name
+           ) as state
+       ) as states
+from bucket
+order by bucket.starts;
+
+-- name: by_bucket [postgres]
+-- The same. greatest() passes over NULL.
+with
+stepped as (
+    -- nothing when step is NULL
+    select series.starts, series.starts + :step as ends
+    from generate_series(
+        cast(:start as bigint), cast(:end as bigint) - 1, cast(:step as bigint)
+    ) as series (starts)
+),
+edge as (
+    select cast(value as bigint) as starts, lead(cast(value as bigint)) over (order by key) as ends
+    from jsonb_array_elements_text(:edges) with ordinality as given (value, key)
+),
+bucket as (
+    select starts, ends from stepped
+    union all
+    select starts, ends from edge where ends is not null
+)
+select bucket.starts, bucket.ends,
+       (
+           select coalesce(jsonb_agg(
+               jsonb_build_object(
+                   'state_type', state_type, 'state_name', state_name, 'count_runs', runs,
+                   'estimated_run_time', run_time, 'estimated_lateness', lateness
+               ) order by state_type collate "C", state_name collate "C"
+           ), '[]')
+           from (
+               select state_type, state_name, count(*) as runs,
+                      sum(total_run_time + case
+                          when state_type = 'RUNNING' then greatest(:now - state_timestamp, 0)
+                          else 0
+                      end) as run_time,
+                      sum(greatest(case
+                          when start_time is not null then start_time
+                          when state_type not in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+                              then :now
+                      end - expected_start_time, 0)) as lateness
+               from flow_run
+               where expected_start_time >= bucket.starts and expected_start_time < bucket.ends
+                     and state_type is not null
+-- include: conditions
+               group by state_type, state_name
+           ) as state
+       ) as states
+from bucket
+order by bucket.starts;

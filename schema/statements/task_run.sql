@@ -113,17 +113,96 @@ join task_run on task_run.id = wanted.value::uuid
 order by task_run.id
 for update of task_run;
 
--- Finding: see flow_run.sql.
+-- Finding. The filters that are given besides the one that leads, each off when its value is NULL.
+-- Lists are JSON arrays. Included below, word for word, where a statement says so.
+
+-- fragment: conditions [sqlite]
+      and (:ids is null or task_run.id in (select unhex(value, '-') from json_each(:ids)))
+      and (:names is null or task_run.name in (select value from json_each(:names)))
+      and (:name_like is null or instr(lower(task_run.name), lower(:name_like)) > 0)
+      and (:flow_run_ids is null
+          or flow_run_id in (select unhex(value, '-') from json_each(:flow_run_ids)))
+      and (:has_flow_run is null or (flow_run_id is not null) = :has_flow_run)
+      and (:parent_task_run_ids is null
+          or parent_task_run_id in (select unhex(value, '-') from json_each(:parent_task_run_ids)))
+      and (:task_keys is null or task_key in (select value from json_each(:task_keys)))
+      and (:tags is null or has_all(coalesce(tags, '[]'), :tags))
+      and (:any_tags is null
+          or exists (
+              select value from json_each(:any_tags)
+              intersect
+              select value from json_each(tags)
+          ))
+      and (:has_tags is null or (tags is not null) = :has_tags)
+      and (:state_types is null or state_type in (select value from json_each(:state_types)))
+      and (:state_names is null or state_name in (select value from json_each(:state_names)))
+      and (:start_time_after is null or start_time >= :start_time_after)
+      and (:start_time_before is null or start_time <= :start_time_before)
+      and (:has_start_time is null or (start_time is not null) = :has_start_time)
+      and (:end_time_after is null or end_time >= :end_time_after)
+      and (:end_time_before is null or end_time <= :end_time_before)
+      and (:has_end_time is null or (end_time is not null) = :has_end_time)
+      and (:expected_start_time_after is null or expected_start_time >= :expected_start_time_after)
+      and (:expected_start_time_before is null
+          or expected_start_time <= :expected_start_time_before)
+      and (:has_subflow is null
+          or exists (select 1 from flow_run where parent_task_run_id = task_run.id) = :has_subflow)
+
+-- fragment: conditions [postgres]
+-- Without its value a parameter has no type, so each is cast where it is compared with NULL.
+      and (cast(:ids as jsonb) is null
+          or task_run.id in (select value::uuid from jsonb_array_elements_text(:ids) as given (value)))
+      and (cast(:names as jsonb) is null
+          or task_run.name in (select value from jsonb_array_elements_text(:names) as given (value)))
+      and (cast(:name_like as text) is null
+          or strpos(lower(task_run.name collate "C"), lower(cast(:name_like as text) collate "C")) > 0)
+      and (cast(:flow_run_ids as jsonb) is null
+          or flow_run_id in (select value::uuid from jsonb_array_elements_text(:flow_run_ids) as given (value)))
+      and (cast(:has_flow_run as boolean) is null or (flow_run_id is not null) = :has_flow_run)
+      and (cast(:parent_task_run_ids as jsonb) is null
+          or parent_task_run_id in (select value::uuid from jsonb_array_elements_text(:parent_task_run_ids) as given (value)))
+      and (cast(:task_keys as jsonb) is null
+          or task_key in (select value from jsonb_array_elements_text(:task_keys) as given (value)))
+      and (cast(:tags as jsonb) is null or has_all(coalesce(tags, '[]'), :tags))
+      and (cast(:any_tags as jsonb) is null
+          or tags ?| array(select jsonb_array_elements_text(:any_tags)))
+      and (cast(:has_tags as boolean) is null or (tags is not null) = :has_tags)
+      and (cast(:state_types as jsonb) is null
+          or state_type in (select value from jsonb_array_elements_text(:state_types) as given (value)))
+      and (cast(:state_names as jsonb) is null
+          or state_name in (select value from jsonb_array_elements_text(:state_names) as given (value)))
+      and (cast(:start_time_after as bigint) is null or start_time >= :start_time_after)
+      and (cast(:start_time_before as bigint) is null or start_time <= :start_time_before)
+      and (cast(:has_start_time as boolean) is null or (start_time is not null) = :has_start_time)
+      and (cast(:end_time_after as bigint) is null or end_time >= :end_time_after)
+      and (cast(:end_time_before as bigint) is null or end_time <= :end_time_before)
+      and (cast(:has_end_time as boolean) is null or (end_time is not null) = :has_end_time)
+      and (cast(:expected_start_time_after as bigint) is null
+          or expected_start_time >= :expected_start_time_after)
+      and (cast(:expected_start_time_before as bigint) is null
+          or expected_start_time <= :expected_start_time_before)
+      and (cast(:has_subflow as boolean) is null
+          or exists (select 1 from flow_run where parent_task_run_id = task_run.id) = :has_subflow)
+
+-- One statement for each filter that can lead, and for each order. Newest first, unless the name
+-- says otherwise; a page at a time: "before" is the last id of the page before. Where a column
+-- leads the order, "after_key" is its last value as well.
+
+-- name: find_by_id
+-- Index: primary key.
+select id
+from task_run
+where task_run.id = :lead_id and task_run.id < :before
+-- include: conditions
+order by id desc
+limit :limit;
 
 -- name: find_by_flow_run
 -- Index: task_run_by_flow_run.
 select id
 from task_run
-where flow_run_id = :flow_run_id and id < :before
-      and (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
+where flow_run_id = :lead_id and task_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
 
@@ -131,10 +210,8 @@ limit :limit;
 -- Index: task_run_not_completed.
 select id
 from task_run
-where state_type = :state_type and state_type <> 'COMPLETED' and id < :before
-      and (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_name = :state_name or :state_name is null)
+where state_type = :lead and state_type <> 'COMPLETED' and task_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
 
@@ -142,39 +219,101 @@ limit :limit;
 -- Index: primary key.
 select id
 from task_run
-where id < :before
-      and (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null)
+where task_run.id < :before
+-- include: conditions
 order by id desc
 limit :limit;
+
+-- name: find_expected_asc
+-- 
+-- scan: looked at by people, and no task pays for an index
+select id, expected_start_time as after_key
+from task_run
+where expected_start_time >= :after_key and (expected_start_time, id) > (:after_key, :after_id)
+-- include: conditions
+order by expected_start_time asc, id asc
+limit :limit;
+
+-- name: find_expected_desc
+-- 
+-- scan: looked at by people, and no task pays for an index
+select id, expected_start_time as after_key
+from task_run
+where expected_start_time <= :after_key and (expected_start_time, id) < (:after_key, :after_id)
+-- include: conditions
+order by expected_start_time desc, id desc
+limit :limit;
+
+-- name: find_name_asc
+-- 
+-- scan: looked at by people, and no task pays for an index
+select id, name as after_key
+from task_run
+where name >= :after_name and (name, id) > (:after_name, :after_id)
+-- include: conditions
+order by name asc, id asc
+limit :limit;
+
+-- name: find_name_desc
+-- 
+-- scan: looked at by people, and no task pays for an index
+select id, name as after_key
+from task_run
+where name <= :after_name and (name, id) < (:after_name, :after_id)
+-- include: conditions
+order by name desc, id desc
+limit :limit;
+
+-- name: find_next_asc
+-- Those that are not scheduled come last.
+-- scan: looked at by people, and no task pays for an index
+select id, coalesce(next_scheduled_start_time, 9223372036854775807) as after_key
+from task_run
+where coalesce(next_scheduled_start_time, 9223372036854775807) >= :after_key
+      and (coalesce(next_scheduled_start_time, 9223372036854775807), id) > (:after_key, :after_id)
+-- include: conditions
+order by coalesce(next_scheduled_start_time, 9223372036854775807) asc, id asc
+limit :limit;
+
+-- name: find_end_desc
+-- Those that have not ended come last.
+-- scan: looked at by people, and no task pays for an index
+select id, coalesce(end_time, -9223372036854775807) as after_key
+from task_run
+where coalesce(end_time, -9223372036854775807) <= :after_key and (coalesce(end_time, -9223372036854775807), id) < (:after_key, :after_id)
+-- include: conditions
+order by coalesce(end_time, -9223372036854775807) desc, id desc
+limit :limit;
+
+-- name: count_by_id
+-- How many. Index: primary key.
+select count(*)
+from task_run
+where task_run.id = :lead_id
+-- include: conditions
+;
 
 -- name: count_by_flow_run
 -- How many. Index: task_run_by_flow_run.
 select count(*)
 from task_run
-where flow_run_id = :flow_run_id
-      and (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null);
+where flow_run_id = :lead_id
+-- include: conditions
+;
 
 -- name: count_by_state
 -- How many. Index: task_run_not_completed.
 select count(*)
 from task_run
-where state_type = :state_type and state_type <> 'COMPLETED'
-      and (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_name = :state_name or :state_name is null);
+where state_type = :lead and state_type <> 'COMPLETED'
+-- include: conditions
+;
 
 -- name: count_newest
--- How many. Index: primary key. A count over all reads all.
+-- How many. Index: primary key.
 -- scan: every run counts
 select count(*)
 from task_run
-where (name = :name or :name is null)
-      and (task_key = :task_key or :task_key is null)
-      and (state_type = :state_type or :state_type is null)
-      and (state_name = :state_name or :state_name is null);
+where true
+-- include: conditions
+;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -353,16 +352,16 @@ def test_filters_narrow_what_is_counted(build: Builder) -> None:
     build.runs(one, 2, deployment_id=deployment_id)
     build.runs(two, 4, work_queue_id=queue_id)
 
-    def total(**filters: UUID) -> int:
-        (bucket,) = history(build, end=NOON + MINUTE, **filters)
+    def total(**filters: list[Any]) -> int:
+        (bucket,) = history(build, end=NOON + MINUTE, filters=filters)
         return sum(each.count_runs for each in bucket.states)
 
     assert {
         "all": total(),
-        "flow": total(flow_id=one),
-        "deployment": total(deployment_id=deployment_id),
-        "queue": total(work_queue_id=queue_id),
-        "both": total(flow_id=two, deployment_id=deployment_id),
+        "flow": total(flow_ids=[one]),
+        "deployment": total(deployment_ids=[deployment_id]),
+        "queue": total(work_queue_names=["default"]),
+        "both": total(flow_ids=[two], deployment_ids=[deployment_id]),
     } == {"all": 7, "flow": 3, "deployment": 2, "queue": 4, "both": 0}
 
 

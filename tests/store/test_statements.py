@@ -27,7 +27,13 @@ from uuid import UUID
 import pytest
 
 from embedded_orch.db.port import Database, OpenTransaction
-from embedded_orch.db.statements import Catalog, Dialect, Statement, schema_folder
+from embedded_orch.db.statements import (
+    Catalog,
+    Dialect,
+    Statement,
+    blocks_of,
+    schema_folder,
+)
 from embedded_orch.store.deployments import upsert_deployment
 from embedded_orch.store.processes import ProcessRow, register
 from tests.builders import NOON, SECOND, Builder
@@ -38,13 +44,12 @@ GROWING = frozenset({"flow_run", "flow_run_state", "task_run", "task_run_state"}
 # -- what the files say ----------------------------------------------------------------------------
 
 
-def blocks() -> Iterator[tuple[str, Dialect | None, str]]:
+def blocks() -> Iterator[tuple[str, str | None, str]]:
     """Name, dialect and text, comments included, of each block of each file."""
-    heading = re.compile(r"^-- name: (\w+)(?: \[(sqlite|postgres)\])?[ \t]*$", re.MULTILINE)
     for file in sorted(FOLDER.glob("*.sql")):
-        parts = heading.split(file.read_text(encoding="utf-8"))
-        for name, dialect, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-            yield f"{file.stem}.{name}", dialect, text
+        for kind, name, dialect, text in blocks_of(file.read_text(encoding="utf-8")):
+            if kind == "name":
+                yield f"{file.stem}.{name}", dialect, text
 
 
 def reasons_to_scan(dialect: Dialect) -> dict[str, str]:
@@ -81,7 +86,7 @@ def test_each_statement_is_there_for_both_engines_or_for_one_on_purpose() -> Non
 
 
 def test_a_statement_is_written_once_or_in_both_variants() -> None:
-    variants: dict[str, list[Dialect | None]] = {}
+    variants: dict[str, list[str | None]] = {}
     for name, dialect, _ in blocks():
         variants.setdefault(name, []).append(dialect)
 
@@ -149,6 +154,8 @@ AN_ID = UUID(int=7 << 76)
 # Parameters whose value does not follow from the ending of their name.
 VALUES: dict[str, object] = {
     "after": UUID(int=0),
+    "after_key": NOON,
+    "lead": "COMPLETED",
     "before": UUID(int=(1 << 128) - 1),
     "at_least": 1,
     "boot_id": "b",
@@ -181,7 +188,21 @@ VALUES: dict[str, object] = {
     "version": 999,
     "without_tags": False,
 }
-ARRAYS = frozenset({"all_tags", "any_tags", "ids", "names", "queue_names", "state_ids", "tags"})
+ARRAYS = frozenset(
+    {
+        "all_tags",
+        "any_tags",
+        "flow_versions",
+        "names",
+        "not_state_names",
+        "not_state_types",
+        "queue_names",
+        "state_names",
+        "state_types",
+        "tags",
+        "work_queue_names",
+    }
+)
 OBJECTS = frozenset(
     {
         "base_job_template",
@@ -195,8 +216,8 @@ OBJECTS = frozenset(
         "unstored_parameters",
     }
 )
-FLAGS = ("is_", "without_")
-TIMES = ("_time", "applied", "now", "started", "timestamp")
+FLAGS = ("has_", "is_", "without_")
+TIMES = ("_time", "_time_after", "_time_before", "applied", "now", "started", "timestamp")
 
 
 def value_for(parameter: str, statement: Statement, world: Mapping[str, UUID]) -> object:
@@ -205,7 +226,7 @@ def value_for(parameter: str, statement: Statement, world: Mapping[str, UUID]) -
     is_new = statement.sql.lower().startswith("insert")
     if parameter in VALUES:
         return VALUES[parameter]
-    if parameter in ARRAYS:
+    if parameter in ARRAYS or parameter.endswith(("ids", "keys")):
         return "[]"
     if parameter in OBJECTS:
         return "{}"

@@ -10,7 +10,9 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
-from embedded_orch.engine.options import FlowOptions, flow_name
+from embedded_orch.engine.checking import flow_name
+from embedded_orch.engine.naming import check_template, description_of
+from embedded_orch.engine.options import FlowOptions
 from embedded_orch.engine.running import is_async_function
 from embedded_orch.engine.signatures import Signature
 
@@ -45,8 +47,8 @@ class Flow(Generic[P, R]):
         self.fn = fn
         self.options = FlowOptions(options)
         self.name = flow_name(fn, self.options.name)
-        self._given = options
         self._signature = Signature(fn)
+        check_template("flow_run_name", self.options.flow_run_name, self._signature.parameters)
         self._spec: FlowSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
@@ -57,9 +59,34 @@ class Flow(Generic[P, R]):
             raise AttributeError(f"a flow has no attribute {name!r}")
         return getattr(self.options, name)
 
+    @property
+    def isasync(self) -> bool:
+        """Whether calling it gives a coroutine."""
+        return self.is_async
+
+    @property
+    def description(self) -> str | None:
+        """What it is for: the option, or the docstring of the function."""
+        return description_of(self.fn, self.options)
+
+    @property
+    def version(self) -> str | None:
+        """Of the flow: the option, or an MD5 of the file that defines it."""
+        return self.spec.version
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags of its runs."""
+        return set(self.options.tags)
+
     def with_options(self, **options: Unpack[FlowArguments]) -> Flow[P, R]:
-        """The same function as a flow with other options; those not given stay as they are."""
-        return Flow(self.fn, **(self._given | options))
+        """The same function as a flow with other options; those not given stay as they are.
+
+        What is given takes the place of what was: tags and hooks are not added to the old ones.
+        None is "not given", except for ``persist_result``, ``result_storage``,
+        ``result_serializer`` and ``log_prints``, which it sets back to their defaults.
+        """
+        return Flow(self.fn, **self.options.changed(options))
 
     @property
     def spec(self) -> FlowSpec:
@@ -73,6 +100,7 @@ class Flow(Generic[P, R]):
                 signature=self._signature,
                 is_async=self.is_async,
                 options=self.options,
+                decorated=self,
             )
         return self._spec
 
@@ -241,11 +269,16 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
 
     Options:
         name: of the flow; the function's name with ``-`` for ``_`` when not given.
-        version: for people.
+        flow_run_name: of its runs: a template such as ``"load-{path}"``, or a function that
+            returns the name and may take ``parameters``.
+        description: for people; the docstring when not given.
+        version: for people; an MD5 of the file that defines the function when not given.
         tags: of its runs.
         retries: how often the function is called again when it raises; tasks that completed are
             not run again.
-        retry_delay_seconds: to wait before each retry.
+        retry_delay_seconds: to wait before each retry. The defaults of both are taken from
+            ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRIES`` and
+            ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRY_DELAY_SECONDS``.
         on_crash: what becomes of a run whose process died: "fail" marks it Crashed, "resume"
             leaves it to the next process that calls ``orch.resume_crashed()``.
 

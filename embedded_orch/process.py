@@ -73,6 +73,10 @@ class Process:
         """``count`` random bytes."""
         return self._entropy(count)
 
+    def chance(self) -> float:
+        """A random number from 0 up to 1."""
+        return (int.from_bytes(self._entropy(7), "big") >> 3) / (1 << 53)
+
     def __repr__(self) -> str:
         return f"<Process pid={self.pid}>"
 

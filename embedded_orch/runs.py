@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database
-    from embedded_orch.states import State
+    from embedded_orch.states import State, StateType
     from embedded_orch.store.flow_runs import FlowRunRow
     from embedded_orch.store.flows import FlowRow
     from embedded_orch.store.task_runs import TaskRunRow
@@ -63,6 +63,21 @@ class Run:
         self.name: str = row.name
         self.state: State | None = row.state
         self.run_count: int = row.run_count
+
+    @property
+    def state_id(self) -> UUID | None:
+        """The id of its state."""
+        return None if self.state is None else self.state.id
+
+    @property
+    def state_type(self) -> StateType | None:
+        """The type of its state."""
+        return None if self.state is None else self.state.type
+
+    @property
+    def state_name(self) -> str | None:
+        """The name of its state."""
+        return None if self.state is None else self.state.name
 
     @property
     def created(self) -> datetime:
@@ -178,6 +193,16 @@ class TaskRun(Run):
     def parent_task_run_id(self) -> UUID | None:
         """The task run that called it, for a task that a task called."""
         return self._task_row.parent_task_run_id
+
+    @property
+    def task_version(self) -> str | None:
+        """The version that the task had."""
+        return self._task_row.task_version
+
+    @property
+    def flow_run_run_count(self) -> int:
+        """Which attempt of its flow run it ran in last."""
+        return self._task_row.flow_run_run_count
 
     @property
     def history(self) -> list[State]:

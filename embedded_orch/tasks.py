@@ -10,6 +10,8 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
+from embedded_orch.engine.checking import MOST_DELAYS
+from embedded_orch.engine.naming import check_template, description_of
 from embedded_orch.engine.options import TaskOptions
 from embedded_orch.engine.running import (
     backend_of_running_loop,
@@ -57,8 +59,8 @@ class Task(Generic[P, R_co]):
         self.fn = fn
         self.options = TaskOptions(options)
         self.name: str = self.options.name or getattr(fn, "__name__", None) or type(fn).__name__
-        self._given = options
         self._signature = Signature(fn)
+        check_template("task_run_name", self.options.task_run_name, self._signature.parameters)
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
@@ -69,9 +71,29 @@ class Task(Generic[P, R_co]):
             raise AttributeError(f"a task has no attribute {name!r}")
         return getattr(self.options, name)
 
+    @property
+    def isasync(self) -> bool:
+        """Whether calling it gives a coroutine."""
+        return self.is_async
+
+    @property
+    def description(self) -> str | None:
+        """What it is for: the option, or the docstring of the function."""
+        return description_of(self.fn, self.options)
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags of its runs."""
+        return set(self.options.tags)
+
     def with_options(self, **options: Unpack[TaskArguments]) -> Task[P, R_co]:
-        """The same function as a task with other options; those not given stay as they are."""
-        return Task(self.fn, **(self._given | options))
+        """The same function as a task with other options; those not given stay as they are.
+
+        What is given takes the place of what was: tags and hooks are not added to the old ones.
+        None is "not given" for ``name``, ``description``, ``tags``, ``version``, hooks, functions
+        and times; the others it sets back to their defaults.
+        """
+        return Task(self.fn, **self.options.changed(options))
 
     @property
     def task_key(self) -> str:
@@ -90,6 +112,7 @@ class Task(Generic[P, R_co]):
                 signature=self._signature,
                 is_async=self.is_async,
                 options=self.options,
+                decorated=self,
             )
         return self._spec
 
@@ -286,9 +309,20 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
 
     Options:
         name: for people; the function's name when not given.
+        task_run_name: of its runs: a template such as ``"load-{path}"``, or a function that
+            returns the name and may take ``parameters``.
+        description: for people; the docstring when not given.
+        version: for people, recorded with each run.
         tags: of its runs.
         retries: how often it is called again when it raises.
-        retry_delay_seconds: to wait before each retry; of several the last goes on.
+        retry_delay_seconds: to wait before each retry; of several the last goes on. A function
+            makes them from the number of retries, such as :func:`exponential_backoff`. The
+            defaults of both are taken from ``EMBEDDED_ORCH_TASK_DEFAULT_RETRIES`` and
+            ``EMBEDDED_ORCH_TASK_DEFAULT_RETRY_DELAY_SECONDS``.
+        retry_jitter_factor: how far a delay may be longer, as a part of it; by chance it is
+            longer or shorter, so that what failed together does not come back together.
+        retry_condition_fn: ``condition(task, task_run, state)``, plain or async: whether a failure
+            is retried. ``state`` is the failure, with the exception in ``state.data``.
         record_start: "announced" commits the start of a call with its end or within 10 ms, and
             "before" waits for that commit, so that a start is on record whatever happens.
 
@@ -300,6 +334,19 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
     if fn is None:
         return lambda function: Task(function, **options)
     return Task(fn, **options)
+
+
+def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
+    """Delays for ``retry_delay_seconds`` that double with each retry.
+
+    Args:
+        backoff_factor: seconds before the first retry.
+    """
+
+    def delays(retries: int) -> list[float]:
+        return [backoff_factor * 2**n for n in range(min(retries, MOST_DELAYS))]
+
+    return delays
 
 
 def spread_over(

@@ -238,7 +238,7 @@ def test_start_that_could_not_be_written_is_written_with_the_finish(
     expected = {
         "call": ["Completed"],
         "fail": ["Failed"],
-        "retry": ["AwaitingRetry", "Retrying", "Completed"],
+        "retry": ["Retrying", "Completed"],
     }
     assert states(the_run_of(orch, load)) == ["Pending", "Running", *expected[way]]
 

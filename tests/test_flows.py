@@ -346,11 +346,9 @@ def test_task_that_failed_in_one_attempt_has_its_retries_again_in_the_next(
     assert states(run) == [
         "Pending",
         "Running",
-        "AwaitingRetry",
         "Retrying",
         "Failed",
         "Retrying",
-        "AwaitingRetry",
         "Retrying",
         "Completed",
     ]

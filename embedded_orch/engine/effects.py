@@ -109,6 +109,30 @@ class Call:
         return await answer
 
 
+class Invoke:
+    """A function of the user's beside the run, plain or ``async def`` whatever drives the run."""
+
+    __slots__ = ("_args", "_function")
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._function = function
+        self._args = args
+
+    def perform(self) -> Any:
+        """Do it in this thread; a coroutine runs to its end on a loop of its own."""
+        answer = self._function(*self._args)
+        if not hasattr(answer, "__await__"):
+            return answer
+        from embedded_orch.engine.running import run_to_end
+
+        return run_to_end(answer)
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop where it does not block itself."""
+        answer = self._function(*self._args)
+        return await answer if hasattr(answer, "__await__") else answer
+
+
 class Sleep:
     """Some seconds."""
 

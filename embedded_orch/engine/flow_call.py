@@ -15,6 +15,7 @@ from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
 from embedded_orch.engine.futures import futures_in
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
+from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
@@ -63,11 +64,13 @@ class FlowCall:
         self._epoch = 0
         self._run_count = 1
         self._has_records = False
+        self._refusal: Exception | None = None
         self.run_id = run_id or engine.process.new_id()
         self.name = run_name(engine.process.random_bytes(4))
 
     def create_and_run(self) -> Steps[State]:
         """Make the run and run it; returns its final state, or raises what interrupted it."""
+        self._choose_name()
         return (yield from self._run(self._creation()))
 
     def take_over_and_run(
@@ -92,6 +95,8 @@ class FlowCall:
         owner.begin(self.run_id)
         try:
             yield Write(self._engine.database, take)
+            if self._refusal is not None:
+                return (yield from self._refuse(self._refusal))
             return (yield from self._attempts())
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
@@ -122,15 +127,16 @@ class FlowCall:
             unstored_parameters=unstored,
             parameters_hash=values.hash_inputs(self._arguments),
             entrypoint=flow.entrypoint,
-            flow_version=flow.options.version,
+            flow_version=flow.version,
             tags=flow.tags,
             policy=flow.policy,
             parent_task_run_id=self._parent_task_run_id,
         )
         states = [
-            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now),
-            self._running(now + 1),
+            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now)
         ]
+        if self._refusal is None:
+            states.append(self._running(now + 1))
 
         def create(tx: Transaction) -> None:
             self._engine.owner.register(tx)
@@ -166,28 +172,58 @@ class FlowCall:
 
         return take
 
+    # -- before the function ---------------------------------------------------------------------
+
+    def _choose_name(self) -> None:
+        """Name the run as the flow says; a name that cannot be made fails it before it runs."""
+        naming = self._flow.options.flow_run_name
+        if naming is None:
+            return
+        token, task_token = flow_run_context.set(self._context()), task_run_context.set(None)
+        try:
+            self.name = chosen_name("flow_run_name", naming, self._arguments)
+        except Exception as error:  # noqa: BLE001 - the user's function, or values it formats
+            self._refusal = error
+        finally:
+            flow_run_context.reset(token)
+            task_run_context.reset(task_token)
+
+    def _refuse(self, error: Exception) -> Steps[State]:
+        """Fail without having called the function."""
+        process = self._engine.process
+        failed = results.failed(process.new_id(), process.now(), error, kind="Flow")
+        yield self._propose(failed)
+        return self._own(results.state_of(failed)).with_error(error)
+
     # -- running it ------------------------------------------------------------------------------
+
+    def _context(self) -> FlowRunContext:
+        return FlowRunContext(
+            self._engine,
+            self._flow,
+            run_id=self.run_id,
+            name=self.name,
+            epoch=self._epoch,
+            run_count=self._run_count,
+            has_records=self._has_records,
+            on_crash=self._on_crash,
+        )
+
+    def _own(self, state: State) -> State:
+        """A state of this flow run, which says so."""
+        return state.of_run(flow_run_id=self.run_id, task_run_id=self._parent_task_run_id)
 
     def _attempts(self) -> Steps[State]:
         """Call the function until a final state is accepted."""
         while True:
-            context = FlowRunContext(
-                self._engine,
-                self._flow,
-                run_id=self.run_id,
-                name=self.name,
-                epoch=self._epoch,
-                run_count=self._run_count,
-                has_records=self._has_records,
-                on_crash=self._on_crash,
-            )
+            context = self._context()
             try:
                 proposal, state = yield from self._attempt(context)
             finally:
                 context.is_over = True
             decision: Decision = yield self._propose(proposal)
             if decision.verdict is not Verdict.REJECT:
-                return state.of_run(flow_run_id=self.run_id, task_run_id=self._parent_task_run_id)
+                return self._own(state)
             # The rules granted a retry. What this attempt completed is on record, and stands.
             yield from self._enter_running()
             self._run_count += 1

@@ -8,33 +8,48 @@ honoured yet is refused then, with the reason (``NOT_YET``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from embedded_orch.engine.checking import (
+    Delays,
+    check_callable,
+    check_delays,
+    check_jitter,
+    check_retries,
+    check_run_name,
+    tags_of,
+)
+from embedded_orch.engine.settings import Default
 from embedded_orch.errors import ConfigurationError, OptionNotSupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from embedded_orch.orchestration.values import Policy
 
 OnCrash = Literal["fail", "resume"]
 RecordStart = Literal["announced", "before"]
 
-# Prefect's limit.
-_MOST_DELAYS = 50
-_FORBIDDEN_IN_NAMES = "/%&<>"
-
 
 class Options:
-    """What flows and tasks have in common. A class attribute is the default of an option."""
+    """What flows and tasks have in common. A class attribute is the default of an option.
+
+    Attributes:
+        NONE_IS_A_VALUE: the options that ``with_options`` sets back to their default when it is
+            given None; for the others None is "as it is". Prefect's signatures decide which.
+    """
+
+    NONE_IS_A_VALUE = frozenset(
+        {"log_prints", "persist_result", "result_serializer", "result_storage"}
+    )
 
     name: str | None = None
     description: str | None = None
     version: str | None = None
     tags: tuple[str, ...] = ()
-    retries: int = 0
-    retry_delay_seconds: float | Sequence[float] = 0
+    retries: Default[int] = Default(0, check_retries)
+    retry_delay_seconds: Default[Delays] = Default(0, check_delays)
     timeout_seconds: float | None = None
     persist_result: bool | None = None
     result_storage: Any = None
@@ -53,15 +68,28 @@ class Options:
             ConfigurationError: a value that an option cannot have.
         """
         self._refuse(given)
+        self._given = given
         # Prefect's signatures spell "not given" as None throughout.
-        vars(self).update({k: v for k, v in given.items() if v is not None})
+        chosen = {name: value for name, value in given.items() if value is not None}
+        vars(self).update(chosen)
         self.tags = tags_of(self.tags)
-        check_retries(self.retries, self.retry_delay_seconds)
+        if "retries" in chosen:
+            check_retries(self.retries)
+        if "retry_delay_seconds" in chosen:
+            delays = chosen["retry_delay_seconds"]
+            found = delays(self.retries) if callable(delays) else delays
+            vars(self)["retry_delay_seconds"] = check_delays(found)
 
     @classmethod
     def names(cls) -> list[str]:
         """Every option there is, in the order of the documentation."""
-        return [name for kind in reversed(cls.__mro__[:-1]) for name in kind.__annotations__]
+        kinds = reversed(cls.__mro__[:-1])
+        return [name for kind in kinds for name in kind.__annotations__]
+
+    def changed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What to make the options of ``with_options`` from, which is given ``given``."""
+        changes = {k: v for k, v in given.items() if v is not None or k in self.NONE_IS_A_VALUE}
+        return {**self._given, **changes}
 
     def _refuse(self, given: Mapping[str, Any]) -> None:
         what = type(self).__name__.removesuffix("Options").lower()
@@ -81,11 +109,27 @@ class Options:
     @property
     def policy(self) -> Policy:
         """The retries as the rules read them."""
-        return retry_policy(self.retries, self.retry_delay_seconds)
+        from embedded_orch.orchestration.values import Policy
+
+        delay = self.retry_delay_seconds
+        return Policy(
+            retries=self.retries,
+            retry_delay=tuple(delay) if isinstance(delay, Sequence) else delay,
+        )
 
 
 class TaskOptions(Options):
     """Every option of ``@task``."""
+
+    NONE_IS_A_VALUE = Options.NONE_IS_A_VALUE | {
+        "cache_policy",
+        "refresh_cache",
+        "result_storage_key",
+        "retries",
+        "retry_delay_seconds",
+        "retry_jitter_factor",
+        "task_run_name",
+    }
 
     cache_policy: Any = None
     cache_key_fn: Callable[..., Any] | None = None
@@ -103,10 +147,23 @@ class TaskOptions(Options):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
+        check_run_name("task_run_name", self.task_run_name)
+        check_callable("retry_condition_fn", self.retry_condition_fn)
+        check_jitter(self.retry_jitter_factor)
         if self.record_start not in ("announced", "before"):
             raise ConfigurationError(
                 f"record_start={self.record_start!r}: it is 'announced' or 'before'"
             )
+
+    @property
+    def policy(self) -> Policy:
+        """The retries as the rules read them."""
+        policy = super().policy
+        if not self.retry_jitter_factor:
+            return policy
+        from msgspec.structs import replace
+
+        return replace(policy, retry_jitter_factor=self.retry_jitter_factor)
 
 
 class FlowOptions(Options):
@@ -121,7 +178,8 @@ class FlowOptions(Options):
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
-        if isinstance(self.retry_delay_seconds, Sequence):
+        check_run_name("flow_run_name", self.flow_run_name)
+        if isinstance(given.get("retry_delay_seconds"), Sequence):
             raise ConfigurationError("retry_delay_seconds of a flow is one number of seconds")
         if self.on_crash not in ("fail", "resume"):
             raise ConfigurationError(f"on_crash={self.on_crash!r}: it is 'fail' or 'resume'")
@@ -149,7 +207,7 @@ class Arguments(TypedDict, total=False):
 class TaskArguments(Arguments, total=False):
     """What ``@task`` and ``Task.with_options`` take."""
 
-    retry_delay_seconds: float | Sequence[float] | None
+    retry_delay_seconds: Delays | Callable[[int], Sequence[float]] | None
     cache_policy: Any
     cache_key_fn: Callable[..., Any] | None
     cache_expiration: Any
@@ -197,75 +255,8 @@ NOT_YET = {
     "cache_key_fn": "results are not cached between runs",
     "cache_expiration": "results are not cached between runs",
     "refresh_cache": "results are not cached between runs",
-    "task_run_name": "names of runs are made up",
-    "flow_run_name": "names of runs are made up",
-    "retry_jitter_factor": "delays are exact",
-    "retry_condition_fn": "every failure is retried",
     "task_runner": "submitted tasks run in threads",
     "validate_parameters": "parameters are passed on as they are",
     "viz_return_value": "flows are not drawn",
     "asset_deps": "assets are not recorded",
 }
-
-
-def flow_name(function: Callable[..., Any], name: str | None) -> str:
-    """The name of a flow: the one given, or that of its function with ``-`` for ``_``.
-
-    Raises:
-        ConfigurationError: it holds what no name may hold.
-    """
-    found = name or getattr(function, "__name__", type(function).__name__).replace("_", "-")
-    bad = [character for character in _FORBIDDEN_IN_NAMES if character in found]
-    if bad or not found:
-        raise ConfigurationError(
-            f"the flow name {found!r} holds {' '.join(bad)}; it cannot hold any of "
-            f"{' '.join(_FORBIDDEN_IN_NAMES)}"
-        )
-    return found
-
-
-def check_retries(retries: object, delay: object) -> None:
-    """Refuse retries that cannot be made.
-
-    Raises:
-        ConfigurationError: the message says which and why.
-    """
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise ConfigurationError(f"retries={retries!r}: it is a number of retries, 0 or more")
-    delays = delay if isinstance(delay, Sequence) and not isinstance(delay, str) else [delay]
-    if len(delays) > _MOST_DELAYS:
-        raise ConfigurationError(
-            f"retry_delay_seconds has {len(delays)} items, at most 50 are taken"
-        )
-    for each in delays:
-        if (
-            not isinstance(each, int | float)
-            or isinstance(each, bool)
-            or not 0 <= each < float("inf")
-        ):
-            raise ConfigurationError(
-                f"retry_delay_seconds={delay!r}: it is a number of seconds, or a list of them"
-            )
-
-
-def tags_of(tags: object) -> tuple[str, ...]:
-    """The tags, checked.
-
-    Raises:
-        ConfigurationError: they are one text, whose letters would be the tags, or no texts.
-    """
-    if isinstance(tags, Iterable) and not isinstance(tags, (str, bytes)):
-        found = tuple(tags)
-        if all(isinstance(tag, str) for tag in found):
-            return found
-    raise ConfigurationError(f"tags={tags!r}: give a list of texts")
-
-
-def retry_policy(retries: int, delay: float | Sequence[float]) -> Policy:
-    """The retries as the rules read them."""
-    from embedded_orch.orchestration.values import Policy
-
-    return Policy(
-        retries=retries,
-        retry_delay=tuple(delay) if isinstance(delay, Sequence) else delay,
-    )

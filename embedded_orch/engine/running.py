@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedded_orch.errors import SignatureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextvars import Context
+
+R = TypeVar("R")
 
 _COROUTINE = 0x80
 _GENERATOR = 0x20
@@ -57,6 +59,25 @@ def copied_context(backend: str | None) -> Context:
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, backend)
     return context
+
+
+def run_to_end(awaitable: Awaitable[R]) -> R:
+    """What an awaitable gives, awaited by plain code: on an asyncio loop of its own."""
+    import asyncio
+
+    async def awaited() -> R:
+        return await awaitable
+
+    context = copied_context("asyncio")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        # No loop here that another one could not run beside.
+        return context.run(asyncio.run, awaited())
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(context.run, asyncio.run, awaited()).result()
 
 
 def backend_of_running_loop() -> str:

@@ -43,10 +43,12 @@ class Spec:
         is_async: whether the function is an ``async def``.
         policy: its retries.
         tags: of its runs.
+        decorated: the flow or task as the user has it, for those whom it is shown to.
     """
 
     __slots__ = (
         "_source_hash",
+        "decorated",
         "function",
         "is_async",
         "key",
@@ -64,7 +66,9 @@ class Spec:
         signature: Signature,
         is_async: bool,
         options: Options,
+        decorated: object = None,
     ) -> None:
+        self.decorated = decorated
         self.function = function
         self.name = name
         self.key = f"{module_name(function)}.{getattr(function, '__qualname__', None) or name}"
@@ -99,9 +103,15 @@ class TaskSpec(Spec):
         signature: Signature,
         is_async: bool,
         options: TaskOptions,
+        decorated: object = None,
     ) -> None:
         super().__init__(
-            function, name=name, signature=signature, is_async=is_async, options=options
+            function,
+            name=name,
+            signature=signature,
+            is_async=is_async,
+            options=options,
+            decorated=decorated,
         )
         self.options = options
 
@@ -113,7 +123,7 @@ class FlowSpec(Spec):
         options: what its decorator was given.
     """
 
-    __slots__ = ("options",)
+    __slots__ = ("_version", "options")
 
     def __init__(
         self,
@@ -123,14 +133,43 @@ class FlowSpec(Spec):
         signature: Signature,
         is_async: bool,
         options: FlowOptions,
+        decorated: object = None,
     ) -> None:
         super().__init__(
-            function, name=name, signature=signature, is_async=is_async, options=options
+            function,
+            name=name,
+            signature=signature,
+            is_async=is_async,
+            options=options,
+            decorated=decorated,
         )
         self.options = options
+        self._version: str | None = ""
+
+    @property
+    def version(self) -> str | None:
+        """The version given, or an MD5 of the file that defines it; None where there is no file."""
+        if self._version == "":
+            self._version = self.options.version or _file_hash(self.function)
+        return self._version
 
     @property
     def entrypoint(self) -> str:
         """Where the function is found again: module:qualified name."""
         qualified_name = getattr(self.function, "__qualname__", None) or self.name
         return f"{getattr(self.function, '__module__', '')}:{qualified_name}"
+
+
+def _file_hash(function: Callable[..., Any]) -> str | None:
+    """An MD5 of the file that defines a function, in hexadecimal, as Prefect makes it."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    from hashlib import md5
+
+    try:
+        with open(code.co_filename, "rb") as file:
+            return md5(file.read(), usedforsecurity=False).hexdigest()
+    except OSError:
+        # Typed in, or made by a program: there is no file.
+        return None

@@ -10,6 +10,8 @@ from embedded_orch.engine.contexts import TaskRunContext, task_run_context
 from embedded_orch.engine.effects import Call, Read, Sleep, WaitFor, Write
 from embedded_orch.engine.futures import futures_in, resolve
 from embedded_orch.engine.interruption import record_crash
+from embedded_orch.engine.naming import chosen_name
+from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import task_runs
@@ -63,6 +65,8 @@ class TaskCall:
         self._start_states: list[Proposal] = []
         self._is_start_awaited = False
         self._announced: Announced | None = None
+        self._retries = 0
+        self._naming_error: Exception | None = None
         self.run_id = engine.process.new_id()
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
 
@@ -160,6 +164,7 @@ class TaskCall:
             task_key=self._task.key,
             dynamic_key=key,
             source_hash=self._task.source_hash,
+            task_version=self._task.options.version,
             tags=self._task.tags,
             policy=self._task.policy,
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
@@ -167,6 +172,7 @@ class TaskCall:
 
     def _begin(self, key: str) -> Steps[None]:
         """Record the start: announced, unless it has to be on disk before the function runs."""
+        self._choose_name()
         process = self._engine.process
         now = process.now()
         self._start_states = [
@@ -218,8 +224,9 @@ class TaskCall:
 
     def _attempt(self) -> Steps[State | None]:
         """Call the function once; the final state, or None when it is to be called again."""
-        context = TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
-        token = task_run_context.set(context)
+        if self._naming_error is not None:
+            return (yield from self._finish_failed(self._naming_error, is_final=True))
+        token = task_run_context.set(self._context())
         try:
             if self._body is None:
                 args, kwargs = self._task.signature.spread(self._arguments)
@@ -236,6 +243,22 @@ class TaskCall:
             task_run_context.reset(token)
         return (yield from self._finish_completed(value))
 
+    def _context(self) -> TaskRunContext:
+        return TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
+
+    def _choose_name(self) -> None:
+        """Name the run as the task says; a name that cannot be made fails it once it has begun."""
+        naming = self._task.options.task_run_name
+        if naming is None:
+            return
+        token = task_run_context.set(self._context())
+        try:
+            self.name = chosen_name("task_run_name", naming, self._arguments)
+        except Exception as error:  # noqa: BLE001 - the user's function, or values it formats
+            self._naming_error = error
+        finally:
+            task_run_context.reset(token)
+
     def _finish_completed(self, value: object) -> Steps[State]:
         process = self._engine.process
         completed = results.completed(
@@ -244,14 +267,21 @@ class TaskCall:
         decision: Decision = yield self._propose(completed)
         return self._own(results.state_of(decision.proposal or completed)).with_value(value)
 
-    def _finish_failed(self, error: Exception) -> Steps[State | None]:
+    def _finish_failed(self, error: Exception, *, is_final: bool = False) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""
         process = self._engine.process
         failed = results.failed(process.new_id(), process.now(), error, kind="Task")
+        if is_final:
+            failed = not_retriable(failed)
+        elif self._retries < self._task.policy.retries:
+            state = self._own(results.state_of(failed)).with_error(error)
+            failed = yield from weighed(self._engine, self._task, failed, state)
         decision: Decision = yield self._propose(failed)
         if decision.verdict is not Verdict.REJECT:
             return self._own(results.state_of(decision.proposal or failed)).with_error(error)
-        yield from self._enter_running()
+        self._retries += 1
+        if decision.run is None or decision.run.state_type is not StateType.RUNNING:
+            yield from self._enter_running()
         return None
 
     # -- states ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import times
-from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
+from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import TERMINAL_TYPES, StateType
 
 if TYPE_CHECKING:
@@ -83,10 +83,33 @@ def _wait_for_scheduled_time(run: Run, proposal: Proposal, now: int) -> Answer:
 
 
 def _retry_failed(run: Run, proposal: Proposal, now: int) -> Answer:
-    policy: Policy = run.policy
-    if proposal.details.retriable is False or run.run_count > policy.retries:
+    if not _has_retries_left(run, proposal):
         return None
-    due = now + int(policy.delay(run.run_count) * _MICROSECONDS)
+    return _wait_for_retry(proposal, now, _delay(run, proposal))
+
+
+def _retry_failed_task(run: Run, proposal: Proposal, now: int) -> Answer:
+    """As of a flow, but a retry without a delay begins at once, and the last failure says so."""
+    if not _has_retries_left(run, proposal):
+        details = msgspec.structs.replace(proposal.details, retriable=False)
+        return msgspec.structs.replace(proposal, details=details)
+    delay = _delay(run, proposal)
+    if delay > 0:
+        return _wait_for_retry(proposal, now, delay)
+    retrying = msgspec.structs.replace(proposal, type=StateType.RUNNING, name="Retrying")
+    return Decision(Verdict.REJECT, "the run has retries left", proposal=retrying)
+
+
+def _has_retries_left(run: Run, proposal: Proposal) -> bool:
+    return proposal.details.retriable is not False and run.run_count <= run.policy.retries
+
+
+def _delay(run: Run, proposal: Proposal) -> float:
+    return run.policy.delay(run.run_count, chance=proposal.chance)
+
+
+def _wait_for_retry(proposal: Proposal, now: int, delay: float) -> Answer:
+    due = now + int(delay * _MICROSECONDS)
     details = msgspec.structs.replace(
         proposal.details, scheduled_time=times.datetime_from_microseconds(due)
     )
@@ -120,13 +143,6 @@ _WAIT_FOR_SCHEDULED_TIME = Rule(
     frozenset({StateType.RUNNING}),
     _wait_for_scheduled_time,
 )
-_RETRY_FAILED = Rule(
-    "RetryFailed",
-    frozenset({StateType.RUNNING}),
-    frozenset({StateType.FAILED}),
-    _retry_failed,
-)
-
 FLOW_RULES = (
     Rule("HandleFlowTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal),
     Rule(
@@ -139,14 +155,24 @@ FLOW_RULES = (
     ),
     _COPY_SCHEDULED_TIME,
     _WAIT_FOR_SCHEDULED_TIME,
-    _RETRY_FAILED,
+    Rule(
+        "RetryFailedFlows",
+        frozenset({StateType.RUNNING}),
+        frozenset({StateType.FAILED}),
+        _retry_failed,
+    ),
 )
 
 TASK_RULES = (
     Rule("HandleTaskTerminalStateTransitions", TERMINAL_TYPES, _ANY, _leave_terminal_task),
     _COPY_SCHEDULED_TIME,
     _WAIT_FOR_SCHEDULED_TIME,
-    _RETRY_FAILED,
+    Rule(
+        "RetryFailedTasks",
+        frozenset({StateType.RUNNING}),
+        frozenset({StateType.FAILED}),
+        _retry_failed_task,
+    ),
     # A run that has ended begins anew with attempt 1, so it is no rerun.
     Rule(
         "RenameReruns",

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from embedded_orch.orchestration.jitter import clamped_poisson
 from embedded_orch.states import NO_DETAILS, StateDetails, StateType
 
 
@@ -16,11 +17,24 @@ class Policy(msgspec.Struct, omit_defaults=True, frozen=True):
     retries: int = 0
     retry_delay: float | tuple[float, ...] = 0
     """Seconds before each retry; the last of several goes on."""
+    retry_jitter_factor: float | None = None
+    """How far a delay may be off, as a part of it: see :func:`.jitter.clamped_poisson`."""
     retry_type: str | None = None
     """``in_process`` while its own process retries it, so that no worker claims it."""
 
-    def delay(self, attempt: int) -> float:
-        """Seconds to wait before the retry that follows attempt number ``attempt``."""
+    def delay(self, attempt: int, *, chance: float) -> float:
+        """Seconds to wait before the retry that follows attempt number ``attempt``.
+
+        Args:
+            attempt: counted from 1.
+            chance: where in the range of its jitter the delay lies, from 0 up to 1.
+        """
+        delay = self._plain_delay(attempt)
+        if not self.retry_jitter_factor:
+            return delay
+        return clamped_poisson(delay, factor=self.retry_jitter_factor, chance=chance)
+
+    def _plain_delay(self, attempt: int) -> float:
         if isinstance(self.retry_delay, tuple):
             if not self.retry_delay:
                 return 0
@@ -66,6 +80,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     details: StateDetails = NO_DETAILS
     data: bytes | None = None
     data_format: str | None = None
+    chance: float = 0.5
+    """Not stored: a random number from 0 up to 1, for the jitter of a retry."""
 
 
 class Verdict(Enum):

@@ -33,6 +33,7 @@ class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
     task_key: str
     dynamic_key: str
     source_hash: str | None = None
+    task_version: str | None = None
     tags: Sequence[str] = ()
     policy: Policy = Policy()
     flow_run_run_count: int = 0
@@ -65,6 +66,8 @@ class TaskRunRow(msgspec.Struct, frozen=True):
     end_time: int | None
     total_run_time: int
     source_hash: str | None
+    task_version: str | None
+    flow_run_run_count: int
     tags: list[str] | None
     created: int
 
@@ -100,6 +103,7 @@ def start_task_run(
         dynamic_key=new.dynamic_key,
         flow_run_run_count=new.flow_run_run_count,
         source_hash=new.source_hash,
+        task_version=new.task_version,
         tags=encode_struct(list(new.tags)) if new.tags else None,
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
         now=now,

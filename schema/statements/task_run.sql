@@ -5,14 +5,14 @@
 insert into task_run (
     id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, state_id, state_type,
     state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
-    next_scheduled_start_time, start_time, end_time, total_run_time, source_hash, tags,
-    empirical_policy, created, updated
+    next_scheduled_start_time, start_time, end_time, total_run_time, source_hash,
+    task_version, tags, empirical_policy, created, updated
 )
 values (
     :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :state_id, :state_type,
     :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
-    :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash, :tags,
-    :empirical_policy, :now, :now
+    :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
+    :task_version, :tags, :empirical_policy, :now, :now
 )
 on conflict (id) do nothing;
 
@@ -82,7 +82,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        task_run.state_name, task_run.state_timestamp, current.message, current.state_details,
        current.data, current.data_format, task_run.run_count, task_run.expected_start_time,
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
-       task_run.total_run_time, task_run.source_hash, task_run.tags, task_run.created
+       task_run.total_run_time, task_run.source_hash, task_run.task_version,
+       task_run.flow_run_run_count, task_run.tags, task_run.created
 from json_each(:ids) as wanted
 join task_run on task_run.id = unhex(wanted.value, '-')
 left join task_run_state as current
@@ -96,7 +97,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        task_run.state_name, task_run.state_timestamp, current.message, current.state_details,
        current.data, current.data_format, task_run.run_count, task_run.expected_start_time,
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
-       task_run.total_run_time, task_run.source_hash, task_run.tags, task_run.created
+       task_run.total_run_time, task_run.source_hash, task_run.task_version,
+       task_run.flow_run_run_count, task_run.tags, task_run.created
 from jsonb_array_elements_text(:ids) with ordinality as wanted (value, key)
 join task_run on task_run.id = wanted.value::uuid
 left join task_run_state as current

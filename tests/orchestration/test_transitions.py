@@ -261,13 +261,11 @@ def test_failure_is_retried_while_retries_are_left(
 @pytest.mark.parametrize(
     ("delay", "run_count", "seconds"),
     [
-        (0, 1, 0),
         (2.5, 1, 2.5),
         (2.5, 3, 2.5),
         ((1.0, 4.0), 1, 1),
         ((1.0, 4.0), 2, 4),
         ((1.0, 4.0), 3, 4),
-        ((), 1, 0),
     ],
 )
 def test_retry_is_due_after_its_delay(
@@ -280,6 +278,62 @@ def test_retry_is_due_after_its_delay(
     assert decision.run is not None
     assert decision.run.state_name == "AwaitingRetry"
     assert decision.run.next_scheduled_start_time == NOW + seconds * SECOND
+
+
+@pytest.mark.parametrize("delay", [0, 0.0, (), (0,), (3.0, 0)])
+def test_retry_of_a_task_without_a_delay_begins_at_once(delay: float | tuple[float, ...]) -> None:
+    policy = Policy(retries=9, retry_delay=delay)
+
+    decision = proposed(a_task_run(RUNNING, run_count=2, policy=policy), FAILED, message="no disk")
+
+    assert (decision.verdict, decision.run and decision.run.run_count) == (Verdict.REJECT, 3)
+    retrying = decision.proposal
+    assert retrying is not None
+    assert (retrying.type, retrying.name, retrying.message) == (RUNNING, "Retrying", "no disk")
+
+
+def test_retry_of_a_flow_without_a_delay_is_awaited_all_the_same() -> None:
+    decision = proposed(a_run(RUNNING, run_count=1, policy=Policy(retries=1)), FAILED)
+
+    assert decision.run is not None
+    assert (decision.run.state_name, decision.run.next_scheduled_start_time) == (
+        "AwaitingRetry",
+        NOW,
+    )
+
+
+def test_last_failure_of_a_task_says_that_it_is_final() -> None:
+    run = a_task_run(RUNNING, run_count=2, policy=Policy(retries=1))
+
+    assert accepted(run, FAILED).state_details.retriable is False
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.3, 2.0])
+def test_jittered_delays_lie_around_their_average(factor: float) -> None:
+    policy = Policy(retries=9, retry_delay=10, retry_jitter_factor=factor)
+    steps = 2000
+
+    delays = [policy.delay(1, chance=(n + 0.5) / steps) for n in range(steps)]
+
+    assert delays == sorted(delays)
+    assert policy.delay(1, chance=1) == pytest.approx(10 * (1 + factor))
+    assert sum(delays) / steps == pytest.approx(10, rel=0.05)
+
+
+def test_no_delay_is_not_jittered_and_no_jitter_leaves_a_delay() -> None:
+    assert Policy(retry_delay=0, retry_jitter_factor=0.5).delay(1, chance=0.9) == 0
+    assert Policy(retry_delay=7, retry_jitter_factor=0).delay(1, chance=0.9) == 7
+    assert 0 <= Policy(retry_delay=7, retry_jitter_factor=99).delay(1, chance=0) < 0.01
+
+
+def test_retry_is_due_after_a_delay_that_chance_decides() -> None:
+    policy = Policy(retries=1, retry_delay=10, retry_jitter_factor=0.5)
+    run = a_task_run(RUNNING, run_count=1, policy=policy)
+
+    decision = proposed(run, FAILED, chance=1.0)
+
+    assert decision.run is not None
+    assert decision.run.next_scheduled_start_time == NOW + 15 * SECOND
 
 
 def test_retry_keeps_the_message_and_the_error_of_the_failure() -> None:

@@ -1,0 +1,74 @@
+"""Names of runs that the user chooses, and descriptions.
+
+A name is made by a template over the parameters, or by a function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedded_orch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from embedded_orch.engine.options import Options
+
+    Naming = str | Callable[..., str]
+
+
+def check_template(option: str, naming: Naming | None, parameters: Sequence[str]) -> None:
+    """Refuse a template that names what the function does not take.
+
+    Raises:
+        ConfigurationError: it does, or it is no template.
+    """
+    if not isinstance(naming, str) or "{" not in naming:
+        return
+    from string import Formatter
+
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(naming) if field is not None]
+    except ValueError as error:
+        raise ConfigurationError(f"{option}={naming!r} is no template: {error}") from error
+    for field in fields:
+        name = field.partition(".")[0].partition("[")[0]
+        if name not in parameters:
+            raise ConfigurationError(
+                f"{option}={naming!r} names {name!r}; the parameters are "
+                f"{', '.join(parameters) or 'none'}"
+            )
+
+
+def chosen_name(option: str, naming: Naming, parameters: Mapping[str, Any]) -> str:
+    """The name of a run with these parameters.
+
+    A function may take them as ``parameters``; else it is called with nothing.
+
+    Raises:
+        ConfigurationError: a function returned something else than a text.
+        Exception: what the function raised, or the values for the template did when formatted.
+    """
+    if isinstance(naming, str):
+        return naming.format(**parameters)
+    name: object = naming(parameters=dict(parameters)) if _takes_them(naming) else naming()
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f"{option}={naming!r} returned {name!r}; the name of a run is a text"
+        )
+    return name
+
+
+def _takes_them(naming: Callable[..., str]) -> bool:
+    from inspect import signature
+
+    return "parameters" in signature(naming).parameters
+
+
+def description_of(function: Callable[..., Any], options: Options) -> str | None:
+    """What a function is for: as its decorator was told, or as its docstring says."""
+    if options.description is not None:
+        return options.description
+    from inspect import getdoc
+
+    return getdoc(function)

@@ -13,11 +13,7 @@ from embedded_orch import errors
 from embedded_orch.engine.checking import MOST_DELAYS
 from embedded_orch.engine.naming import check_template, description_of
 from embedded_orch.engine.options import TaskOptions
-from embedded_orch.engine.running import (
-    backend_of_running_loop,
-    copied_context,
-    is_async_function,
-)
+from embedded_orch.engine.running import is_async_function
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
@@ -199,42 +195,9 @@ class Task(Generic[P, R_co]):
         )
 
     def _submit(self, flow_run: FlowRunContext, arguments: Mapping[str, Any]) -> Future[Any]:
-        from embedded_orch.engine.effects import drive, drive_async
-        from embedded_orch.engine.futures import Future
-        from embedded_orch.engine.runner import Job
+        from embedded_orch.engine.submission import submit
 
-        call = self._new_call(flow_run, arguments)
-        runner = flow_run.runner
-        future: Future[Any] = Future(call.name, runner)
-        future.task_run_id = call.run_id
-        if self.is_async:
-
-            async def run_async() -> None:
-                try:
-                    state = await drive_async(call.steps())
-                except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-                    # Whatever left this task, a cancellation too, would stop the others' loop.
-                    future.fail(error)
-                    return
-                future.task_run_id = call.run_id
-                future.finish(state)
-
-            runner.submit_async(run_async, backend=backend_of_running_loop())
-            return future
-
-        context = copied_context(None)
-
-        def run() -> None:
-            try:
-                state = context.run(drive, call.steps())
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
-                future.fail(error)
-                return
-            future.task_run_id = call.run_id
-            future.finish(state)
-
-        runner.submit(Job(run, future.fail))
-        return future
+        return submit(self._new_call(flow_run, arguments), flow_run.runner)
 
     def _flow_run(self, what: str) -> FlowRunContext:
         from embedded_orch.engine.contexts import current_flow_run

@@ -704,7 +704,7 @@ def test_failing_submitted_task_only_matters_to_who_asks(orch: Orchestrator) -> 
 
 
 @pytest.mark.parametrize(
-    ("error", "is_called"), [(ValueError("no"), "Failed"), (SystemExit(1), "SystemExit")]
+    ("error", "is_called"), [(ValueError("no"), "Failed"), (SystemExit(1), "Crashed")]
 )
 @pytest.mark.parametrize("is_async", [False, True])
 def test_task_whose_upstream_did_not_complete_is_not_ready_and_not_run(
@@ -780,7 +780,7 @@ def test_task_that_the_flow_does_not_wait_for_may_never_begin(
         in_flow(body)
 
     ended = [future for future in kept if future.is_completed]
-    assert 0 < len(ended) <= 32
+    assert 0 < len(ended) <= 64
     assert len(runs_of(orch, load)) == len(ended)
     assert "had not begun" in caplog.text
     with pytest.raises(errors.CancelledRun):

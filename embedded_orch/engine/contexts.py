@@ -102,14 +102,20 @@ class FlowRunContext:
         """Whether something was submitted."""
         return self._runner is not None
 
-    def cancel_runner(self) -> None:
-        """Cancel submitted tasks that have not begun, and leave those that have to themselves."""
+    def abandon_runner(self) -> None:
+        """Cancel and interrupt what was submitted, and wait for nothing."""
         if self._runner is not None:
-            self._runner.cancel()
+            self._runner.interrupt()
 
-    def stop_runner(self) -> None:
-        """Cancel submitted tasks that have not begun, and wait for those that have."""
+    def stop_runner(self, *, is_interrupting: bool) -> None:
+        """Cancel submitted tasks that have not begun, and wait for those that have.
+
+        Args:
+            is_interrupting: have those that have begun end now.
+        """
         if self._runner is not None:
+            if is_interrupting:
+                self._runner.interrupt()
             self._runner.stop()
 
     def __repr__(self) -> str:

@@ -10,7 +10,10 @@ everything were synchronous.
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from embedded_orch.engine.workers import Bell, current_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -101,7 +104,11 @@ class Call:
 
     def perform(self) -> Any:
         """Do it in this thread."""
-        return self._function(*self._args, **self._kwargs)
+        worker = current_worker()
+        if worker is None:
+            return self._function(*self._args, **self._kwargs)
+        with worker.code:
+            return self._function(*self._args, **self._kwargs)
 
     async def perform_async(self) -> Any:
         """Do it without blocking the event loop."""
@@ -144,7 +151,12 @@ class Sleep:
 
     def perform(self) -> None:
         """Do it in this thread."""
-        self._sleep(self._seconds)
+        worker = current_worker()
+        if worker is not None and self._sleep is time.sleep:
+            # A retry that nobody waits for any more is not slept for.
+            worker.code.wait(Bell(), self._seconds)
+        else:
+            self._sleep(self._seconds)
 
     async def perform_async(self) -> None:
         """Do it without blocking the event loop."""
@@ -171,24 +183,36 @@ class WaitFor:
 
 
 class Stop:
-    """The end of what a flow run submitted."""
+    """The end of what a flow run submitted.
 
-    __slots__ = ("_flow_run",)
+    Args:
+        flow_run: that ends.
+        is_interrupting: whether tasks that have begun are interrupted, and not just waited for.
+    """
 
-    def __init__(self, flow_run: FlowRunContext) -> None:
+    __slots__ = ("_flow_run", "_is_interrupting")
+
+    def __init__(self, flow_run: FlowRunContext, *, is_interrupting: bool) -> None:
         self._flow_run = flow_run
+        self._is_interrupting = is_interrupting
 
     def perform(self) -> None:
         """Do it in this thread."""
-        self._flow_run.stop_runner()
+        self._flow_run.stop_runner(is_interrupting=self._is_interrupting)
 
     async def perform_async(self) -> None:
         """Do it without blocking the event loop, and to its end even when cancelled."""
-        if self._flow_run.has_runner:
-            import anyio.to_thread
+        if not self._flow_run.has_runner:
+            return
+        from anyio.to_thread import run_sync
 
-            stop = self._flow_run.stop_runner
-            await _to_the_end(lambda: anyio.to_thread.run_sync(stop))
+        try:
+            await run_sync(self.perform, abandon_on_cancel=True)
+        except BaseException:
+            # Cancelled: what has begun is not waited for any longer than it takes to end it.
+            self._is_interrupting = True
+            await _to_the_end(lambda: run_sync(self.perform))
+            raise
 
 
 async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:

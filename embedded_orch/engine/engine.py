@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch.engine import results
 from embedded_orch.engine.ownership import Owner
+from embedded_orch.orchestration.values import Proposal
+from embedded_orch.states import StateType
+from embedded_orch.store import task_runs
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from embedded_orch.db.port import Database
     from embedded_orch.process import Process
+    from embedded_orch.states import State
 
 
 class Engine:
@@ -24,6 +31,18 @@ class Engine:
         self.database = database
         self.process = process
         self.owner = Owner(database, process, life_path)
+
+    def task_run_state(self, run_id: UUID) -> State:
+        """The state that a task run is in; Pending as long as there is nothing of it on record."""
+        found = self.database.read(lambda tx: task_runs.get_task_runs(tx, [run_id]))
+        if found and found[0].state is not None:
+            return found[0].state
+        process = self.process
+        return results.state_of(
+            Proposal(
+                id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=process.now()
+            )
+        )
 
     def close(self) -> None:
         """Give up what it owns."""

@@ -232,6 +232,7 @@ class FlowCall:
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
         """Call the function once; the state to propose, and the same with its value at hand."""
         process = self._engine.process
+        has_failed = False
         token, task_token = flow_run_context.set(context), task_run_context.set(None)
         try:
             args, kwargs = self._flow.signature.spread(self._arguments)
@@ -240,19 +241,31 @@ class FlowCall:
                 yield WaitFor(future)
             outcome = outcome_of(value, process, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
-            context.cancel_runner()
+            context.abandon_runner()
             raise
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             proposal = results.failed(process.new_id(), process.now(), error, kind="Flow")
             outcome = proposal, results.state_of(proposal).with_error(error)
+            has_failed = True
         except BaseException:
-            yield Stop(context)
+            yield Stop(context, is_interrupting=True)
             raise
         finally:
             flow_run_context.reset(token)
             task_run_context.reset(task_token)
-        yield Stop(context)
+        yield from self._stop(context, is_interrupting=has_failed)
         return outcome
+
+    def _stop(self, context: FlowRunContext, *, is_interrupting: bool) -> Steps[None]:
+        """Let nothing run on behind the attempt. One that failed does not wait for the rest."""
+        try:
+            yield Stop(context, is_interrupting=is_interrupting)
+        except GeneratorExit:
+            context.abandon_runner()
+            raise
+        except BaseException:
+            yield Stop(context, is_interrupting=True)
+            raise
 
     def _enter_running(self) -> Steps[None]:
         process = self._engine.process

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from embedded_orch import errors
 from embedded_orch.db.handoff import answer_for_running_loop
+from embedded_orch.engine.workers import Bell, wait_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from uuid import UUID
 
-    from embedded_orch.engine.runner import Runner
     from embedded_orch.states import State
 
 R = TypeVar("R")
@@ -21,43 +22,34 @@ R = TypeVar("R")
 class Future(Generic[R]):
     """A task run that was submitted, from the moment it was.
 
-    Any thread may hold it and wait for it; it is final once the task run is.
+    Any thread may hold it and wait for it, and a coroutine may await it; it is final once the task
+    run is. Of the task it keeps the final state, with the result, and nothing else.
+
+    Args:
+        name: of the task run.
+        task_run_id: its id; another one when the run turns out to be on record.
+        look_up: tells the present state of the run, as long as it has not ended.
     """
 
-    __slots__ = (
-        "_callbacks",
-        "_changed",
-        "_error",
-        "_lock",
-        "_runner",
-        "_state",
-        "name",
-        "task_run_id",
-    )
+    __slots__ = ("_lock", "_look_up", "_state", "_to_call", "name", "task_run_id")
 
-    def __init__(self, name: str, runner: Runner) -> None:
+    def __init__(self, name: str, task_run_id: UUID, look_up: Callable[[UUID], State]) -> None:
         self.name = name
-        self.task_run_id: UUID | None = None
-        self._runner = runner
-        # Entered as the plain lock that it is: Ctrl-C can fall between the taking of a Condition
-        # and the block, and nobody would give it back.
+        self.task_run_id = task_run_id
+        self._look_up: Callable[[UUID], State] | None = look_up
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._state: State | None = None
-        self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Future[R]], object]] = []
+        self._to_call: list[Callable[[], object]] = []
 
     @property
     def state(self) -> State:
-        """The final state of the task run.
-
-        Raises:
-            UnfinishedRun: it has not ended.
-            BaseException: what interrupted it before it had a final state.
-        """
-        if self._state is None:
-            raise self._error or errors.UnfinishedRun(f"task run {self.name} has not ended")
-        return self._state
+        """The final state of the task run; before it has ended, the one it is in now."""
+        look_up = self._look_up
+        found = None if look_up is None else look_up(self.task_run_id)
+        # It may have ended meanwhile.
+        state = self._state or found
+        assert state is not None, "a future whose look_up is gone has its final state"
+        return state
 
     @property
     def is_completed(self) -> bool:
@@ -65,29 +57,32 @@ class Future(Generic[R]):
         return self._state is not None and self._state.is_completed()
 
     @property
-    def ending(self) -> str:
-        """How it ended, in a word: the name of its state, or of what interrupted it."""
-        return self._state.name if self._state is not None else type(self._error).__name__
-
-    @property
     def is_done(self) -> bool:
         """Whether it has ended."""
-        return self._state is not None or self._error is not None
+        return self._state is not None
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended, or ``timeout`` seconds; says nothing of how it ended."""
-        if self.is_done:
+        if self._state is not None:
             return
-        # A worker that only waits lends its place, or a task that waits for tasks of its own
-        # runner would wait for a place that it holds itself.
-        with self._runner.lending(), self._lock:
-            self._changed.wait_for(lambda: self.is_done, timeout)
+        ended = Bell()
+        if self.call_at_end(ended.ring):
+            try:
+                # A worker that only waits lends its place, or a task that waits for tasks of its
+                # own runner would wait for a place that it holds itself.
+                wait_here(ended, timeout)
+            finally:
+                self.forget(ended.ring)
 
     async def wait_async(self) -> None:
         """Wait until it has ended without blocking the event loop."""
         answer = answer_for_running_loop()
-        self.add_done_callback(lambda _: answer.notify())
-        await answer.wait()
+        if not self.call_at_end(answer.notify):
+            return
+        try:
+            await answer.wait()
+        finally:
+            self.forget(answer.notify)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
         """What the task returned.
@@ -100,63 +95,69 @@ class Future(Generic[R]):
             TimeoutError: it has not ended in time.
         """
         self.wait(timeout)
-        if not self.is_done:
+        if self._state is None:
             raise TimeoutError(f"task run {self.name} has not ended after {timeout} s")
-        if self._error is not None:
-            raise self._error
-        value: R = self.state.result_now(raise_on_failure)
+        value: R = self._state.result_now(raise_on_failure)
         return value
 
-    def add_done_callback(self, callback: Callable[[Future[R]], object]) -> None:
-        """Call ``callback`` with this future once it has ended, at once if it has."""
-        with self._lock:
-            if not self.is_done:
-                self._callbacks.append(callback)
-                return
-        self._call(callback)
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait without blocking the event loop; what the task returned, or raised."""
+        yield from self.wait_async().__await__()
+        return self.result()
+
+    def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
+        """Call ``fn`` with this future once it has ended, at once if it has."""
+
+        def call() -> None:
+            try:
+                fn(self)
+            except Exception:
+                import logging
+
+                logging.getLogger("embedded_orch.engine").exception(
+                    "a callback of task run %s raised", self.name
+                )
+
+        if not self.call_at_end(call):
+            call()
 
     def finish(self, state: State) -> None:
-        """Set the final state."""
-        self._settle(state, None)
-
-    def fail(self, error: BaseException) -> None:
-        """Set what kept the run from a final state."""
-        self._settle(None, error)
-
-    def _settle(self, state: State | None, error: BaseException | None) -> None:
+        """Set the final state, unless it has one."""
         with self._lock:
+            if self._state is not None:
+                return
             self._state = state
-            self._error = error
-            callbacks, self._callbacks = self._callbacks, []
-            self._changed.notify_all()
-        for callback in callbacks:
-            self._call(callback)
+            self._look_up = None
+            to_call, self._to_call = self._to_call, []
+        for call in to_call:
+            call()
 
-    def _call(self, callback: Callable[[Future[R]], object]) -> None:
-        try:
-            callback(self)
-        except Exception:
-            import logging
+    def call_at_end(self, call: Callable[[], object]) -> bool:
+        """Have ``call``, which must not raise, called once it has ended; False if it has."""
+        with self._lock:
+            if self._state is not None:
+                return False
+            self._to_call.append(call)
+            return True
 
-            logging.getLogger("embedded_orch.engine").exception(
-                "a callback of task run %s raised", self.name
-            )
+    def forget(self, call: Callable[[], object]) -> None:
+        """Who waited has been answered, or waits no longer."""
+        with self._lock:
+            if call in self._to_call:
+                self._to_call.remove(call)
 
     def __repr__(self) -> str:
-        what = self._state.name if self._state else "failed" if self._error else "running"
-        return f"<Future {self.name} {what}>"
+        return f"<Future {self.name} {self._state.name if self._state else 'running'}>"
 
 
 class FutureList(list[Future[R]]):
-    """The futures of a ``map``, in the order of its inputs."""
+    """The futures of a ``map``, in the order of its inputs; to be awaited as one of them is."""
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all have ended, or ``timeout`` seconds."""
-        import time
-
-        deadline = None if timeout is None else time.monotonic() + timeout
+        remaining = until(timeout)
         for future in self:
-            future.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            future.wait(remaining())
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
         """What the tasks returned, in order.
@@ -164,16 +165,22 @@ class FutureList(list[Future[R]]):
         Raises:
             TimeoutError: not all have ended in time.
         """
-        import time
+        remaining = until(timeout)
+        return [future.result(remaining(), raise_on_failure) for future in self]
 
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return [
-            future.result(
-                None if deadline is None else max(0.0, deadline - time.monotonic()),
-                raise_on_failure,
-            )
-            for future in self
-        ]
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        """Wait without blocking the event loop; what the tasks returned, in order."""
+        for future in self:
+            yield from future.wait_async().__await__()
+        return self.result()
+
+
+def until(timeout: float | None) -> Callable[[], float | None]:
+    """What is left of ``timeout`` seconds, whenever it is called; None if there is no limit."""
+    if timeout is None:
+        return lambda: None
+    deadline = time.monotonic() + timeout
+    return lambda: max(0.0, deadline - time.monotonic())
 
 
 def resolve(value: Any, take: Callable[[Future[Any]], Any]) -> Any:
@@ -200,6 +207,32 @@ def futures_in(value: Any) -> list[Future[Any]]:
     found: list[Future[Any]] = []
     resolve(value, found.append)
     return found
+
+
+def results_in(value: Any) -> Any:
+    """``value`` with each future in it replaced by its result, which is waited for.
+
+    Raises:
+        UpstreamFailed: one of them did not complete.
+    """
+
+    def take(future: Future[Any]) -> Any:
+        future.wait()
+        if not future.is_completed:
+            raise errors.UpstreamFailed(f"task run {future.name} is {future.state.name}")
+        return future.result()
+
+    return resolve(value, take)
+
+
+def states_in(value: Any) -> Any:
+    """``value`` with each future in it replaced by its final state, which is waited for."""
+
+    def take(future: Future[Any]) -> State:
+        future.wait()
+        return future.state
+
+    return resolve(value, take)
 
 
 def _differs(new: Iterable[object], old: Iterable[object]) -> bool:

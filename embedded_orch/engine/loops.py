@@ -57,15 +57,30 @@ class Loop:
         assert soon is not None, "a loop that is ready can be called"
         soon(lambda: context.run(group.start_soon, run))
 
+    def cancel(self) -> None:
+        """Cancel everything that was started and has not ended."""
+        if self._group is not None:
+            self._call(self._group.cancel_scope.cancel)
+
     def close(self) -> None:
         """Wait until everything that was started has ended, and end the thread."""
         if not self._thread.is_alive():
             # It could not be opened, or was interrupted before.
             return
         self._is_ready.wait()
-        if self._soon is not None and self._is_over is not None:
-            self._soon(self._is_over.set)
+        if self._is_over is not None:
+            self._call(self._is_over.set)
         self._thread.join()
+
+    def _call(self, function: Callable[[], object]) -> None:
+        if self._soon is None:
+            # It could not be opened.
+            return
+        try:
+            self._soon(function)
+        except RuntimeError:
+            # It has ended meanwhile, by another who closed it.
+            return
 
     def _run(self) -> None:
         import anyio

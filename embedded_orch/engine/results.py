@@ -24,7 +24,8 @@ def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
     try:
         data = values.encode(value, advice=_ADVICE)
     except ValueNotStorable as error:
-        _log.warning("%s: %s", run_name, error)
+        # As text: who keeps the record would keep the value, by the frames of the error.
+        _log.warning("%s: %s", run_name, str(error))
         return Proposal(
             id=id,
             type=StateType.COMPLETED,
@@ -65,6 +66,13 @@ def crashed(id: UUID, now: int, error: BaseException, *, kind: str) -> Proposal:
         message=f"{kind} run was interrupted: {_describe(error)}",
         data=_encode_error(error),
         data_format=ERROR,
+    )
+
+
+def cancelled(id: UUID, now: int, message: str) -> Proposal:
+    """CANCELLED."""
+    return Proposal(
+        id=id, type=StateType.CANCELLED, name="Cancelled", timestamp=now, message=message
     )
 
 

@@ -61,6 +61,7 @@ class TaskCall:
         self._epoch = flow_run.epoch if flow_run is not None else None
         self._parent = parent
         self._body = body
+        self._upstream: list[Future[Any]] | None = None
         self._start: NewTaskRun | None = None
         self._start_states: list[Proposal] = []
         self._is_start_awaited = False
@@ -94,13 +95,31 @@ class TaskCall:
             return (yield from self._not_ready(key, is_on_record, failed_upstream))
         return (yield from self._attempts(self._restart() if is_on_record else self._begin(key)))
 
+    @property
+    def engine(self) -> Engine:
+        """What runs it."""
+        return self._engine
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its steps are driven on an event loop."""
+        return self._task.is_async
+
+    @property
+    def upstream(self) -> list[Future[Any]]:
+        """The futures among the arguments, until they are replaced by their results."""
+        if self._upstream is None:
+            self._upstream = futures_in(list(self._arguments.values()))
+        return self._upstream
+
     # -- before the function ---------------------------------------------------------------------
 
     def _resolve_arguments(self) -> Steps[Future[Any] | None]:
         """Replace futures by their results; the first of them that did not complete, if any."""
-        futures = [future for value in self._arguments.values() for future in futures_in(value)]
+        futures = self.upstream
         if not futures:
             return None
+        self._upstream = []
         for future in futures:
             yield WaitFor(future)
         for future in futures:
@@ -132,7 +151,7 @@ class TaskCall:
     def _not_ready(self, key: str, is_on_record: bool, upstream: Future[Any]) -> Steps[State]:
         """Record that the call could not be made, because an argument's run did not complete."""
         process = self._engine.process
-        message = f"upstream task run {upstream.name} did not complete: it is {upstream.ending}"
+        message = f"upstream task run {upstream.name} did not complete: it is {upstream.state.name}"
         pending = Proposal(
             id=process.new_id(),
             type=StateType.PENDING,

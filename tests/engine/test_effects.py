@@ -7,13 +7,14 @@ import linecache
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import pytest
 
 from embedded_orch.engine.effects import Call, Read, Sleep, Stop, WaitFor, Write, drive, drive_async
 from embedded_orch.engine.futures import Future
-from embedded_orch.engine.runner import Runner
+from embedded_orch.states import State, StateType
 from embedded_orch.store.flows import ensure_flow
 from tests.engine.waiting import passed, until
 
@@ -151,8 +152,9 @@ def test_reads_and_writes_answer_what_their_operation_answers(
 
 @ways
 def test_wait_for_a_future_ends_with_it(run: Callable[..., Any], loop: str) -> None:
-    future: Future[int] = Future("load", Runner())
-    threading.Timer(0, lambda: future.fail(ValueError("late"))).start()
+    state = State(id=UUID(int=1), type=StateType.FAILED, name="Failed", timestamp=1)
+    future: Future[int] = Future("load", state.id, lambda run_id: state)
+    threading.Timer(0, lambda: future.finish(state)).start()
 
     def steps() -> Steps[bool]:
         yield WaitFor(future)
@@ -327,19 +329,19 @@ class OneRunner:
     def __init__(self) -> None:
         self.may_stop = threading.Event()
         self.is_stopping = threading.Event()
-        self.stops = 0
+        self.stops: list[bool] = []
 
-    def stop_runner(self) -> None:
+    def stop_runner(self, *, is_interrupting: bool) -> None:
         self.is_stopping.set()
         passed(self.may_stop)
-        self.stops += 1
+        self.stops.append(is_interrupting)
 
 
 def test_stop_of_a_cancelled_asyncio_task_is_waited_for() -> None:
     runner: Any = OneRunner()
 
     async def main() -> bool:
-        task = asyncio.create_task(Stop(runner).perform_async())
+        task = asyncio.create_task(Stop(runner, is_interrupting=False).perform_async())
         await begun(runner.is_stopping)
         task.cancel()
         await asyncio.sleep(0)
@@ -350,7 +352,9 @@ def test_stop_of_a_cancelled_asyncio_task_is_waited_for() -> None:
         return task.cancelled()
 
     assert asyncio.run(main())
-    until(lambda: runner.stops == 2, "both stops end")
+    until(lambda: len(runner.stops) == 2, "both stops end")
+    # The second one does not only wait: what was submitted is cancelled too.
+    assert sorted(runner.stops) == [False, True]
 
 
 @pytest.mark.parametrize("loop", LOOPS)

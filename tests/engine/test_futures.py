@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import pytest
 
-from embedded_orch import errors
 from embedded_orch.engine.futures import Future, FutureList, futures_in, resolve
-from embedded_orch.engine.runner import Runner
 from embedded_orch.states import State, StateType
 from tests.engine.waiting import passed
 
 if TYPE_CHECKING:
     from embedded_orch.process import Process
 
+RUN_ID = UUID(int=1)
+PENDING = State(id=RUN_ID, type=StateType.PENDING, name="Pending", timestamp=1)
+
 
 def a_future(name: str = "load-1a2") -> Future[Any]:
-    return Future(name, Runner())
+    return Future(name, RUN_ID, lambda run_id: PENDING)
 
 
 def a_state(process: Process, type: StateType = StateType.COMPLETED) -> State:
@@ -76,19 +78,29 @@ def test_wait_that_times_out_says_nothing() -> None:
     assert not future.is_done
 
 
-def test_state_before_the_end_is_an_error_that_says_so() -> None:
-    with pytest.raises(errors.UnfinishedRun, match="load-1a2"):
-        _ = a_future().state
-
-
-def test_interruption_is_raised_by_whoever_asks() -> None:
+def test_state_before_the_end_is_looked_up_and_then_final(process: Process) -> None:
     future = a_future()
-    future.fail(KeyboardInterrupt())
 
-    for ask in (future.result, lambda: future.state):
-        with pytest.raises(KeyboardInterrupt):
-            ask()
-    assert (future.is_completed, future.ending) == (False, "KeyboardInterrupt")
+    assert future.state is PENDING
+    future.finish(a_state(process))
+    assert future.state.is_completed()
+
+
+def test_state_that_is_final_stays(process: Process) -> None:
+    future = done(process, 1)
+
+    future.finish(a_state(process, StateType.FAILED))
+
+    assert future.result() == 1
+
+
+def test_interruption_is_raised_by_whoever_asks(process: Process) -> None:
+    future = a_future()
+    future.finish(a_state(process, StateType.CRASHED).with_error(KeyboardInterrupt()))
+
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    assert (future.is_completed, future.state.name) == (False, "Crashed")
 
 
 def test_threads_that_wait_are_all_answered(process: Process) -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from embedded_orch import errors
 from embedded_orch.engine.futures import Future
-from embedded_orch.engine.runner import Job, Runner
+from embedded_orch.engine.runner import Runner
+from embedded_orch.engine.workers import Interruption, Job, current_worker
 from embedded_orch.states import State, StateType
 from tests.engine.waiting import passed, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from uuid import UUID
 
     from embedded_orch.process import Process
@@ -42,6 +43,14 @@ def completed(id: UUID, value: object) -> State:
     return State(id=id, type=StateType.COMPLETED, name="Completed", timestamp=1).with_value(value)
 
 
+def failed(id: UUID, error: BaseException) -> State:
+    return State(id=id, type=StateType.FAILED, name="Failed", timestamp=1).with_error(error)
+
+
+def _never_asked(run_id: UUID) -> State:
+    raise AssertionError("nobody asks for the state of a job that runs")
+
+
 class Bench:
     """A runner, and what its jobs have done."""
 
@@ -50,24 +59,43 @@ class Bench:
         self.runner = Runner(max_workers)
         self.cancelled: list[BaseException] = []
 
-    def submit(self, work: Callable[[], object]) -> Future[Any]:
-        future: Future[Any] = Future("job", self.runner)
+    def a_future(self) -> Future[Any]:
+        return Future("job", self.process.new_id(), _never_asked)
+
+    def submit(self, work: Callable[[], object], after: Iterable[Future[Any]] = ()) -> Future[Any]:
+        future = self.a_future()
 
         def run() -> None:
-            future.finish(completed(self.process.new_id(), work()))
+            worker = current_worker()
+            assert worker is not None
+            try:
+                with worker.code:
+                    value = work()
+            except BaseException as error:
+                future.finish(failed(self.process.new_id(), error))
+            else:
+                future.finish(completed(self.process.new_id(), value))
 
         def cancel(error: BaseException) -> None:
             self.cancelled.append(error)
-            future.fail(error)
+            cancelled = State(
+                id=future.task_run_id, type=StateType.CANCELLED, name="Cancelled", timestamp=1
+            )
+            future.finish(cancelled.with_error(error))
 
-        self.runner.submit(Job(run, cancel))
+        self.runner.submit(Job("job", run, cancel), after)
         return future
 
     def submit_async(self, work: Callable[[], Any], backend: str = "asyncio") -> Future[Any]:
-        future: Future[Any] = Future("job", self.runner)
+        future = self.a_future()
 
         async def run() -> None:
-            future.finish(completed(self.process.new_id(), await work()))
+            try:
+                value = await work()
+            except BaseException as error:
+                future.finish(failed(self.process.new_id(), error))
+            else:
+                future.finish(completed(self.process.new_id(), value))
 
         self.runner.submit_async(run, backend=backend)
         return future
@@ -104,7 +132,7 @@ def test_thread_that_is_idle_takes_the_next_job(bench: Bench) -> None:
     threads = set()
     for _ in range(5):
         threads.add(bench.submit(threading.get_ident).result(30))
-        until(lambda: bench.runner._idle == 1, "the worker is idle")
+        until(lambda: len(bench.runner._idle) == 1, "the worker is idle")
 
     assert len(threads) == 1
     assert len(workers()) == 1
@@ -220,12 +248,229 @@ def test_fault_of_a_job_does_not_make_the_stop_wait_for_ever(bench: Bench) -> No
     def fault() -> None:
         raise RuntimeError("a job that does not keep its errors to itself")
 
-    bench.runner.submit(Job(fault, lambda error: None))
+    bench.runner.submit(Job("fault", fault, lambda error: None))
 
     stopping = threading.Thread(target=bench.runner.stop)
     stopping.start()
     stopping.join(30)
     assert not stopping.is_alive()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_never_do_more_jobs_run_than_there_are_places(process: Process, limit: int) -> None:
+    """Seen to fail when a worker came back from waiting without asking for its place."""
+    bench = Bench(process, limit)
+    counting = threading.Lock()
+    running, most = 0, 0
+
+    def step(number: int) -> None:
+        nonlocal running, most
+        with counting:
+            running += number
+            most = max(most, running)
+
+    def leaf() -> int:
+        step(1)
+        threading.Event().wait(0.0005)
+        step(-1)
+        return 1
+
+    def parent() -> int:
+        step(1)
+        inner = [bench.submit(leaf) for _ in range(5)]
+        total = 0
+        for future in inner:
+            step(-1)
+            future.wait(30)
+            step(1)
+            total += future.result()
+        step(-1)
+        return total
+
+    try:
+        futures = [bench.submit(parent) for _ in range(10)]
+        assert [future.result(30) for future in futures] == [5] * 10
+    finally:
+        bench.runner.stop()
+
+    assert 0 < most <= limit
+
+
+def test_jobs_of_jobs_begin_first_so_that_few_wait(process: Process) -> None:
+    """Seen to fail with one queue: nearly each waited in a thread of its own."""
+    bench = Bench(process, 2)
+    waiting, most, counting = 0, 0, threading.Lock()
+
+    def parent() -> int:
+        nonlocal waiting, most
+        inner = bench.submit(lambda: 1)
+        with counting:
+            waiting += 1
+            most = max(most, waiting)
+        found: int = inner.result(30)
+        with counting:
+            waiting -= 1
+        return found
+
+    try:
+        futures = [bench.submit(parent) for _ in range(1000)]
+        assert sum(future.result(30) for future in futures) == 1000
+        assert most < 200
+    finally:
+        bench.runner.stop()
+
+
+def test_ten_thousand_jobs_never_make_more_threads_than_there_are_places(
+    process: Process,
+) -> None:
+    bench = Bench(process, 64)
+    most = 0
+
+    def work() -> None:
+        nonlocal most
+        most = max(most, len(workers()))
+
+    try:
+        futures = [bench.submit(work) for _ in range(10_000)]
+        for future in futures:
+            future.wait(30)
+    finally:
+        bench.runner.stop()
+
+    assert all(future.is_completed for future in futures)
+    assert 0 < most <= 64
+
+
+def test_no_thread_waits_for_the_futures_that_a_job_comes_after(bench: Bench) -> None:
+    may_end = threading.Event()
+    upstream = [bench.submit(lambda: passed(may_end)) for _ in range(2)]
+    order: list[int] = []
+    later = [
+        bench.submit(lambda number=number: order.append(number), after=upstream)  # type: ignore[misc]
+        for number in range(50)
+    ]
+
+    assert not any(future.is_done for future in later)
+    assert len(workers()) == 2
+    may_end.set()
+    for future in later:
+        future.wait(30)
+
+    assert sorted(order) == list(range(50))
+
+
+def test_job_that_never_came_to_its_turn_is_cancelled_with_the_rest(bench: Bench) -> None:
+    may_end = threading.Event()
+    upstream = bench.submit(lambda: passed(may_end))
+    later = bench.submit(lambda: None, after=[upstream])
+
+    bench.runner.cancel()
+    may_end.set()
+
+    with pytest.raises(errors.CancelledRun):
+        later.result(30)
+
+
+# -- interrupting --------------------------------------------------------------------------------
+
+
+def spin(begun: threading.Event, seen: list[str]) -> None:
+    """Run on until it is interrupted."""
+    begun.set()
+    try:
+        while True:
+            threading.Event().wait(0.001)
+    except BaseException as error:
+        seen.append(type(error).__name__)
+        raise
+
+
+def test_interruption_reaches_what_runs_and_what_waits(bench: Bench) -> None:
+    begun = threading.Event()
+    seen: list[str] = []
+
+    def parent() -> None:
+        inner = bench.submit(lambda: spin(begun, seen))
+        try:
+            inner.wait()
+        except BaseException as error:
+            seen.append(f"waits: {type(error).__name__}")
+            raise
+
+    future = bench.submit(parent)
+    passed(begun)
+    bench.runner.interrupt()
+    bench.runner.stop()
+
+    with pytest.raises(Interruption):
+        future.result()
+    assert sorted(seen) == ["Interruption", "waits: Interruption"]
+
+
+def test_interruption_does_not_wait_for_what_another_runner_runs(process: Process) -> None:
+    """As in a flow that a task calls: it waits for tasks of its own, which nobody interrupts."""
+    outer, inner = Bench(process), Bench(process)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def parent() -> None:
+        child = inner.submit(lambda: passed(may_end))
+        begun.set()
+        child.wait()
+
+    try:
+        future = outer.submit(parent)
+        passed(begun)
+        outer.runner.interrupt()
+        outer.runner.stop()
+
+        with pytest.raises(Interruption):
+            future.result()
+    finally:
+        may_end.set()
+        inner.runner.stop()
+
+
+@pytest.mark.parametrize("backend", LOOPS)
+def test_interruption_cancels_coroutines(bench: Bench, backend: str) -> None:
+    begun = threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        await anyio.sleep(3600)
+
+    future = bench.submit_async(work, backend)
+    passed(begun)
+    bench.runner.interrupt()
+    bench.runner.stop()
+
+    assert future.is_done
+    assert not future.is_completed
+
+
+def test_job_that_is_blocked_is_waited_for_and_named(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedded_orch.engine.runner._PATIENCE_SECONDS", 0.01)
+    begun, may_end = threading.Event(), threading.Lock()
+    may_end.acquire()
+
+    def work() -> None:
+        begun.set()
+        may_end.acquire()
+
+    future = bench.submit(work)
+    passed(begun)
+    bench.runner.interrupt()
+    stopping = threading.Thread(target=bench.runner.stop)
+    with caplog.at_level(logging.WARNING):
+        stopping.start()
+        until(lambda: "waits for task run job" in caplog.text, "it is named")
+    assert not future.is_done
+    may_end.release()
+    stopping.join(30)
+
+    with pytest.raises(Interruption):
+        future.result(30)
 
 
 # -- loops ---------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from embedded_orch import runtime
+    from embedded_orch.engine.tags import tags
     from embedded_orch.flows import Flow, flow
     from embedded_orch.futures import Future, FutureList
     from embedded_orch.orchestrator import Orchestrator, open
@@ -30,6 +32,8 @@ __all__ = [
     "TaskRun",
     "flow",
     "open",
+    "runtime",
+    "tags",
     "task",
     "unmapped",
 ]
@@ -47,17 +51,22 @@ _HOMES = {
     "TaskRun": "runs",
     "flow": "flows",
     "open": "orchestrator",
+    "tags": "engine.tags",
     "task": "tasks",
     "unmapped": "tasks",
 }
+# Used as attributes, as in ``embedded_orch.runtime.flow_run``, they are imported then.
+_MODULES = frozenset({"runtime"})
 
 
 def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
-    if home is None:
+    if home is None and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if home is None:
+        return import_module(f"{__name__}.{name}")
     value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.identity import call_digest
 
@@ -30,6 +30,10 @@ class FlowRunContext:
         run_count: which attempt this is.
         has_records: whether earlier attempts may have completed some calls.
         on_crash: what becomes of the run when its process dies.
+        parameters: what the flow was called with.
+        tags: of the run.
+        start_time: of this attempt, in microseconds since 1970 UTC.
+        caller: the flow run that calls it, if any.
         is_over: whether the attempt has ended, with all that it submitted.
     """
 
@@ -37,6 +41,7 @@ class FlowRunContext:
         "_counting",
         "_occurrences",
         "_runner",
+        "caller",
         "engine",
         "epoch",
         "flow",
@@ -44,8 +49,11 @@ class FlowRunContext:
         "is_over",
         "name",
         "on_crash",
+        "parameters",
         "run_count",
         "run_id",
+        "start_time",
+        "tags",
     )
 
     def __init__(
@@ -59,6 +67,10 @@ class FlowRunContext:
         run_count: int,
         has_records: bool,
         on_crash: OnCrash,
+        parameters: Mapping[str, Any],
+        tags: tuple[str, ...],
+        start_time: int,
+        caller: FlowRunContext | None,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -68,6 +80,10 @@ class FlowRunContext:
         self.run_count = run_count
         self.has_records = has_records
         self.on_crash: OnCrash = on_crash
+        self.parameters = parameters
+        self.tags = tags
+        self.start_time = start_time
+        self.caller = caller
         self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
@@ -123,17 +139,54 @@ class FlowRunContext:
 
 
 class TaskRunContext:
-    """The task run that the running code is in."""
+    """One attempt at a task run: made when the function is called, gone when it returns.
 
-    __slots__ = ("flow_run", "name", "run_id", "task")
+    Attributes:
+        engine: that runs it.
+        task: what runs.
+        flow_run: the flow run it belongs to, if any.
+        run_id: the task run.
+        name: of the run.
+        run_count: which attempt this is.
+        parameters: what the task was called with.
+        tags: of the run.
+        start_time: of this attempt, in microseconds since 1970 UTC.
+    """
+
+    __slots__ = (
+        "engine",
+        "flow_run",
+        "name",
+        "parameters",
+        "run_count",
+        "run_id",
+        "start_time",
+        "tags",
+        "task",
+    )
 
     def __init__(
-        self, task: TaskSpec, flow_run: FlowRunContext | None, *, run_id: UUID, name: str
+        self,
+        engine: Engine,
+        task: TaskSpec,
+        flow_run: FlowRunContext | None,
+        *,
+        run_id: UUID,
+        name: str,
+        run_count: int,
+        parameters: Mapping[str, Any],
+        tags: tuple[str, ...],
+        start_time: int,
     ) -> None:
+        self.engine = engine
         self.task = task
         self.flow_run = flow_run
         self.run_id = run_id
         self.name = name
+        self.run_count = run_count
+        self.parameters = parameters
+        self.tags = tags
+        self.start_time = start_time
 
     def __repr__(self) -> str:
         return f"<TaskRunContext {self.name} {self.run_id}>"

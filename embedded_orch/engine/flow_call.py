@@ -17,13 +17,14 @@ from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of
+from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import flow_runs
 from embedded_orch.store.flow_runs import NewFlowRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
@@ -58,7 +59,9 @@ class FlowCall:
         self._engine = engine
         self._flow = flow
         self._arguments = arguments
+        self._caller = caller
         self._parent_task_run_id = parent_task_run_id
+        self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
         self._on_crash: OnCrash = flow.options.on_crash if caller is None else caller.on_crash
         self._epoch = 0
@@ -74,17 +77,19 @@ class FlowCall:
         return (yield from self._run(self._creation()))
 
     def take_over_and_run(
-        self, *, name: str, epoch: int, run_count: int, owner_died: bool
+        self, *, name: str, tags: Sequence[str], epoch: int, run_count: int, owner_died: bool
     ) -> Steps[State]:
         """Take an interrupted run over and run it again; what it completed is not run again.
 
         Args:
             name: of the run.
+            tags: of the run.
             epoch: in which its last owner was seen to be gone.
             run_count: how often it has been attempted.
             owner_died: whether its state still claims that it runs.
         """
         self.name = name
+        self._tags = tuple(tags)
         self._epoch = epoch + 1
         self._run_count = run_count + 1
         self._has_records = True
@@ -128,7 +133,7 @@ class FlowCall:
             parameters_hash=values.hash_inputs(self._arguments),
             entrypoint=flow.entrypoint,
             flow_version=flow.version,
-            tags=flow.tags,
+            tags=self._tags,
             policy=flow.policy,
             parent_task_run_id=self._parent_task_run_id,
         )
@@ -207,6 +212,10 @@ class FlowCall:
             run_count=self._run_count,
             has_records=self._has_records,
             on_crash=self._on_crash,
+            parameters=self._arguments,
+            tags=self._tags,
+            start_time=self._engine.process.now(),
+            caller=self._caller,
         )
 
     def _own(self, state: State) -> State:

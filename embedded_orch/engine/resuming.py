@@ -102,6 +102,7 @@ def take_over_steps(
     return (
         yield from call.take_over_and_run(
             name=run.name,
+            tags=run.tags,
             epoch=run.epoch,
             run_count=run.run_count,
             owner_died=_is_at_work(run) and run.owner_id is not None,

@@ -12,6 +12,7 @@ from embedded_orch.engine.futures import futures_in, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.retrying import not_retriable, weighed
+from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import task_runs
@@ -67,6 +68,8 @@ class TaskCall:
         self._is_start_awaited = False
         self._announced: Announced | None = None
         self._retries = 0
+        self._run_count = 1
+        self._tags = tags_of_run(task.tags)
         self._naming_error: Exception | None = None
         self.run_id = engine.process.new_id()
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
@@ -184,7 +187,7 @@ class TaskCall:
             dynamic_key=key,
             source_hash=self._task.source_hash,
             task_version=self._task.options.version,
-            tags=self._task.tags,
+            tags=self._tags,
             policy=self._task.policy,
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
         )
@@ -263,7 +266,17 @@ class TaskCall:
         return (yield from self._finish_completed(value))
 
     def _context(self) -> TaskRunContext:
-        return TaskRunContext(self._task, self._flow_run, run_id=self.run_id, name=self.name)
+        return TaskRunContext(
+            self._engine,
+            self._task,
+            self._flow_run,
+            run_id=self.run_id,
+            name=self.name,
+            run_count=self._run_count,
+            parameters=self._arguments,
+            tags=self._tags,
+            start_time=self._engine.process.now(),
+        )
 
     def _choose_name(self) -> None:
         """Name the run as the task says; a name that cannot be made fails it once it has begun."""
@@ -301,6 +314,8 @@ class TaskCall:
         self._retries += 1
         if decision.run is None or decision.run.state_type is not StateType.RUNNING:
             yield from self._enter_running()
+        else:
+            self._run_count = decision.run.run_count
         return None
 
     # -- states ----------------------------------------------------------------------------------
@@ -322,6 +337,8 @@ class TaskCall:
             elif decision.verdict is Verdict.ABORT:
                 raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
             else:
+                if decision.run is not None:
+                    self._run_count = decision.run.run_count
                 return
 
     def _running(self, timestamp: int) -> Proposal:

@@ -54,6 +54,10 @@ def an_attempt() -> FlowRunContext:
         run_count=1,
         has_records=False,
         on_crash="fail",
+        parameters={},
+        tags=(),
+        start_time=0,
+        caller=None,
     )
 
 

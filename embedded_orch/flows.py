@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.options import FlowArguments
+    from embedded_orch.engine.parameter_schema import ParameterSchema
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.states import State
@@ -50,6 +51,7 @@ class Flow(Generic[P, R]):
         self._signature = Signature(fn)
         check_template("flow_run_name", self.options.flow_run_name, self._signature.parameters)
         self._spec: FlowSpec | None = None
+        self._parameters: ParameterSchema | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
 
@@ -87,6 +89,38 @@ class Flow(Generic[P, R]):
         ``result_serializer`` and ``log_prints``, which it sets back to their defaults.
         """
         return Flow(self.fn, **self.options.changed(options))
+
+    @property
+    def should_validate_parameters(self) -> bool:
+        """Whether parameters are checked and converted before the function is called."""
+        return self.options.validate_parameters
+
+    @property
+    def parameters(self) -> ParameterSchema:
+        """The JSON Schema of the parameters."""
+        if self._parameters is None:
+            from embedded_orch.engine.parameter_schema import parameter_schema
+
+            self._parameters = parameter_schema(self.fn, self._signature)
+        return self._parameters
+
+    def validate_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters as the function would get them: converted, with defaults filled in.
+
+        Raises:
+            ParameterTypeError: some are missing, or are not and cannot become what the annotations
+                say; the message names each.
+            ParameterBindError: one of them is none of the function's.
+        """
+        return self.spec.parameters.validated(parameters)
+
+    validate = validate_parameters
+
+    def serialize_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters as JSON holds them; one that it cannot hold becomes ``<its type>``."""
+        from embedded_orch.engine.parameter_schema import as_json
+
+        return as_json(parameters)
 
     @property
     def spec(self) -> FlowSpec:
@@ -279,6 +313,7 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
         retry_delay_seconds: to wait before each retry. The defaults of both are taken from
             ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRIES`` and
             ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRY_DELAY_SECONDS``.
+        validate_parameters: whether arguments are checked against the annotations and converted.
         on_crash: what becomes of a run whose process died: "fail" marks it Crashed, "resume"
             leaves it to the next process that calls ``orch.resume_crashed()``.
 

@@ -17,6 +17,7 @@ from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of
+from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
@@ -58,6 +59,8 @@ class FlowCall:
     ) -> None:
         self._engine = engine
         self._flow = flow
+        # What it is called with is recorded; what the function gets may be converted.
+        self._given = arguments
         self._arguments = arguments
         self._caller = caller
         self._parent_task_run_id = parent_task_run_id
@@ -68,12 +71,15 @@ class FlowCall:
         self._run_count = 1
         self._has_records = False
         self._refusal: Exception | None = None
+        self._refusal_message: str | None = None
         self.run_id = run_id or engine.process.new_id()
         self.name = run_name(engine.process.random_bytes(4))
 
     def create_and_run(self) -> Steps[State]:
         """Make the run and run it; returns its final state, or raises what interrupted it."""
-        self._choose_name()
+        self._accept_parameters()
+        if self._refusal is None:
+            self._choose_name()
         return (yield from self._run(self._creation()))
 
     def take_over_and_run(
@@ -93,6 +99,7 @@ class FlowCall:
         self._epoch = epoch + 1
         self._run_count = run_count + 1
         self._has_records = True
+        self._accept_parameters()
         return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
 
     def _run(self, take: Callable[[Transaction], object]) -> Steps[State]:
@@ -120,7 +127,7 @@ class FlowCall:
     def _creation(self) -> Callable[[Transaction], object]:
         process, flow = self._engine.process, self._flow
         now = process.now()
-        parameters, unstored = values.encode_parameters(self._arguments)
+        parameters, unstored = values.encode_parameters(self._given)
         new = NewFlowRun(
             id=self.run_id,
             flow_id=process.new_id(),
@@ -130,7 +137,7 @@ class FlowCall:
             on_crash=self._on_crash,
             parameters=parameters,
             unstored_parameters=unstored,
-            parameters_hash=values.hash_inputs(self._arguments),
+            parameters_hash=values.hash_inputs(self._given),
             entrypoint=flow.entrypoint,
             flow_version=flow.version,
             tags=self._tags,
@@ -179,6 +186,18 @@ class FlowCall:
 
     # -- before the function ---------------------------------------------------------------------
 
+    def _accept_parameters(self) -> None:
+        """Check and convert the parameters; those that do not fit fail the run before it runs."""
+        if not self._flow.options.validate_parameters:
+            return
+        try:
+            parameters = self._flow.parameters
+            self._given = parameters.filled(self._given)
+            self._arguments = parameters.converted(self._given)
+        except Exception as error:  # noqa: BLE001 - the user's annotations and classes may raise
+            self._refusal = error
+            self._refusal_message = "Validation of flow parameters failed"
+
     def _choose_name(self) -> None:
         """Name the run as the flow says; a name that cannot be made fails it before it runs."""
         naming = self._flow.options.flow_run_name
@@ -196,7 +215,11 @@ class FlowCall:
     def _refuse(self, error: Exception) -> Steps[State]:
         """Fail without having called the function."""
         process = self._engine.process
-        failed = results.failed(process.new_id(), process.now(), error, kind="Flow")
+        failed = not_retriable(
+            results.failed(
+                process.new_id(), process.now(), error, kind="Flow", what=self._refusal_message
+            )
+        )
         yield self._propose(failed)
         return self._own(results.state_of(failed)).with_error(error)
 

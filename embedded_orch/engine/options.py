@@ -256,7 +256,6 @@ NOT_YET = {
     "cache_expiration": "results are not cached between runs",
     "refresh_cache": "results are not cached between runs",
     "task_runner": "submitted tasks run in threads",
-    "validate_parameters": "parameters are passed on as they are",
     "viz_return_value": "flows are not drawn",
     "asset_deps": "assets are not recorded",
 }

@@ -43,14 +43,24 @@ def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
     )
 
 
-def failed(id: UUID, now: int, error: BaseException, *, kind: str) -> Proposal:
-    """FAILED, with the error as text: exceptions are never pickled."""
+def failed(
+    id: UUID, now: int, error: BaseException, *, kind: str, what: str | None = None
+) -> Proposal:
+    """FAILED, with the error as text: exceptions are never pickled.
+
+    Args:
+        id: of the state.
+        now: its time.
+        error: that the function raised.
+        kind: of the run, "Flow" or "Task".
+        what: failed, where it is not the function.
+    """
     return Proposal(
         id=id,
         type=StateType.FAILED,
         name="Failed",
         timestamp=now,
-        message=f"{kind} run encountered an exception: {_describe(error)}",
+        message=f"{what or f'{kind} run encountered an exception'}: {_describe(error)}",
         data=_encode_error(error),
         data_format=ERROR,
     )

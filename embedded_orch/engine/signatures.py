@@ -25,6 +25,8 @@ class Signature:
     Attributes:
         name: of the function, for messages.
         parameters: the names that a call can fill, in order.
+        var_positional: the name of ``*args``, if it takes them.
+        var_keyword: the name of ``**kwargs``, if it takes them.
     """
 
     __slots__ = (
@@ -32,10 +34,10 @@ class Signature:
         "_keyword_only",
         "_positional",
         "_positional_only",
-        "_var_keyword",
-        "_var_positional",
         "name",
         "parameters",
+        "var_keyword",
+        "var_positional",
     )
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -49,13 +51,13 @@ class Signature:
         self._positional_only = 0
         self._keyword_only: tuple[str, ...] = ()
         self._defaults: dict[str, object] = {}
-        self._var_positional: str | None = None
-        self._var_keyword: str | None = None
+        self.var_positional: str | None = None
+        self.var_keyword: str | None = None
         if type(function) is FunctionType and not hasattr(function, "__wrapped__"):
             self._read_code(function)
         else:
             self._read_by_inspection(function)
-        variable = (self._var_positional, self._var_keyword)
+        variable = (self.var_positional, self.var_keyword)
         self.parameters: tuple[str, ...] = (
             *self._positional,
             *self._keyword_only,
@@ -80,10 +82,10 @@ class Signature:
         self._defaults.update(function.__kwdefaults__ or {})
         position = count + keywords
         if code.co_flags & _VARARGS:
-            self._var_positional = names[position]
+            self.var_positional = names[position]
             position += 1
         if code.co_flags & _VARKEYWORDS:
-            self._var_keyword = names[position]
+            self.var_keyword = names[position]
 
     def _read_by_inspection(self, function: Callable[..., Any]) -> None:
         import inspect
@@ -92,9 +94,9 @@ class Signature:
         keyword_only: list[str] = []
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.VAR_POSITIONAL:
-                self._var_positional = parameter.name
+                self.var_positional = parameter.name
             elif parameter.kind is parameter.VAR_KEYWORD:
-                self._var_keyword = parameter.name
+                self.var_keyword = parameter.name
             elif parameter.kind is parameter.KEYWORD_ONLY:
                 keyword_only.append(parameter.name)
             else:
@@ -113,7 +115,7 @@ class Signature:
             ParameterBindError: the arguments do not fit; the message says which.
         """
         positional = self._positional
-        if len(args) > len(positional) and self._var_positional is None:
+        if len(args) > len(positional) and self.var_positional is None:
             raise self._misfit(f"takes {len(positional)} positional arguments, {len(args)} given")
         given: dict[str, Any] = dict(zip(positional, args, strict=False))
         extra: dict[str, Any] = {}
@@ -123,15 +125,15 @@ class Signature:
                 if name in given:
                     raise self._misfit(f"got {name!r} twice")
                 given[name] = value
-            elif self._var_keyword is not None:
+            elif self.var_keyword is not None:
                 extra[name] = value
             else:
                 raise self._misfit(f"has no parameter {name!r}")
         bound = self._in_order(given)
-        if self._var_positional is not None:
-            bound[self._var_positional] = tuple(args[len(positional) :])
-        if self._var_keyword is not None:
-            bound[self._var_keyword] = extra
+        if self.var_positional is not None:
+            bound[self.var_positional] = tuple(args[len(positional) :])
+        if self.var_keyword is not None:
+            bound[self.var_keyword] = extra
         return bound
 
     def _in_order(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +154,10 @@ class Signature:
         """The arguments that call the function with these values; the reverse of :meth:`bind`."""
         args = tuple([bound[name] for name in self._positional])
         kwargs = {name: bound[name] for name in self._keyword_only}
-        if self._var_positional is not None:
-            args += tuple(bound[self._var_positional])
-        if self._var_keyword is not None:
-            kwargs.update(bound[self._var_keyword])
+        if self.var_positional is not None:
+            args += tuple(bound[self.var_positional])
+        if self.var_keyword is not None:
+            kwargs.update(bound[self.var_keyword])
         return args, kwargs
 
     @property
@@ -166,7 +168,7 @@ class Signature:
     @property
     def has_variable_arguments(self) -> bool:
         """Whether it takes ``*args`` or ``**kwargs``."""
-        return self._var_positional is not None or self._var_keyword is not None
+        return self.var_positional is not None or self.var_keyword is not None
 
     def _misfit(self, why: str) -> ParameterBindError:
         return ParameterBindError(f"{self.name}({', '.join(self.parameters)}) {why}")

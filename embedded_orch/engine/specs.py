@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedded_orch.engine.options import FlowOptions, Options, TaskOptions
+    from embedded_orch.engine.parameters import Parameters
     from embedded_orch.engine.signatures import Signature
 
 
@@ -123,7 +124,7 @@ class FlowSpec(Spec):
         options: what its decorator was given.
     """
 
-    __slots__ = ("_version", "options")
+    __slots__ = ("_parameters", "_version", "options")
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class FlowSpec(Spec):
         )
         self.options = options
         self._version: str | None = ""
+        self._parameters: Parameters | None = None
 
     @property
     def version(self) -> str | None:
@@ -152,6 +154,15 @@ class FlowSpec(Spec):
         if self._version == "":
             self._version = self.options.version or _file_hash(self.function)
         return self._version
+
+    @property
+    def parameters(self) -> Parameters:
+        """What its parameters have to be; read from the annotations when it is first asked for."""
+        if self._parameters is None:
+            from embedded_orch.engine.parameters import Parameters
+
+            self._parameters = Parameters(self.function, self.signature, name=self.name)
+        return self._parameters
 
     @property
     def entrypoint(self) -> str:

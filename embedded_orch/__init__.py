@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embedded_orch import runtime
+    from embedded_orch.annotations import allow_failure, unmapped
     from embedded_orch.engine.tags import tags
     from embedded_orch.flows import Flow, flow
     from embedded_orch.futures import Future, FutureList
     from embedded_orch.orchestrator import Orchestrator, open
     from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.states import State, StateType
-    from embedded_orch.tasks import Task, task, unmapped
+    from embedded_orch.tasks import Task, task
     from embedded_orch.values import Secret
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "StateType",
     "Task",
     "TaskRun",
+    "allow_failure",
     "flow",
     "open",
     "runtime",
@@ -49,11 +51,12 @@ _HOMES = {
     "StateType": "states",
     "Task": "tasks",
     "TaskRun": "runs",
+    "allow_failure": "annotations",
     "flow": "flows",
     "open": "orchestrator",
     "tags": "engine.tags",
     "task": "tasks",
-    "unmapped": "tasks",
+    "unmapped": "annotations",
 }
 # Used as attributes, as in ``embedded_orch.runtime.flow_run``, they are imported then.
 _MODULES = frozenset({"runtime"})

@@ -13,12 +13,12 @@ from embedded_orch import errors
 from embedded_orch.engine.checking import flow_name
 from embedded_orch.engine.naming import check_template, description_of
 from embedded_orch.engine.options import FlowOptions
-from embedded_orch.engine.running import is_async_function
+from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Unpack
+    from collections.abc import Callable, Coroutine, Mapping
+    from typing import Literal, Unpack
     from uuid import UUID
 
     from embedded_orch.engine.effects import Steps
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Flow(Generic[P, R]):
@@ -144,33 +145,56 @@ class Flow(Generic[P, R]):
             return self
         return BoundFlow(self, instance)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self: Flow[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
+    ) -> State[R]: ...
+    @overload
+    def __call__(
+        self, *args: Any, wait_for: object, return_state: Literal[False] = False, **kwargs: Any
+    ) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it, and return what the function returns; a coroutine for an ``async def``.
+
+        Args:
+            args: for the function. Futures and states among them, also inside of collections, are
+                waited for and replaced by their results.
+            kwargs: for the function, and ``return_state``: give the final state, whatever it is,
+                and raise nothing that the function raises; ``wait_for``: futures or states, or a
+                list of them, whose runs have to have completed first.
 
         Raises:
             Exception: what the function raised, once its retries are used up.
             ParameterBindError: the arguments do not fit.
+            UpstreamFailed: a run that it depends on did not complete; it was not called.
         """
-        for option in ("return_state", "wait_for"):
-            if option in kwargs:
-                raise errors.OptionNotSupported(
-                    f"{self.name}(..., {option}=...) is not supported yet; leave it out"
-                )
         from embedded_orch.engine.contexts import current_flow_run, current_task_run
 
+        return_state: bool = kwargs.pop("return_state", False)
+        wait_for: object = kwargs.pop("wait_for", None)
         arguments = self._signature.bind(args, kwargs)
         caller = current_flow_run()
         if caller is None:
-            from embedded_orch.engine.flow_call import FlowCall
+            from embedded_orch.engine.flow_call import call_flow
 
-            engine = _current().engine
-            return cast("R", self._run(FlowCall(engine, self.spec, arguments).create_and_run()))
+            steps = call_flow(_current().engine, self.spec, arguments, wait_for)
+            return self._run(steps, return_state)
         from embedded_orch.engine.subflow import subflow_steps
 
         task_run = current_task_run()
         parent = task_run.run_id if task_run is not None else None
-        steps = subflow_steps(self.spec, arguments, caller=caller, parent=parent)
-        return cast("R", self._run(steps))
+        steps = subflow_steps(self.spec, arguments, caller=caller, parent=parent, wait_for=wait_for)
+        return self._run(steps, return_state)
 
     def resume(
         self, run_id: UUID | str | None = None, *, parameters: Mapping[str, Any] | None = None
@@ -255,12 +279,10 @@ class Flow(Generic[P, R]):
         found = as_uuid(run_id, "flow run")
         return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)
 
-    def _run(self, steps: Steps[State]) -> Any:
+    def _run(self, steps: Steps[State], return_state: bool = False) -> Any:
         if self.is_async:
-            return _result_of(steps)
-        from embedded_orch.engine.effects import drive
-
-        return drive(steps).result_now()
+            return ending_of_async(steps, return_state)
+        return ending_of(steps, return_state)
 
     def __repr__(self) -> str:
         return f"<Flow {self.name}>"
@@ -325,13 +347,6 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
     if fn is None:
         return lambda function: Flow(function, **options)
     return Flow(fn, **options)
-
-
-async def _result_of(steps: Steps[State]) -> Any:
-    from embedded_orch.engine.effects import drive_async
-
-    state = await drive_async(steps)
-    return state.result_now()
 
 
 def _current() -> Orchestrator:

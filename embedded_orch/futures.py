@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from embedded_orch.engine.futures import Future, FutureList, results_in, states_in, until
+from embedded_orch.engine.futures import Future, FutureList, until
+from embedded_orch.engine.inputs import results_in, states_in
 from embedded_orch.engine.workers import Bell, wait_here
 
 if TYPE_CHECKING:

@@ -7,18 +7,19 @@ engine is imported by the first call.
 from __future__ import annotations
 
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from embedded_orch import errors
+from embedded_orch.annotations import unmapped
 from embedded_orch.engine.checking import MOST_DELAYS
 from embedded_orch.engine.naming import check_template, description_of
 from embedded_orch.engine.options import TaskOptions
-from embedded_orch.engine.running import is_async_function
+from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
-    from typing import Unpack
+    from typing import Literal, Unpack
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
@@ -32,8 +33,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-_CALL_OPTIONS = ("return_state", "wait_for")
 
 
 class Task(Generic[P, R_co]):
@@ -118,40 +117,137 @@ class Task(Generic[P, R_co]):
             return self
         return BoundTask(self, instance)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
+    @overload
+    def __call__(
+        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
+    ) -> State[R_co]: ...
+    @overload
+    def __call__(
+        self, *args: Any, wait_for: object, return_state: Literal[False] = False, **kwargs: Any
+    ) -> R_co: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it, and return what the function returns; a coroutine for an ``async def``.
+
+        Args:
+            args: for the function. Futures and states among them, also inside of collections, are
+                waited for and replaced by their results.
+            kwargs: for the function, and ``return_state``: give the final state, whatever it is,
+                and raise nothing that the function raises; ``wait_for``: futures or states, or a
+                list of them, whose runs have to have completed first.
 
         Raises:
             Exception: what the function raised, once its retries are used up.
             ParameterBindError: the arguments do not fit.
+            UpstreamFailed: a run that it depends on did not complete; it was not called.
         """
-        return cast("R_co", self._call(args, kwargs))
+        from embedded_orch.engine.contexts import current_flow_run
+
+        return_state: bool = kwargs.pop("return_state", False)
+        wait_for: object = kwargs.pop("wait_for", None)
+        arguments = self._signature.bind(args, kwargs)
+        steps = self._new_call(current_flow_run(), arguments, wait_for).steps()
+        if self.is_async:
+            return ending_of_async(steps, return_state)
+        return ending_of(steps, return_state)
 
     @overload
-    def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Future[T]: ...
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> State[T]: ...
     @overload
-    def submit(self: Task[P, R_co], *args: Any, **kwargs: Any) -> Future[R_co]: ...
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(
+        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
+    ) -> State[R_co]: ...
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Future[T]: ...
+    @overload
+    def submit(
+        self,
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Future[R_co]: ...
+    def submit(
+        self, *args: Any, return_state: bool = False, wait_for: object = None, **kwargs: Any
+    ) -> Any:
         """Run it beside the caller: in a thread, or an ``async def`` on the runner's loop.
 
-        Arguments may be, or contain, futures of other tasks; they are waited for and replaced by
-        their results.
+        Args:
+            args: for the function; see :meth:`__call__`.
+            return_state: wait for it, and give its final state.
+            wait_for: runs that have to have completed before it begins.
+            kwargs: for the function.
 
         Raises:
             MissingContextError: no flow is running here.
         """
         flow_run = self._flow_run("submit")
-        return self._submit(flow_run, self._signature.bind(args, self._checked(kwargs)))
+        future = self._submit(flow_run, self._signature.bind(args, kwargs), wait_for)
+        return _state_of(future) if return_state else future
 
     @overload
-    def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> list[State[T]]: ...
     @overload
-    def map(self: Task[P, R_co], *args: Any, **kwargs: Any) -> FutureList[R_co]: ...
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+    def map(
+        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
+    ) -> list[State[R_co]]: ...
+    @overload
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> FutureList[T]: ...
+    @overload
+    def map(
+        self,
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> FutureList[R_co]: ...
+    def map(
+        self, *args: Any, return_state: bool = False, wait_for: object = None, **kwargs: Any
+    ) -> Any:
         """Submit it once for each item of the iterable arguments, which must be of one length.
 
         What is not iterable, is text or bytes, or is marked with :func:`unmapped` goes to each
-        call as it is. A dict maps over its keys.
+        call as it is. A dict maps over its keys. Of ``allow_failure(items)``, ``quote(items)`` and
+        ``opaque(items)`` each item is marked.
+
+        Args:
+            args: for the function.
+            return_state: wait for all, and give their final states.
+            wait_for: runs that have to have completed before any of them begins.
+            kwargs: for the function.
 
         Raises:
             MissingContextError: no flow is running here.
@@ -160,28 +256,22 @@ class Task(Generic[P, R_co]):
         """
         flow_run = self._flow_run("map")
         from embedded_orch.engine.futures import FutureList
+        from embedded_orch.engine.mapping import spread_over
 
         signature = self._signature
         # Bound once as a whole: what does not fit is said before anything is waited for.
-        signature.bind(args, self._checked(kwargs))
-        return FutureList(
+        signature.bind(args, kwargs)
+        futures: FutureList[Any] = FutureList(
             [
-                self._submit(flow_run, signature.bind(each_args, each_kwargs))
+                self._submit(flow_run, signature.bind(each_args, each_kwargs), wait_for)
                 for each_args, each_kwargs in spread_over(args, kwargs, self.name)
             ]
         )
+        return [_state_of(future) for future in futures] if return_state else futures
 
-    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        from embedded_orch.engine.contexts import current_flow_run
-        from embedded_orch.engine.effects import drive
-
-        arguments = self._signature.bind(args, self._checked(kwargs))
-        call = self._new_call(current_flow_run(), arguments)
-        if self.is_async:
-            return _result_of(call)
-        return drive(call.steps()).result_now()
-
-    def _new_call(self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any]) -> TaskCall:
+    def _new_call(
+        self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any], wait_for: object
+    ) -> TaskCall:
         from embedded_orch.engine.contexts import current_task_run
         from embedded_orch.engine.task_call import TaskCall
 
@@ -192,12 +282,15 @@ class Task(Generic[P, R_co]):
             arguments,
             flow_run=flow_run,
             parent=caller.run_id if caller is not None else None,
+            wait_for=wait_for,
         )
 
-    def _submit(self, flow_run: FlowRunContext, arguments: Mapping[str, Any]) -> Future[Any]:
+    def _submit(
+        self, flow_run: FlowRunContext, arguments: Mapping[str, Any], wait_for: object
+    ) -> Future[Any]:
         from embedded_orch.engine.submission import submit
 
-        return submit(self._new_call(flow_run, arguments), flow_run.runner)
+        return submit(self._new_call(flow_run, arguments, wait_for), flow_run.runner)
 
     def _flow_run(self, what: str) -> FlowRunContext:
         from embedded_orch.engine.contexts import current_flow_run
@@ -209,14 +302,6 @@ class Task(Generic[P, R_co]):
                 f"call it inside a @flow, or call {self.name}() itself"
             )
         return flow_run
-
-    def _checked(self, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-        for option in _CALL_OPTIONS:
-            if option in kwargs:
-                raise errors.OptionNotSupported(
-                    f"{self.name}(..., {option}=...) is not supported yet; leave it out"
-                )
-        return kwargs
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -237,26 +322,16 @@ class BoundTask:
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run it beside the caller; see :meth:`Task.submit`."""
-        return self._task.submit(self._instance, *args, **kwargs)
+        future: Future[Any] = self._task.submit(self._instance, *args, **kwargs)
+        return future
 
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Submit it once for each item; see :meth:`Task.map`."""
-        return self._task.map(unmapped(self._instance), *args, **kwargs)
+        futures: FutureList[Any] = self._task.map(unmapped(self._instance), *args, **kwargs)
+        return futures
 
     def __repr__(self) -> str:
         return f"<Task {self._task.name} of {self._instance!r}>"
-
-
-class unmapped(Generic[T]):  # noqa: N801 - a function to those who call it
-    """An argument of ``map`` that goes to each call as it is, though it is iterable."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"unmapped({self.value!r})"
 
 
 @overload
@@ -312,71 +387,9 @@ def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
     return delays
 
 
-def spread_over(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str
-) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments of each call of a map.
-
-    Args:
-        args: the positional arguments of the map.
-        kwargs: the arguments that it was given by name.
-        name: of the task, for messages.
-    """
-    given: dict[int | str, Any] = {n: _whole(value) for n, value in enumerate(args)}
-    for key, value in kwargs.items():
-        given[key] = _whole(value)
-    mapped = {key: list(value) for key, value in given.items() if _is_mapped(value)}
-    if not mapped:
-        raise errors.MappingMissingIterable(
-            f"{name}.map() needs an iterable argument to map over, and was given "
-            f"{', '.join(type(value).__name__ for value in given.values()) or 'none'}"
-        )
-    lengths = {_said(key): len(items) for key, items in mapped.items()}
-    if len(set(lengths.values())) > 1:
-        raise errors.MappingLengthMismatch(
-            f"{name}.map() was given iterables of different lengths: "
-            + ", ".join(f"{length} in {key}" for key, length in lengths.items())
-        )
-    static = {
-        key: value.value if isinstance(value, unmapped) else value
-        for key, value in given.items()
-        if key not in mapped
-    }
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    for items in zip(*mapped.values(), strict=True):
-        each = {**static, **dict(zip(mapped, items, strict=True))}
-        positional = tuple([each[position] for position in range(len(args))])
-        calls.append((positional, {key: each[key] for key in kwargs}))
-    return calls
-
-
-def _said(key: int | str) -> str:
-    return key if isinstance(key, str) else f"argument {key + 1}"
-
-
-def _whole(value: Any) -> Any:
-    """A future that is mapped over is waited for: the length of its result is needed."""
-    from embedded_orch.engine.futures import Future
-
-    return value.result() if isinstance(value, Future) else value
-
-
-def _is_mapped(value: Any) -> bool:
-    if isinstance(value, (str, bytes, unmapped)) or hasattr(value, "read"):
-        return False
-    try:
-        iter(value)
-    except TypeError:
-        # It has no items.
-        return False
-    return True
-
-
-async def _result_of(call: TaskCall) -> Any:
-    from embedded_orch.engine.effects import drive_async
-
-    state: State = await drive_async(call.steps())
-    return state.result_now()
+def _state_of(future: Future[Any]) -> State[Any]:
+    future.wait()
+    return future.state
 
 
 def _current_engine() -> Engine:

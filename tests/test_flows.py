@@ -207,16 +207,6 @@ def test_arguments_that_do_not_fit_are_an_error_and_leave_no_record(orch: Orches
     assert orch.flow_runs.count() == 0
 
 
-@pytest.mark.parametrize("option", ["return_state", "wait_for"])
-def test_call_option_that_is_not_there_yet_is_refused(orch: Orchestrator, option: str) -> None:
-    @flow
-    def report(**fields: object) -> None: ...
-
-    with pytest.raises(errors.OptionNotSupported, match=option):
-        report(**{option: True})
-    assert orch.flow_runs.count() == 0
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

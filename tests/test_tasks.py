@@ -14,6 +14,7 @@ import pytest
 
 from embedded_orch import errors, flow, task, unmapped
 from embedded_orch.states import StateType
+from embedded_orch.utilities.annotations import quote
 from tests.engine.waiting import passed, until_async
 from tests.opened import Clock, opened, runs_of, states, the_flow_run, the_run_of
 
@@ -259,20 +260,6 @@ def test_arguments_that_do_not_fit_are_an_error_and_leave_no_record(orch: Orches
         for call in (load, load.submit, load.map):
             with pytest.raises(errors.ParameterBindError, match=r"load\(path\)"):
                 call("a", "b")
-
-    in_flow(body)
-    assert orch.task_runs.count() == 0
-
-
-@pytest.mark.parametrize("option", ["return_state", "wait_for"])
-def test_call_option_that_is_not_there_yet_is_refused(orch: Orchestrator, option: str) -> None:
-    @task
-    def load(**fields: object) -> None: ...
-
-    def body() -> None:
-        for call in (load, load.submit, load.map):
-            with pytest.raises(errors.OptionNotSupported, match=option):
-                call(**{option: True})
 
     in_flow(body)
     assert orch.task_runs.count() == 0
@@ -571,17 +558,13 @@ def test_interruption_of_a_submitted_coroutine_stops_no_other(
 
     def body() -> str:
         failing = fail.submit()
-        answer: str = load.submit(Box([failing])).result(30)
+        answer: str = load.submit(quote([failing])).result(30)
         with pytest.raises(interruption):
             failing.result()
         return answer
 
     assert in_flow(body) == "went on"
     assert states(the_run_of(orch, fail))[-1] == "Crashed"
-
-
-class Box(list[Any]):
-    """A list in which nobody looks for futures."""
 
 
 # -- submitting ----------------------------------------------------------------------------------

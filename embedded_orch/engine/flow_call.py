@@ -12,7 +12,7 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
-from embedded_orch.engine.futures import futures_in
+from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
@@ -33,6 +33,25 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
+
+
+def call_flow(
+    engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any], wait_for: object
+) -> Steps[State]:
+    """Run a flow that no other flow calls.
+
+    Args:
+        engine: that runs it.
+        flow: what is called.
+        arguments: by parameter; may hold states of other runs.
+        wait_for: more runs that have to have completed.
+    """
+    if wait_for is not None or not is_plain(arguments):
+        resolved = yield from resolve(arguments, wait_for)
+        if resolved.obstacle is not None:
+            return (yield from FlowCall(engine, flow, arguments).not_ready(resolved.obstacle))
+        arguments = resolved.arguments
+    return (yield from FlowCall(engine, flow, arguments).create_and_run())
 
 
 class FlowCall:
@@ -124,11 +143,10 @@ class FlowCall:
 
     # -- taking it -------------------------------------------------------------------------------
 
-    def _creation(self) -> Callable[[Transaction], object]:
+    def _new_run(self) -> NewFlowRun:
         process, flow = self._engine.process, self._flow
-        now = process.now()
         parameters, unstored = values.encode_parameters(self._given)
-        new = NewFlowRun(
+        return NewFlowRun(
             id=self.run_id,
             flow_id=process.new_id(),
             flow_name=flow.name,
@@ -144,6 +162,11 @@ class FlowCall:
             policy=flow.policy,
             parent_task_run_id=self._parent_task_run_id,
         )
+
+    def _creation(self) -> Callable[[Transaction], object]:
+        process = self._engine.process
+        now = process.now()
+        new = self._new_run()
         states = [
             Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now)
         ]
@@ -185,6 +208,26 @@ class FlowCall:
         return take
 
     # -- before the function ---------------------------------------------------------------------
+
+    def not_ready(self, obstacle: str) -> Steps[State]:
+        """Record that the run could not begin, because of a run that it depends on."""
+        process = self._engine.process
+        pending = Proposal(
+            id=process.new_id(),
+            type=StateType.PENDING,
+            name="NotReady",
+            timestamp=process.now(),
+            message=obstacle,
+        )
+        new = self._new_run()
+
+        def create(tx: Transaction) -> None:
+            self._engine.owner.register(tx)
+            flow_runs.create_flow_run(tx, new, [pending], now=pending.timestamp)
+
+        yield Write(self._engine.database, create)
+        error = errors.UpstreamFailed(f"{self.name}: {obstacle}")
+        return self._own(results.state_of(pending)).with_error(error)
 
     def _accept_parameters(self) -> None:
         """Check and convert the parameters; those that do not fit fail the run before it runs."""

@@ -6,12 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from embedded_orch import errors
 from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.engine.workers import Bell, wait_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator
     from uuid import UUID
 
     from embedded_orch.states import State
@@ -181,59 +180,3 @@ def until(timeout: float | None) -> Callable[[], float | None]:
         return lambda: None
     deadline = time.monotonic() + timeout
     return lambda: max(0.0, deadline - time.monotonic())
-
-
-def resolve(value: Any, take: Callable[[Future[Any]], Any]) -> Any:
-    """``value`` with each future in it, also in lists, tuples, sets and dicts, replaced.
-
-    Whatever holds no future is returned as it is, not as a copy.
-    """
-    if isinstance(value, Future):
-        return take(value)
-    kind = type(value)
-    if kind is dict:
-        found = {key: resolve(item, take) for key, item in value.items()}
-        return found if _differs(found.values(), value.values()) else value
-    if kind in (list, tuple, set, frozenset, FutureList):
-        items = [resolve(item, take) for item in value]
-        if not _differs(items, value):
-            return value
-        return items if kind is FutureList else kind(items)
-    return value
-
-
-def futures_in(value: Any) -> list[Future[Any]]:
-    """Every future in ``value``, as :func:`resolve` would find them."""
-    found: list[Future[Any]] = []
-    resolve(value, found.append)
-    return found
-
-
-def results_in(value: Any) -> Any:
-    """``value`` with each future in it replaced by its result, which is waited for.
-
-    Raises:
-        UpstreamFailed: one of them did not complete.
-    """
-
-    def take(future: Future[Any]) -> Any:
-        future.wait()
-        if not future.is_completed:
-            raise errors.UpstreamFailed(f"task run {future.name} is {future.state.name}")
-        return future.result()
-
-    return resolve(value, take)
-
-
-def states_in(value: Any) -> Any:
-    """``value`` with each future in it replaced by its final state, which is waited for."""
-
-    def take(future: Future[Any]) -> State:
-        future.wait()
-        return future.state
-
-    return resolve(value, take)
-
-
-def _differs(new: Iterable[object], old: Iterable[object]) -> bool:
-    return any(a is not b for a, b in zip(new, old, strict=True))

@@ -51,7 +51,7 @@ def chosen_name(option: str, naming: Naming, parameters: Mapping[str, Any]) -> s
     """
     if isinstance(naming, str):
         return naming.format(**parameters)
-    name: object = naming(parameters=dict(parameters)) if _takes_them(naming) else naming()
+    name = _called(naming, parameters)
     if not isinstance(name, str):
         raise ConfigurationError(
             f"{option}={naming!r} returned {name!r}; the name of a run is a text"
@@ -59,10 +59,11 @@ def chosen_name(option: str, naming: Naming, parameters: Mapping[str, Any]) -> s
     return name
 
 
-def _takes_them(naming: Callable[..., str]) -> bool:
+def _called(naming: Callable[..., object], parameters: Mapping[str, Any]) -> object:
     from inspect import signature
 
-    return "parameters" in signature(naming).parameters
+    takes_them = "parameters" in signature(naming).parameters
+    return naming(parameters=dict(parameters)) if takes_them else naming()
 
 
 def description_of(function: Callable[..., Any], options: Options) -> str | None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextvars import Context
 
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.states import State
+
 R = TypeVar("R")
 
 _COROUTINE = 0x80
@@ -59,6 +62,22 @@ def copied_context(backend: str | None) -> Context:
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, backend)
     return context
+
+
+def ending_of(steps: Steps[State[Any]], return_state: bool) -> Any:
+    """What a call gives its caller: what its function returned, or else raised; or its state."""
+    from embedded_orch.engine.effects import drive
+
+    state = drive(steps)
+    return state if return_state else state.result_now()
+
+
+async def ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
+    """:func:`ending_of` for a call that is awaited."""
+    from embedded_orch.engine.effects import drive_async
+
+    state = await drive_async(steps)
+    return state if return_state else state.result_now()
 
 
 def run_to_end(awaitable: Awaitable[R]) -> R:

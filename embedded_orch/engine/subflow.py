@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 
 def subflow_steps(
-    flow: FlowSpec, arguments: Mapping[str, Any], *, caller: FlowRunContext, parent: UUID | None
+    flow: FlowSpec,
+    arguments: Mapping[str, Any],
+    *,
+    caller: FlowRunContext,
+    parent: UUID | None,
+    wait_for: object = None,
 ) -> Steps[State]:
     """Run a flow as part of another.
 
@@ -40,6 +45,7 @@ def subflow_steps(
         arguments: by parameter; may hold futures of the caller's tasks.
         caller: the flow run that calls it.
         parent: the task run that calls it, if any.
+        wait_for: runs that have to have completed first.
     """
     engine = caller.engine
 
@@ -69,7 +75,15 @@ def subflow_steps(
         is_async=flow.is_async,
         options=TaskOptions({"tags": flow.tags, "record_start": "before"}),
     )
-    return TaskCall(engine, tracker, arguments, flow_run=caller, parent=parent, body=body).steps()
+    return TaskCall(
+        engine,
+        tracker,
+        arguments,
+        flow_run=caller,
+        parent=parent,
+        wait_for=wait_for,
+        body=body,
+    ).steps()
 
 
 def _child_and_owner(tx: Transaction, task_run_id: UUID) -> Owned | None:

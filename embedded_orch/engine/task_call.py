@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch import errors
 from embedded_orch.engine import results
 from embedded_orch.engine.contexts import TaskRunContext, task_run_context
-from embedded_orch.engine.effects import Call, Read, Sleep, WaitFor, Write
-from embedded_orch.engine.futures import futures_in, resolve
+from embedded_orch.engine.effects import Call, Read, Sleep, Write
+from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.retrying import not_retriable, weighed
@@ -41,6 +41,7 @@ class TaskCall:
         arguments: by parameter; may hold futures.
         flow_run: the flow run it belongs to, if any.
         parent: the task run that makes the call, if any.
+        wait_for: runs that have to have completed first, beside those among the arguments.
         body: what to do as the function, given the task run's id and the arguments; its final
             state is that of the call. The task's own function when not given.
     """
@@ -53,6 +54,7 @@ class TaskCall:
         *,
         flow_run: FlowRunContext | None,
         parent: UUID | None,
+        wait_for: object = None,
         body: Callable[[UUID, Mapping[str, Any]], Steps[State]] | None = None,
     ) -> None:
         self._engine = engine
@@ -61,8 +63,8 @@ class TaskCall:
         self._flow_run = flow_run
         self._epoch = flow_run.epoch if flow_run is not None else None
         self._parent = parent
+        self._wait_for = wait_for
         self._body = body
-        self._upstream: list[Future[Any]] | None = None
         self._start: NewTaskRun | None = None
         self._start_states: list[Proposal] = []
         self._is_start_awaited = False
@@ -76,7 +78,9 @@ class TaskCall:
 
     def steps(self) -> Steps[State]:
         """Run it; returns the final state, or raises what interrupted it."""
-        failed_upstream = yield from self._resolve_arguments()
+        obstacle = None
+        if self._wait_for is not None or not is_plain(self._arguments):
+            obstacle = yield from self._resolve_arguments()
         key = self._dynamic_key()
         is_on_record = False
         flow_run = self._flow_run
@@ -94,8 +98,8 @@ class TaskCall:
                     known, value = results.decode_recorded(call.data, call.data_format)
                     if known:
                         return self._recorded(value)
-        if failed_upstream is not None:
-            return (yield from self._not_ready(key, is_on_record, failed_upstream))
+        if obstacle is not None:
+            return (yield from self._not_ready(key, is_on_record, obstacle))
         return (yield from self._attempts(self._restart() if is_on_record else self._begin(key)))
 
     @property
@@ -110,29 +114,20 @@ class TaskCall:
 
     @property
     def upstream(self) -> list[Future[Any]]:
-        """The futures among the arguments, until they are replaced by their results."""
-        if self._upstream is None:
-            self._upstream = futures_in(list(self._arguments.values()))
-        return self._upstream
+        """The futures that it waits for before it begins."""
+        if self._wait_for is None and is_plain(self._arguments):
+            return []
+        return futures_in([*self._arguments.values(), self._wait_for])
 
     # -- before the function ---------------------------------------------------------------------
 
-    def _resolve_arguments(self) -> Steps[Future[Any] | None]:
-        """Replace futures by their results; the first of them that did not complete, if any."""
-        futures = self.upstream
-        if not futures:
-            return None
-        self._upstream = []
-        for future in futures:
-            yield WaitFor(future)
-        for future in futures:
-            if not future.is_completed:
-                return future
-        self._arguments = {
-            name: resolve(value, lambda future: future.result())
-            for name, value in self._arguments.items()
-        }
-        return None
+    def _resolve_arguments(self) -> Steps[str | None]:
+        """Wait for what the call depends on; what keeps it from being made, if anything."""
+        resolved = yield from resolve(self._arguments, self._wait_for)
+        self._arguments = resolved.arguments
+        # Not kept: the runs that were waited for may hold large results.
+        self._wait_for = None
+        return resolved.obstacle
 
     def _dynamic_key(self) -> str:
         if self._flow_run is None:
@@ -151,10 +146,9 @@ class TaskCall:
         )
         return self._own(state).with_value(value)
 
-    def _not_ready(self, key: str, is_on_record: bool, upstream: Future[Any]) -> Steps[State]:
-        """Record that the call could not be made, because an argument's run did not complete."""
+    def _not_ready(self, key: str, is_on_record: bool, message: str) -> Steps[State]:
+        """Record that the call could not be made, because a run before it did not complete."""
         process = self._engine.process
-        message = f"upstream task run {upstream.name} did not complete: it is {upstream.state.name}"
         pending = Proposal(
             id=process.new_id(),
             type=StateType.PENDING,

@@ -10,7 +10,7 @@ from uuid import UUID
 import anyio
 import pytest
 
-from embedded_orch.engine.futures import Future, FutureList, futures_in, resolve
+from embedded_orch.engine.futures import Future, FutureList
 from embedded_orch.states import State, StateType
 from tests.engine.waiting import passed
 
@@ -222,46 +222,3 @@ def test_empty_list_has_no_results() -> None:
 
     futures.wait()
     assert futures.result() == []
-
-
-# -- in arguments --------------------------------------------------------------------------------
-
-
-def values(future: Future[Any]) -> Any:
-    return future.result()
-
-
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_futures_are_found_and_replaced_at_any_depth(process: Process, depth: int) -> None:
-    def wrap(leaf: Any) -> Any:
-        for _ in range(depth):
-            leaf = {"list": [leaf], "tuple": (leaf, "x"), 3: leaf}
-        return leaf
-
-    future = done(process, 7)
-
-    assert resolve(wrap(future), values) == wrap(7)
-    assert set(futures_in(wrap(future))) == {future}
-
-
-@pytest.mark.parametrize("kind", [set, frozenset, list, tuple])
-def test_containers_keep_their_type(process: Process, kind: type) -> None:
-    found = resolve(kind([done(process, 1)]), values)
-
-    assert found == kind([1])
-    assert type(found) is kind
-
-
-def test_list_of_futures_becomes_a_list_of_results(process: Process) -> None:
-    found = resolve(FutureList([done(process, 1)]), values)
-
-    assert found == [1]
-    assert type(found) is list
-
-
-@pytest.mark.parametrize(
-    "value", [[1, [2]], {"a": (1,)}, {1}, "text", None, object(), FutureList()]
-)
-def test_what_holds_no_future_is_not_copied(value: Any) -> None:
-    assert resolve(value, values) is value
-    assert futures_in(value) == []

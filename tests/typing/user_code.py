@@ -10,7 +10,19 @@ from collections.abc import Coroutine
 from typing import Any, assert_type
 
 import embedded_orch
-from embedded_orch import Flow, Future, FutureList, State, Task, flow, task
+from embedded_orch import (
+    Flow,
+    Future,
+    FutureList,
+    State,
+    Task,
+    TaskRun,
+    allow_failure,
+    flow,
+    task,
+    unmapped,
+)
+from embedded_orch.tasks import exponential_backoff
 
 
 @task
@@ -18,7 +30,19 @@ def count_lines(path: str, *, limit: int = 10) -> int:
     return len(path) + limit
 
 
-@task(retries=2, retry_delay_seconds=[1, 2.5], tags=["io"], record_start="before")
+def is_worth_it(task: Task[..., Any], task_run: TaskRun, state: State) -> bool:
+    return task_run.run_count < 3 and not isinstance(state.data, PermissionError)
+
+
+@task(
+    retries=2,
+    retry_delay_seconds=exponential_backoff(1),
+    retry_condition_fn=is_worth_it,
+    retry_jitter_factor=0.5,
+    task_run_name=lambda: "named",
+    tags=["io"],
+    record_start="before",
+)
 async def fetch(url: str) -> bytes:
     return url.encode()
 
@@ -34,6 +58,16 @@ def report(root: str) -> dict[str, int]:
     assert_type(count_lines.submit(root).state, State)
     assert_type(fetch.submit(root), Future[bytes])
     assert_type(fetch.map([root]).result(), list[bytes])
+    waited_for = [count_lines.submit(root)]
+    assert_type(count_lines(root, wait_for=waited_for), int)
+    assert_type(count_lines(root, return_state=True), State[int])
+    assert_type(count_lines(root, return_state=True, wait_for=waited_for).result(), int)
+    assert_type(count_lines.submit(root, wait_for=waited_for), Future[int])
+    assert_type(count_lines.submit(root, return_state=True), State[int])
+    assert_type(count_lines.map([root], return_state=True), list[State[int]])
+    assert_type(fetch.submit(root, return_state=True), State[bytes])
+    assert_type(fetch.map(unmapped(root), [1], return_state=True), list[State[bytes]])
+    assert_type(allow_failure(waited_for[0]).value, Future[int])
     return {root: lines}
 
 
@@ -44,6 +78,8 @@ async def report_later(root: str, limit: int | None = None) -> list[bytes]:
     one = await fetch(root)
     assert_type(one, bytes)
     assert_type(await fetch.submit(root).wait_async(), None)
+    assert_type(await fetch(root, return_state=True), State[bytes])
+    assert_type(await fetch(root, wait_for=[one]), bytes)
     return [one]
 
 
@@ -54,6 +90,9 @@ def right() -> None:
     assert_type(report.resume("an id", parameters={"root": "x"}), dict[str, int])
     waiting: Coroutine[Any, Any, list[bytes]] = report_later("x")
     assert_type(count_lines.fn("x"), int)
+    assert_type(report("x", return_state=True), State[dict[str, int]])
+    assert_type(report("x", wait_for=[]), dict[str, int])
+    assert_type(count_lines.with_options(retries=1)("x"), int)
     tasks: list[Task[..., Any]] = [count_lines, fetch]
     flows: list[Flow[..., Any]] = [report, report_later]
     with embedded_orch.open(":memory:") as orch:
@@ -71,13 +110,13 @@ async def right_later() -> None:
 
 
 def wrong() -> None:
-    count_lines(3)  # type: ignore[arg-type]
-    count_lines("x", 3)  # type: ignore[call-arg]
-    count_lines("x", limt=3)  # type: ignore[call-arg]
-    count_lines()  # type: ignore[call-arg]
-    report(root=3)  # type: ignore[arg-type]
+    count_lines(3)  # type: ignore[call-overload]
+    count_lines("x", 3)  # type: ignore[call-overload]
+    count_lines("x", limt=3)  # type: ignore[call-overload]
+    count_lines()  # type: ignore[call-overload]
+    report(root=3)  # type: ignore[call-overload]
     report("x").append(1)  # type: ignore[attr-defined]
-    _ = report_later("x", limit="3")  # type: ignore[arg-type]
+    _ = report_later("x", limit="3")  # type: ignore[call-overload]
     _ = report_later("x") + [b""]  # type: ignore[operator]
 
 

@@ -1,0 +1,1 @@
+"""Modules that Prefect's users import by these paths; what is in them lives elsewhere."""

@@ -165,7 +165,11 @@ class FlowRun(Run):
     @property
     def history(self) -> list[State]:
         """All its states, oldest first; read when asked for."""
-        return self._database.read(lambda tx: flow_runs.flow_run_history(tx, run_id=self.id))
+        return self._database.read(
+            lambda tx: flow_runs.flow_run_history(
+                tx, run_id=self.id, parent_task_run_id=self.parent_task_run_id
+            )
+        )
 
 
 class TaskRun(Run):
@@ -207,4 +211,6 @@ class TaskRun(Run):
     @property
     def history(self) -> list[State]:
         """All its states, oldest first; read when asked for."""
-        return self._database.read(lambda tx: task_runs.task_run_history(tx, run_id=self.id))
+        return self._database.read(
+            lambda tx: task_runs.task_run_history(tx, run_id=self.id, flow_run_id=self.flow_run_id)
+        )

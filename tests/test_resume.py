@@ -19,12 +19,12 @@ import pytest
 
 import embedded_orch
 from embedded_orch import errors, flow, task
-from embedded_orch.engine.task_call import TaskCall
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import StateType
 from embedded_orch.store import flow_runs as store_runs
 from embedded_orch.store import processes
 from embedded_orch.store.processes import ProcessRow
+from embedded_orch.store.task_runs import propose_task_state
 from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import passed
@@ -1048,9 +1048,9 @@ def test_task_that_was_interrupted_while_it_waited_for_a_retry_is_called_again(
 
 
 def test_parent_takes_the_value_of_a_child_that_completed_before_the_crash(
-    orch: Orchestrator, trace: Path, monkeypatch: pytest.MonkeyPatch
+    orch: Orchestrator, trace: Path, broken: Broken
 ) -> None:
-    """The process dies between two commits: the child's end, and that of its tracker.
+    """The child's end and that of its tracker are one commit; the process dies after it.
 
     Seen to fail when a completed child was always run again.
     """
@@ -1061,26 +1061,52 @@ def test_parent_takes_the_value_of_a_child_that_completed_before_the_crash(
 
     @flow
     def parent() -> str:
-        return child()
-
-    finish = TaskCall._finish_completed
-
-    def die(self: TaskCall, value: object) -> Any:
-        if self._body is not None:
+        value = child()
+        if broken.is_broken:
             raise KeyboardInterrupt
-        return finish(self, value)
+        return value
 
-    monkeypatch.setattr(TaskCall, "_finish_completed", die)
-    with pytest.raises(KeyboardInterrupt):
-        parent()
-    monkeypatch.undo()
-    monkeypatch.setenv("TRACE", str(trace))
+    failed(orch, parent)
+    [tracker] = [each for each in orch.task_runs.find() if each.task_key != load.task_key]
+    broken.is_broken = False
+
     assert states(the_flow_run(orch, flow_name="child"))[-1] == "Completed"
-
+    assert states(tracker) == ["Pending", "Running", "Completed"]
     assert parent.resume(the_flow_run(orch, flow_name="parent").id) == "A"
 
     assert calls_in(trace) == {"a": 1}
     assert orch.flow_runs.count(flow_name="child") == 1
+    assert states(tracker) == ["Pending", "Running", "Completed"]
+
+
+def test_parent_takes_the_value_of_a_child_whose_tracker_says_otherwise(
+    orch: Orchestrator, trace: Path, broken: Broken
+) -> None:
+    @flow
+    def child() -> str:
+        return load("a")
+
+    @flow
+    def parent() -> str:
+        value = child()
+        broken.check()
+        return value
+
+    failed(orch, parent)
+    [tracker] = [each for each in orch.task_runs.find() if each.task_key != load.task_key]
+    process = orch.engine.process
+    lost = Proposal(id=process.new_id(), type=StateType.FAILED, name="Failed", timestamp=1)
+    orch.database.write(
+        lambda tx: propose_task_state(
+            tx, run_id=tracker.id, proposal=lost, now=1, epoch=None, force=True
+        )
+    )
+    broken.is_broken = False
+
+    assert parent.resume(the_flow_run(orch, flow_name="parent").id) == "A"
+
+    assert calls_in(trace) == {"a": 1}
+    assert states(tracker)[-3:] == ["Failed", "Retrying", "Completed"]
 
 
 def test_parent_leaves_a_child_alone_that_somebody_else_resumes(

@@ -19,10 +19,11 @@ from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of
 from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
-from embedded_orch.orchestration.values import Decision, Proposal, Verdict
+from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import flow_runs
 from embedded_orch.store.flow_runs import NewFlowRun
+from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,7 @@ class FlowCall:
         return (yield from self._run(self._creation()))
 
     def take_over_and_run(
-        self, *, name: str, tags: Sequence[str], epoch: int, run_count: int, owner_died: bool
+        self, *, name: str, tags: Sequence[str], epoch: int, owner_died: bool
     ) -> Steps[State]:
         """Take an interrupted run over and run it again; what it completed is not run again.
 
@@ -110,13 +111,11 @@ class FlowCall:
             name: of the run.
             tags: of the run.
             epoch: in which its last owner was seen to be gone.
-            run_count: how often it has been attempted.
             owner_died: whether its state still claims that it runs.
         """
         self.name = name
         self._tags = tuple(tags)
         self._epoch = epoch + 1
-        self._run_count = run_count + 1
         self._has_records = True
         self._accept_parameters()
         return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
@@ -136,7 +135,7 @@ class FlowCall:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
             process = self._engine.process
             crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
-            yield from record_crash(self._propose(crashed), f"flow run {self.name}")
+            yield from record_crash(self._interrupt(crashed), f"flow run {self.name}")
             raise
         finally:
             owner.finish(self.run_id)
@@ -195,7 +194,7 @@ class FlowCall:
 
         def take(tx: Transaction) -> None:
             self._engine.owner.register(tx)
-            flow_runs.take_over(
+            run = flow_runs.take_over(
                 tx,
                 run_id=self.run_id,
                 owner_id=self._engine.owner.id,
@@ -204,6 +203,7 @@ class FlowCall:
                 now=now,
                 new_id=process.new_id,
             )
+            self._run_count = run.run_count
 
         return take
 
@@ -297,12 +297,17 @@ class FlowCall:
             finally:
                 context.is_over = True
             decision: Decision = yield self._propose(proposal)
-            if decision.verdict is not Verdict.REJECT:
-                return self._own(state)
-            # The rules granted a retry. What this attempt completed is on record, and stands.
-            yield from self._enter_running()
-            self._run_count += 1
-            self._has_records = True
+            if decision.verdict is Verdict.REJECT:
+                if decision.run.state_type is not StateType.SCHEDULED:
+                    return (yield from self._give_way(decision, proposal, state))
+                # The rules granted a retry. What this attempt completed is on record, and stands.
+                decision = yield from self._enter_running(decision.run)
+                if decision.verdict is Verdict.ABORT:
+                    return (yield from self._give_way(decision, proposal, state))
+                self._run_count = decision.run.run_count
+                self._has_records = True
+                continue
+            return self._own(state)
 
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
         """Call the function once; the state to propose, and the same with its value at hand."""
@@ -342,24 +347,50 @@ class FlowCall:
             yield Stop(context, is_interrupting=True)
             raise
 
-    def _enter_running(self) -> Steps[None]:
+    def _enter_running(self, waiting: Run) -> Steps[Decision]:
+        """Begin the next attempt once it is due, unless somebody moved the run meanwhile."""
         process = self._engine.process
         while True:
-            decision: Decision = yield self._propose(self._running(process.now()))
-            if decision.verdict is Verdict.WAIT:
-                yield Sleep(decision.delay_seconds, process.sleep)
-            elif decision.verdict is Verdict.ABORT:
-                raise errors.CancelledRun(f"flow run {self.name}: {decision.reason}")
-            else:
-                return
+            running = self._running(process.now(), follows=waiting.state_id)
+            decision: Decision = yield self._propose(running)
+            if decision.verdict is not Verdict.WAIT:
+                return decision
+            yield Sleep(decision.delay_seconds, process.sleep)
 
-    def _running(self, timestamp: int, message: str | None = None) -> Proposal:
+    def _give_way(self, decision: Decision, proposal: Proposal, state: State) -> Steps[State]:
+        """The state of a run that somebody else moved while it ran; Cancelled when that was asked.
+
+        Args:
+            decision: why the run cannot end as it would.
+            proposal: how it would have ended.
+            state: the same, with its value or error at hand.
+        """
+        if decision.proposal is not None:
+            error = None if state.is_completed() else state.data
+            return self._own(results.state_of(decision.proposal).with_error(error))
+        if decision.run.state_type is StateType.CANCELLING:
+            process = self._engine.process
+            cancelled = Proposal(
+                id=process.new_id(),
+                type=StateType.CANCELLED,
+                name="Cancelled",
+                timestamp=process.now(),
+                message=f"cancelled while it ran; it would have become {proposal.name}",
+            )
+            yield self._propose(cancelled)
+            return self._own(results.state_of(cancelled))
+        return self._own(results.state_of_run(decision.run, decision.reason))
+
+    def _running(
+        self, timestamp: int, message: str | None = None, follows: UUID | None = None
+    ) -> Proposal:
         return Proposal(
             id=self._engine.process.new_id(),
             type=StateType.RUNNING,
             name="Running",
             timestamp=timestamp,
             message=message,
+            follows=follows,
         )
 
     def _propose(self, proposal: Proposal) -> Write[Decision]:
@@ -368,5 +399,14 @@ class FlowCall:
             self._engine.database,
             lambda tx: flow_runs.propose_flow_state(
                 tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
+            ),
+        )
+
+    def _interrupt(self, crashed: Proposal) -> Write[Decision]:
+        now = self._engine.process.now()
+        return Write(
+            self._engine.database,
+            lambda tx: interrupt(
+                tx, "flow_run", run_id=self.run_id, crashed=crashed, now=now, epoch=self._epoch
             ),
         )

@@ -15,6 +15,8 @@ from embedded_orch.states import ERROR, VALUE, State, StateType
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from embedded_orch.orchestration.values import Run
+
 _log = logging.getLogger("embedded_orch.engine")
 _ADVICE = "the run goes on with the value in memory, and resuming it runs this call again"
 
@@ -97,6 +99,19 @@ def state_of(proposal: Proposal) -> State:
         state_details=proposal.details,
         data=proposal.data,
         data_format=proposal.data_format,
+    )
+
+
+def state_of_run(run: Run, message: str | None) -> State:
+    """The state that a run is in, as far as its rules know it."""
+    assert run.state_type is not None
+    return State(
+        id=run.state_id,
+        type=run.state_type,
+        name=run.state_name,
+        timestamp=run.state_timestamp,
+        message=message,
+        state_details=run.state_details,
     )
 
 

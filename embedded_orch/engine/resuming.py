@@ -104,7 +104,6 @@ def take_over_steps(
             name=run.name,
             tags=run.tags,
             epoch=run.epoch,
-            run_count=run.run_count,
             owner_died=_is_at_work(run) and run.owner_id is not None,
         )
     )

@@ -49,7 +49,8 @@ def subflow_steps(
     """
     engine = caller.engine
 
-    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[State]:
+    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[tuple[State, bool]]:
+        # Whatever state the child enters, its task run enters in the same transaction.
         if caller.has_records:
             found: Owned | None = yield Read(
                 engine.database, lambda tx: _child_and_owner(tx, task_run_id)
@@ -59,14 +60,13 @@ def subflow_steps(
                 if child.state is not None and child.state.type is StateType.COMPLETED:
                     known, value = results.recorded_value(child.state)
                     if known:
-                        return child.state.with_value(value)
+                        return child.state.with_value(value), False
                 else:
                     refuse_running(engine, child, owner)
-                    return (
-                        yield from take_over_steps(engine, flow, child, arguments, caller=caller)
-                    )
+                    steps = take_over_steps(engine, flow, child, arguments, caller=caller)
+                    return (yield from steps), True
         call = FlowCall(engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id)
-        return (yield from call.create_and_run())
+        return (yield from call.create_and_run()), True
 
     tracker = TaskSpec(
         flow.function,

@@ -17,6 +17,7 @@ from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.task_runs import NewTaskRun
+from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
 
-_MICROSECONDS = 1_000_000
+# Seconds between two questions whether a paused flow run goes on.
+_LONGEST_PAUSE = 10
 
 
 class TaskCall:
@@ -42,8 +44,9 @@ class TaskCall:
         flow_run: the flow run it belongs to, if any.
         parent: the task run that makes the call, if any.
         wait_for: runs that have to have completed first, beside those among the arguments.
-        body: what to do as the function, given the task run's id and the arguments; its final
-            state is that of the call. The task's own function when not given.
+        body: what to do as the function, given the task run's id and the arguments: its final
+            state is that of the call, and whether the task run was told of it already. The task's
+            own function when not given.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class TaskCall:
         flow_run: FlowRunContext | None,
         parent: UUID | None,
         wait_for: object = None,
-        body: Callable[[UUID, Mapping[str, Any]], Steps[State]] | None = None,
+        body: Callable[[UUID, Mapping[str, Any]], Steps[tuple[State, bool]]] | None = None,
     ) -> None:
         self._engine = engine
         self._task = task
@@ -82,7 +85,7 @@ class TaskCall:
         if self._wait_for is not None or not is_plain(self._arguments):
             obstacle = yield from self._resolve_arguments()
         key = self._dynamic_key()
-        is_on_record = False
+        is_on_record = is_lost = False
         flow_run = self._flow_run
         if flow_run is not None and flow_run.has_records:
             call = yield Read(
@@ -98,9 +101,12 @@ class TaskCall:
                     known, value = results.decode_recorded(call.data, call.data_format)
                     if known:
                         return self._recorded(value)
+                    # A value that nobody can read is none that the rules have to keep.
+                    is_lost = True
         if obstacle is not None:
             return (yield from self._not_ready(key, is_on_record, obstacle))
-        return (yield from self._attempts(self._restart() if is_on_record else self._begin(key)))
+        beginning = self._restart(force=is_lost) if is_on_record else self._begin(key)
+        return (yield from self._attempts(beginning))
 
     @property
     def engine(self) -> Engine:
@@ -214,9 +220,9 @@ class TaskCall:
         now = self._start_states[0].timestamp
         task_runs.start_task_run(tx, self._start, self._start_states, now=now, epoch=self._epoch)
 
-    def _restart(self) -> Steps[None]:
-        """Run a call again that an earlier attempt did not finish."""
-        yield from self._enter_running()
+    def _restart(self, *, force: bool) -> Steps[None]:
+        """Run a call again that an earlier attempt did not finish, or whose value is lost."""
+        yield from self._enter_running(None, force=force)
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -235,7 +241,7 @@ class TaskCall:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
             process = self._engine.process
             crashed = results.crashed(process.new_id(), process.now(), error, kind="Task")
-            yield from record_crash(self._propose(crashed), f"task run {self.name}")
+            yield from record_crash(self._interrupt(crashed), f"task run {self.name}")
             raise
 
     def _attempt(self) -> Steps[State | None]:
@@ -248,7 +254,9 @@ class TaskCall:
                 args, kwargs = self._task.signature.spread(self._arguments)
                 value = yield Call(self._task.function, args, kwargs)
             else:
-                final = yield from self._body(self.run_id, self._arguments)
+                final, is_told = yield from self._body(self.run_id, self._arguments)
+                if is_told:
+                    return final
                 # Raised here and not in the body, where a StopIteration would end its generator.
                 value = final.result_now()
         except (errors.OwnershipLost, GeneratorExit):
@@ -303,13 +311,13 @@ class TaskCall:
             state = self._own(results.state_of(failed)).with_error(error)
             failed = yield from weighed(self._engine, self._task, failed, state)
         decision: Decision = yield self._propose(failed)
-        if decision.verdict is not Verdict.REJECT:
+        if decision.run.state_type not in (StateType.SCHEDULED, StateType.RUNNING):
             return self._own(results.state_of(decision.proposal or failed)).with_error(error)
         self._retries += 1
-        if decision.run is None or decision.run.state_type is not StateType.RUNNING:
-            yield from self._enter_running()
-        else:
+        if decision.run.state_type is StateType.RUNNING:
             self._run_count = decision.run.run_count
+        else:
+            yield from self._enter_running(decision.run.state_id)
         return None
 
     # -- states ----------------------------------------------------------------------------------
@@ -321,40 +329,69 @@ class TaskCall:
             flow_run_id=None if flow_run is None else flow_run.run_id, task_run_id=self.run_id
         )
 
-    def _enter_running(self) -> Steps[None]:
-        """Propose RUNNING until it is accepted, waiting for as long as the rules say."""
+    def _enter_running(self, waiting: UUID | None, *, force: bool = False) -> Steps[None]:
+        """Propose RUNNING until it is accepted, waiting for as long as the rules say.
+
+        Args:
+            waiting: the state from which the run goes on, unless somebody moved it meanwhile.
+            force: whether the rules are asked at all.
+
+        Raises:
+            CancelledRun: the rules say that it never will be.
+        """
         process = self._engine.process
+        pause = 1
         while True:
-            decision: Decision = yield self._propose(self._running(process.now()))
+            running = self._running(process.now(), follows=waiting)
+            decision: Decision = yield self._propose(running, force=force)
+            if decision.verdict is Verdict.ACCEPT:
+                self._run_count = decision.run.run_count
+                return
+            if decision.verdict is Verdict.ABORT:
+                raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
             if decision.verdict is Verdict.WAIT:
                 yield Sleep(decision.delay_seconds, process.sleep)
-            elif decision.verdict is Verdict.ABORT:
-                raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
             else:
-                if decision.run is not None:
-                    self._run_count = decision.run.run_count
-                return
+                # Its flow run is paused.
+                waiting = decision.run.state_id
+                yield Sleep(pause, process.sleep)
+                pause = min(pause + 1, _LONGEST_PAUSE)
 
-    def _running(self, timestamp: int) -> Proposal:
+    def _running(self, timestamp: int, *, follows: UUID | None = None) -> Proposal:
         return Proposal(
             id=self._engine.process.new_id(),
             type=StateType.RUNNING,
             name="Running",
             timestamp=timestamp,
+            follows=follows,
         )
 
-    def _propose(self, proposal: Proposal) -> Write[Decision]:
+    def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
         now = self._engine.process.now()
 
         def operation(tx: Transaction) -> Decision:
-            if self._is_start_in_doubt():
-                # The start did not reach the database, or may not have: it goes with this state.
-                self._insert_start(tx)
+            self._insert_missing_start(tx)
             return task_runs.propose_task_state(
-                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
+                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch, force=force
             )
 
         return Write(self._engine.database, operation, after=self._announced)
+
+    def _interrupt(self, crashed: Proposal) -> Write[Decision]:
+        now = self._engine.process.now()
+
+        def operation(tx: Transaction) -> Decision:
+            self._insert_missing_start(tx)
+            return interrupt(
+                tx, "task_run", run_id=self.run_id, crashed=crashed, now=now, epoch=self._epoch
+            )
+
+        return Write(self._engine.database, operation, after=self._announced)
+
+    def _insert_missing_start(self, tx: Transaction) -> None:
+        """The start did not reach the database, or may not have: it goes with this state."""
+        if self._is_start_in_doubt():
+            self._insert_start(tx)
 
     def _is_start_in_doubt(self) -> bool:
         if self._announced is not None:

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import times
-from embedded_orch.states import TERMINAL_TYPES, StateType
+from embedded_orch.states import TERMINAL_TYPES, VALUE, StateType
 
 if TYPE_CHECKING:
-    from embedded_orch.orchestration.values import Proposal, Run
+    from embedded_orch.orchestration.values import Facts, Policy, Proposal, Run
 
 
-def bookkeep(run: Run, state: Proposal) -> Run:
-    """The run after ``state`` is stored: its state, times and counts."""
+def bookkeep(run: Run, state: Proposal, policy: Policy, facts: Facts) -> Run:
+    """The run after ``state`` is stored: its state, times and counts.
+
+    Args:
+        run: the run before it.
+        state: what is stored.
+        policy: of the run, as the rules leave it.
+        facts: of a task run: which attempt its flow run is in.
+    """
     enters_running = state.type is StateType.RUNNING
     is_scheduled = state.type is StateType.SCHEDULED
     scheduled_time = _due(state) if is_scheduled else None
@@ -26,8 +33,12 @@ def bookkeep(run: Run, state: Proposal) -> Run:
     if expected is None:
         expected = scheduled_time if scheduled_time is not None else state.timestamp
     flow_run_run_count = run.flow_run_run_count
-    if enters_running and run.flow_run_attempt is not None:
-        flow_run_run_count = run.flow_run_attempt
+    if enters_running and facts.flow_run is not None:
+        flow_run_run_count = facts.flow_run.run_count
+    # What was paused and goes on is in the attempt that it was in.
+    is_attempt = enters_running and not policy.resuming
+    if policy.resuming and (enters_running or state.type in TERMINAL_TYPES):
+        policy = msgspec.structs.replace(policy, resuming=False)
     return msgspec.structs.replace(
         run,
         state_id=state.id,
@@ -35,13 +46,15 @@ def bookkeep(run: Run, state: Proposal) -> Run:
         state_name=state.name,
         state_timestamp=state.timestamp,
         state_details=state.details,
-        run_count=_attempts_before(run, state) + enters_running,
+        has_value=state.type is StateType.COMPLETED and state.data_format == VALUE,
+        run_count=_attempts_before(run, state) + is_attempt,
         flow_run_run_count=flow_run_run_count,
         expected_start_time=expected,
         next_scheduled_start_time=scheduled_time,
         start_time=start_time,
         end_time=end_time,
         total_run_time=total_run_time,
+        policy=policy,
     )
 
 

@@ -1,70 +1,101 @@
 """One transition of one run, as a function of values.
 
-``decide`` is given a run as it stands, the state that somebody proposes for it, and the time. It
-asks the rules of its kind of run in order; the first that objects decides, else the proposal is
-accepted. A state that is stored, the proposed one or the one that a rule put in its place, changes
-fields of the run; those changes are worked out here too, so that the store only writes them.
+``decide`` is given a run as it stands, the state that somebody proposes for it, what the rules ask
+of the database, and the time. It asks the rules of its policy in order; the first that objects
+decides, else the proposal is accepted as the rules have amended it. A state that is stored, the
+proposed one or the one that a rule put in its place, changes fields of the run; those changes are
+worked out here too, so that the store only writes them.
 
 Nothing here reads a clock, draws a random number or touches a database. The rules and the
-bookkeeping follow Prefect 3's policies, in their order.
+bookkeeping follow Prefect 3's policies, in their order. Prefect enters its rules as nested contexts
+and undoes what a rule changed when a later one objects; here an objection drops the amendments that
+came before it, which is the same.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from embedded_orch import times
 from embedded_orch.orchestration.bookkeeping import bookkeep
-from embedded_orch.orchestration.rules import FLOW_RULES, TASK_RULES
-from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
+from embedded_orch.orchestration.flow_rules import CORE_FLOW_POLICY, MINIMAL_FLOW_POLICY
+from embedded_orch.orchestration.task_rules import CORE_TASK_POLICY, MINIMAL_TASK_POLICY
+from embedded_orch.orchestration.values import (
+    NO_FACTS,
+    Amendment,
+    Decision,
+    Facts,
+    Policy,
+    Proposal,
+    Run,
+    Verdict,
+)
 from embedded_orch.states import StateType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from embedded_orch.orchestration.rules import Rule
+    from embedded_orch.orchestration.rules import Question
 
 
-def decide(run: Run, proposal: Proposal, *, now: int) -> Decision:
+def decide(
+    run: Run, proposal: Proposal, *, now: int, facts: Facts = NO_FACTS, force: bool = False
+) -> Decision:
     """What becomes of a proposed state.
 
     Args:
         run: the run as it stands.
         proposal: the state that is proposed for it.
         now: microseconds since 1970 UTC.
+        facts: what the rules ask of the database beside the run.
+        force: whether only the rules are asked that nothing overrides.
 
     Returns:
         ``ACCEPT`` with the state to store; ``REJECT`` with another state to store, or with none
         when the run keeps its own; ``WAIT`` with the seconds to wait before proposing again;
-        ``ABORT`` with the reason. With a state to store, the run as it is after it.
+        ``ABORT`` with the reason. The run as it is after it.
     """
     if run.state_id == proposal.id:
         # The same proposal a second time: the answer is the first one, and nothing is stored
         # twice. A rule that put another state in its place gave that one its id.
         is_as_proposed = run.state_type is proposal.type
         verdict = Verdict.ACCEPT if is_as_proposed else Verdict.REJECT
-        return Decision(verdict, run=run, is_repeat=True)
-    rules: Sequence[Rule] = FLOW_RULES if run.is_flow_run else TASK_RULES
-    intended = (run.state_type, proposal.type)
-    for rule in rules:
-        if not rule.applies_to(*intended):
+        return Decision(verdict, run, is_repeat=True)
+    if proposal.follows is not None and proposal.follows != run.state_id:
+        return Decision(Verdict.ABORT, run, f"the run is {run.state_name} by now")
+    amended, policy = proposal, run.policy
+    for ask in _questions(run.is_flow_run, force, run.state_type, proposal.type):
+        answer = ask(run, amended, facts, now)
+        if answer is None:
             continue
-        decision = rule.ask(run, proposal, now)
-        if decision is None:
+        if isinstance(answer, Amendment):
+            amended = answer.proposal
+            policy = answer.policy or policy
             continue
-        if isinstance(decision, Proposal):
-            # The rule only completes the proposal; the others go on with it.
-            proposal = decision
-        elif decision.proposal is None:
-            return decision
-        else:
-            return _stored(run, decision.proposal, decision)
-    return _stored(run, proposal, Decision(Verdict.ACCEPT))
+        verdict, reason = answer.verdict, answer.reason
+        if answer.proposal is None:
+            return Decision(verdict, run, reason, answer.delay_seconds)
+        stored, after = _stored(run, answer.proposal, answer.policy or run.policy, facts)
+        return Decision(verdict, after, reason, proposal=stored)
+    stored, after = _stored(run, amended, policy, facts)
+    return Decision(Verdict.ACCEPT, after, proposal=stored)
 
 
-def _stored(run: Run, proposal: Proposal, decision: Decision) -> Decision:
+@cache
+def _questions(
+    is_flow_run: bool, force: bool, current: StateType | None, intended: StateType
+) -> tuple[Question, ...]:
+    """What the rules about a pair of types ask, in order."""
+    if is_flow_run:
+        policy = MINIMAL_FLOW_POLICY if force else CORE_FLOW_POLICY
+    else:
+        policy = MINIMAL_TASK_POLICY if force else CORE_TASK_POLICY
+    return tuple(rule.ask for rule in policy if rule.applies_to(current, intended))
+
+
+def _stored(run: Run, proposal: Proposal, policy: Policy, facts: Facts) -> tuple[Proposal, Run]:
+    """The state as it is stored, and the run after it."""
     timestamp = proposal.timestamp
     if run.state_timestamp is not None and timestamp <= run.state_timestamp:
         # A clock that was set back, or two states in one microsecond: (run, timestamp) is the
@@ -72,7 +103,8 @@ def _stored(run: Run, proposal: Proposal, decision: Decision) -> Decision:
         timestamp = run.state_timestamp + 1
     details = proposal.details
     if proposal.type is StateType.SCHEDULED and details.scheduled_time is None:
-        now = times.datetime_from_microseconds(proposal.timestamp)
-        details = msgspec.structs.replace(details, scheduled_time=now)
-    proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
-    return msgspec.structs.replace(decision, proposal=proposal, run=bookkeep(run, proposal))
+        moment = times.datetime_from_microseconds(proposal.timestamp)
+        details = msgspec.structs.replace(details, scheduled_time=moment)
+    if timestamp != proposal.timestamp or details is not proposal.details:
+        proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
+    return proposal, bookkeep(run, proposal, policy, facts)

@@ -20,7 +20,12 @@ class Policy(msgspec.Struct, omit_defaults=True, frozen=True):
     retry_jitter_factor: float | None = None
     """How far a delay may be off, as a part of it: see :func:`.jitter.clamped_poisson`."""
     retry_type: str | None = None
-    """``in_process`` while its own process retries it, so that no worker claims it."""
+    """``in_process`` while its own process retries it, so that no worker claims it; ``reschedule``
+    once it was scheduled again after its end."""
+    resuming: bool = False
+    """Whether it was paused and goes on: the RUNNING that comes is no new attempt."""
+    pause_keys: tuple[str, ...] = ()
+    """The pauses that it has entered: it enters none twice."""
 
     def delay(self, attempt: int, *, chance: float) -> float:
         """Seconds to wait before the retry that follows attempt number ``attempt``.
@@ -43,7 +48,7 @@ class Policy(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a flow run or task run that rules read and states change.
+    """A flow run or task run, as far as rules read it and states change it.
 
     Times and durations are microseconds.
     """
@@ -56,6 +61,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     state_timestamp: int | None = None
     state_details: StateDetails = NO_DETAILS
     """Of its state; read for the states whose rules look at it."""
+    has_value: bool = False
+    """Whether a value is stored with its state; read for COMPLETED."""
     run_count: int = 0
     expected_start_time: int | None = None
     next_scheduled_start_time: int | None = None
@@ -63,10 +70,37 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     end_time: int | None = None
     total_run_time: int = 0
     policy: Policy = Policy()
+    parent_task_run_id: UUID | None = None
+    """Of a flow run that a flow called: the task run that tracks it."""
+    is_resumable: bool = True
+    """Of a flow run: whether a process that has ended can be followed by another, because its flow
+    can be found again, by its entry point or its deployment."""
+    has_infrastructure: bool = False
+    """Of a flow run: whether something was started for it that has to be stopped."""
     flow_run_run_count: int = 0
     """Of a task run: which attempt of its flow run it ran in last."""
-    flow_run_attempt: int | None = None
-    """Of a task run: the attempt that its flow run is in now; None outside of flows."""
+
+
+class FlowRunFacts(msgspec.Struct, frozen=True):
+    """The flow run of a task run."""
+
+    run_count: int
+    state_type: StateType | None
+    state_details: StateDetails = NO_DETAILS
+    """Of its state; read when it is PAUSED."""
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What rules ask of the database beside the run itself.
+
+    The store reads what the rules of a transition need, and nothing for those that need nothing.
+    """
+
+    flow_run: FlowRunFacts | None = None
+    """Of a task run: its flow run; None outside of flows."""
+
+
+NO_FACTS = Facts()
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +116,9 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     data_format: str | None = None
     chance: float = 0.5
     """Not stored: a random number from 0 up to 1, for the jitter of a retry."""
+    follows: UUID | None = None
+    """Not stored: the state that the proposer saw, where another one by now makes the proposal
+    void."""
 
 
 class Verdict(Enum):
@@ -93,21 +130,47 @@ class Verdict(Enum):
     ABORT = "abort"
 
 
+class Amendment(msgspec.Struct, frozen=True):
+    """What a rule makes of a proposal to which it has no objection."""
+
+    proposal: Proposal
+    policy: Policy | None = None
+    """Of the run, once the proposal is stored; as it is when None."""
+
+
+class Objection(msgspec.Struct, frozen=True):
+    """A rule's decision against a proposal.
+
+    Attributes:
+        verdict: REJECT, WAIT or ABORT.
+        reason: why, for people.
+        delay_seconds: for WAIT.
+        proposal: for REJECT: the state to store instead; None when the run keeps its own.
+        policy: of the run from now on; as it is when None.
+    """
+
+    verdict: Verdict
+    reason: str
+    delay_seconds: float = 0
+    proposal: Proposal | None = None
+    policy: Policy | None = None
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What becomes of a proposal.
 
     Attributes:
         verdict: how it ends.
+        run: the run as it is after that.
         reason: why, when it was not accepted.
         delay_seconds: for WAIT.
         proposal: the state to store; None when the run keeps the one it has.
-        run: the run after that state.
         is_repeat: the state was stored before, by the same proposal.
     """
 
     verdict: Verdict
+    run: Run
     reason: str | None = None
     delay_seconds: float = 0
     proposal: Proposal | None = None
-    run: Run | None = None
     is_repeat: bool = False

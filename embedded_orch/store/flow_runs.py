@@ -9,18 +9,19 @@ from uuid import UUID
 import msgspec
 
 from embedded_orch import errors
-from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
+from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
 from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store.flows import ensure_flow, flow_id
+from embedded_orch.store.state_details import decode_details
 from embedded_orch.store.transitions import (
     check_epoch,
     crash,
-    decode_details,
     encode_struct,
     first_states,
-    insert_state,
+    interrupt,
     propose,
     run_fields,
+    store_first_states,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +80,13 @@ def create_flow_run(
     tx: Transaction, new: NewFlowRun, states: Sequence[Proposal], *, now: int
 ) -> Run:
     """Make a flow run in its first states; nothing when its id is there already."""
-    run, stored = first_states(Run(id=new.id, is_flow_run=True, policy=new.policy), states, now=now)
+    run = Run(
+        id=new.id,
+        is_flow_run=True,
+        policy=new.policy,
+        parent_task_run_id=new.parent_task_run_id,
+    )
+    run, stored = first_states(run, states, now=now)
     found = ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
     made = tx.run(
         "flow_run.insert",
@@ -100,16 +107,23 @@ def create_flow_run(
         **run_fields(run),
     )
     if made:
-        for state in stored:
-            insert_state(tx, "flow_run", new.id, state)
+        store_first_states(tx, run, stored, now=now)
     return run
 
 
 def propose_flow_state(
-    tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int, epoch: int | None
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    proposal: Proposal,
+    now: int,
+    epoch: int | None,
+    force: bool = False,
 ) -> Decision:
     """Propose a state for a flow run; see :func:`embedded_orch.store.transitions.propose`."""
-    return propose(tx, "flow_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch)
+    return propose(
+        tx, "flow_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch, force=force
+    )
 
 
 def take_over(
@@ -121,20 +135,20 @@ def take_over(
     states: Sequence[Proposal],
     now: int,
     new_id: Callable[[], UUID],
-) -> int:
+) -> Run:
     """Make another process the owner of a run, and run it again.
 
     Args:
         tx: a write transaction.
         run_id: the run.
         owner_id: the process that takes it.
-        epoch: the epoch in which its last owner was seen to be gone.
+        epoch: the epoch in which its last owner was seen to be gone; from here on it is one more.
         states: what happened to it: Crashed where the owner died unnoticed, then Running.
         now: microseconds since 1970 UTC.
         new_id: makes the ids of the states of task runs that the last owner left unfinished.
 
     Returns:
-        The new epoch.
+        The run, as it is taken over.
 
     Raises:
         RunNotResumable: somebody else was faster.
@@ -142,12 +156,15 @@ def take_over(
     row = tx.row("flow_run.for_transition", id=run_id)
     if row is None:
         raise errors.RunNotFound(f"no flow run has the id {run_id}")
-    if row[1] == states[-1].id:
+    *crashes, running = states
+    if row[0] == running.id:
         # This very take-over, a second time.
-        return epoch + 1
+        return propose(
+            tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1
+        ).run
     if not tx.run("flow_run.change_owner", id=run_id, owner_id=owner_id, epoch=epoch, now=now):
         raise errors.RunNotResumable(
-            f"flow run {row[12]} ({run_id}) was taken over by another process just now; it is "
+            f"flow run {row[11]} ({run_id}) was taken over by another process just now; it is "
             f"running there"
         )
     for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
@@ -159,13 +176,14 @@ def take_over(
             now=now,
             message="the process that ran it died",
         )
-    for state in states:
-        decision = propose(tx, "flow_run", run_id=run_id, proposal=state, now=now, epoch=epoch + 1)
-        if decision.proposal is None:
-            raise errors.RunNotResumable(
-                f"flow run {row[12]} ({run_id}) cannot become {state.name}: {decision.reason}"
-            )
-    return epoch + 1
+    for crashed in crashes:
+        interrupt(tx, "flow_run", run_id=run_id, crashed=crashed, now=now, epoch=epoch + 1)
+    decision = propose(tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1)
+    if decision.verdict is not Verdict.ACCEPT:
+        raise errors.RunNotResumable(
+            f"flow run {row[11]} ({run_id}) cannot become {running.name}: {decision.reason}"
+        )
+    return decision.run
 
 
 def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:
@@ -213,17 +231,16 @@ def to_resume(tx: Transaction) -> list[tuple[UUID, str, str | None]]:
     return [(row[0], row[1], row[2]) for row in tx.rows("flow_run.to_resume")]
 
 
-def flow_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
+def flow_run_history(
+    tx: Transaction, *, run_id: UUID, parent_task_run_id: UUID | None = None
+) -> list[State]:
     """All states of a flow run, oldest first."""
     rows = tx.rows("flow_run_state.history", flow_run_id=run_id)
-    return states_from(rows, flow_run_id=run_id)
+    return states_from(rows, flow_run_id=run_id, task_run_id=parent_task_run_id)
 
 
 def states_from(
-    rows: Sequence[Sequence[object]],
-    *,
-    flow_run_id: UUID | None = None,
-    task_run_id: UUID | None = None,
+    rows: Sequence[Sequence[object]], *, flow_run_id: UUID | None, task_run_id: UUID | None
 ) -> list[State]:
     """The states of a history; see :func:`state_from`."""
     found = [state_from(row, flow_run_id=flow_run_id, task_run_id=task_run_id) for row in rows]

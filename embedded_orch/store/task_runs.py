@@ -14,9 +14,9 @@ from embedded_orch.store.flow_runs import check_owner, state_from, states_from
 from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
-    insert_state,
     propose,
     run_fields,
+    store_first_states,
 )
 
 if TYPE_CHECKING:
@@ -110,16 +110,23 @@ def start_task_run(
         **run_fields(run),
     )
     if made:
-        for state in stored:
-            insert_state(tx, "task_run", new.id, state)
+        store_first_states(tx, run, stored, now=now)
     return run
 
 
 def propose_task_state(
-    tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int, epoch: int | None
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    proposal: Proposal,
+    now: int,
+    epoch: int | None,
+    force: bool = False,
 ) -> Decision:
     """Propose a state for a task run; see :func:`embedded_orch.store.transitions.propose`."""
-    return propose(tx, "task_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch)
+    return propose(
+        tx, "task_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch, force=force
+    )
 
 
 def find_call(
@@ -144,10 +151,12 @@ def _task_run(row: Sequence[Any]) -> TaskRunRow:
     return TaskRunRow(*columns)
 
 
-def task_run_history(tx: Transaction, *, run_id: UUID) -> list[State]:
+def task_run_history(
+    tx: Transaction, *, run_id: UUID, flow_run_id: UUID | None = None
+) -> list[State]:
     """All states of a task run, oldest first."""
     rows = tx.rows("task_run_state.history", task_run_id=run_id)
-    return states_from(rows, task_run_id=run_id)
+    return states_from(rows, flow_run_id=flow_run_id, task_run_id=run_id)
 
 
 _NO_POLICY = Policy()

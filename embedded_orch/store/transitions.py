@@ -1,35 +1,57 @@
 """Storing a state: what flow runs and task runs have in common.
 
 A transition locks the run, asks the rules, inserts the state and updates the run, in one
-transaction. The rules are pure; what they read is gathered here.
+transaction. The rules are pure; what they read is gathered here, as far as they need it. A flow run
+that a flow called takes its tracking task run along.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 import msgspec
 
-from embedded_orch import errors, times
+from embedded_orch import errors
 from embedded_orch.orchestration.transition import decide
-from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
-from embedded_orch.states import NO_DETAILS, StateDetails, StateType
+from embedded_orch.orchestration.values import (
+    NO_FACTS,
+    Decision,
+    Facts,
+    FlowRunFacts,
+    Policy,
+    Proposal,
+    Run,
+)
+from embedded_orch.states import NO_DETAILS, VALUE, StateType
+from embedded_orch.store.state_details import decode_details, encode_details
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from uuid import UUID
 
     from embedded_orch.db.port import Transaction
+    from embedded_orch.states import StateDetails
 
 Kind = Literal["flow_run", "task_run"]
 
-_TIMES = frozenset({"scheduled_time", "cache_expiration", "pause_timeout"})
-_MAY_BE_DUE = frozenset({StateType.SCHEDULED, StateType.PENDING})
+# The states whose rules look at more than their type and name.
+_MATTER = frozenset({StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.COMPLETED})
+_NO_POLICY = Policy()
+_TYPES: dict[str | None, StateType | None] = {
+    None: None,
+    **{type.value: type for type in StateType},
+}
 
 
 def propose(
-    tx: Transaction, kind: Kind, *, run_id: UUID, proposal: Proposal, now: int, epoch: int | None
+    tx: Transaction,
+    kind: Kind,
+    *,
+    run_id: UUID,
+    proposal: Proposal,
+    now: int,
+    epoch: int | None,
+    force: bool = False,
 ) -> Decision:
     """Propose a state for a run, and store what comes of it.
 
@@ -41,6 +63,7 @@ def propose(
         now: microseconds since 1970 UTC.
         epoch: the epoch in which the proposer took the flow run; None for a proposer that owns
             nothing, such as a person.
+        force: whether only the rules are asked that nothing overrides.
 
     Raises:
         RunNotFound: no run has this id.
@@ -51,15 +74,28 @@ def propose(
         raise errors.RunNotFound(f"no {kind.replace('_', ' ')} has the id {run_id}")
     if epoch is not None:
         check_epoch(row[-1], epoch, run_id)
-    run = _run(tx, kind, row)
-    decision = decide(run, proposal, now=now)
-    if decision.proposal is not None and decision.run is not None:
-        insert_state(tx, kind, run_id, decision.proposal)
-        fields = run_fields(decision.run)
-        if kind == "task_run":
-            fields["flow_run_run_count"] = decision.run.flow_run_run_count
-        tx.run(f"{kind}.update_state", now=now, **fields)
+    run, facts = _gathered(tx, kind, run_id, row, proposal)
+    decision = decide(run, proposal, now=now, facts=facts, force=force)
+    if decision.proposal is not None:
+        _store(tx, kind, run, decision.run, decision.proposal, now=now)
     return decision
+
+
+def interrupt(
+    tx: Transaction,
+    kind: Kind,
+    *,
+    run_id: UUID,
+    crashed: Proposal,
+    now: int,
+    epoch: int | None,
+) -> Decision:
+    """Propose that a run crashed; one that was being cancelled is Cancelled by that."""
+    decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch)
+    if decision.run.state_type is not StateType.CANCELLING:
+        return decision
+    cancelled = msgspec.structs.replace(crashed, type=StateType.CANCELLED, name="Cancelled")
+    return propose(tx, kind, run_id=run_id, proposal=cancelled, now=now, epoch=epoch)
 
 
 def crash(
@@ -75,7 +111,7 @@ def crash(
     crashed = Proposal(
         id=new_id(), type=StateType.CRASHED, name="Crashed", timestamp=now, message=message
     )
-    propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=None)
+    interrupt(tx, kind, run_id=run_id, crashed=crashed, now=now, epoch=None)
 
 
 def check_epoch(found: int | None, epoch: int, run_id: UUID) -> None:
@@ -90,18 +126,69 @@ def check_epoch(found: int | None, epoch: int, run_id: UUID) -> None:
 def first_states(
     run: Run, proposals: Sequence[Proposal], *, now: int
 ) -> tuple[Run, list[Proposal]]:
-    """A run that is new, after its first states, and those states."""
+    """A run that is new, after its first states, and those states: nothing objects to them."""
     stored: list[Proposal] = []
     for proposal in proposals:
-        decision = decide(run, proposal, now=now)
-        if decision.run is not None and decision.proposal is not None:
+        decision = decide(run, proposal, now=now, force=True)
+        if decision.proposal is not None:
             run = decision.run
             stored.append(decision.proposal)
     return run, stored
 
 
-def insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
-    """Append a state to the history of its run."""
+def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *, now: int) -> None:
+    """Append the first states of a run that was inserted as it is after them."""
+    kind: Kind = "flow_run" if run.is_flow_run else "task_run"
+    for state in states:
+        _insert_state(tx, kind, run.id, state)
+    if run.parent_task_run_id is not None and states:
+        _tell_parent(tx, run, states[-1], now=now)
+
+
+def _store(
+    tx: Transaction, kind: Kind, before: Run, after: Run, state: Proposal, *, now: int
+) -> None:
+    """Append a state to the history of a run, and set the fields that it changes."""
+    _insert_state(tx, kind, after.id, state)
+    fields = run_fields(after)
+    if kind == "task_run":
+        fields["flow_run_run_count"] = after.flow_run_run_count
+    tx.run(f"{kind}.update_state", now=now, **fields)
+    if after.policy is not before.policy:
+        tx.run(f"{kind}.update_policy", id=after.id, empirical_policy=encode_struct(after.policy))
+    if after.parent_task_run_id is not None:
+        _tell_parent(tx, after, state, now=now)
+
+
+def _tell_parent(tx: Transaction, run: Run, state: Proposal, *, now: int) -> None:
+    """Take the task run that tracks a flow run along, whatever its rules would say."""
+    parent_id = run.parent_task_run_id
+    assert parent_id is not None
+    row = tx.row("task_run.for_transition", id=parent_id)
+    if row is None:
+        return
+    parent, facts = _gathered(tx, "task_run", parent_id, row, state)
+    is_there = (parent.state_type, parent.state_name) == (state.type, state.name)
+    if is_there and state.data is None:
+        return
+    copy = msgspec.structs.replace(
+        state,
+        id=_companion_id(state.id),
+        details=msgspec.structs.replace(
+            state.details, child_flow_run_id=run.id, transition_id=None
+        ),
+    )
+    decision = decide(parent, copy, now=now, facts=facts, force=True)
+    if decision.proposal is not None:
+        _store(tx, "task_run", parent, decision.run, decision.proposal, now=now)
+
+
+def _companion_id(id: UUID) -> UUID:
+    """The id of the state that goes along with another: the same each time, and nobody else's."""
+    return UUID(int=id.int ^ 1)
+
+
+def _insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
     tx.run(
         f"{kind}_state.insert",
         **{f"{kind}_id": run_id},
@@ -133,66 +220,65 @@ def run_fields(run: Run) -> dict[str, object]:
     }
 
 
-def encode_details(details: StateDetails) -> str | None:
-    """The details of a state as JSON text, their times in microseconds; None when there are none.
-
-    Whose state it is stands beside it, and is not written again.
-
-    Raises:
-        ConfigurationError: a time has no time zone.
-    """
-    if details is NO_DETAILS:
-        return None
-    own = msgspec.structs.replace(details, flow_run_id=None, task_run_id=None)
-    if own == NO_DETAILS:
-        return None
-    fields = msgspec.to_builtins(own, builtin_types=(datetime,))
-    for name in _TIMES.intersection(fields):
-        fields[name] = times.microseconds_from_datetime(fields[name])
-    return encode_struct(fields)
-
-
-def decode_details(fields: dict[str, Any] | None) -> StateDetails:
-    """The details of a state from their parsed JSON."""
-    if not fields:
-        return NO_DETAILS
-    moments = {
-        name: times.datetime_from_microseconds(fields[name]) for name in _TIMES.intersection(fields)
-    }
-    return msgspec.convert({**fields, **moments}, StateDetails)
-
-
 def encode_struct(value: object) -> str:
     """A Struct as JSON text."""
     return msgspec.json.encode(value).decode()
 
 
-def _run(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> Run:
-    state_type = StateType(row[2]) if row[2] is not None else None
-    policy = row[11]
-    is_flow_run = kind == "flow_run"
-    return Run(
-        id=row[0],
-        is_flow_run=is_flow_run,
-        flow_run_run_count=0 if is_flow_run else row[13],
-        flow_run_attempt=None if is_flow_run else row[14],
-        state_id=row[1],
+def _gathered(
+    tx: Transaction, kind: Kind, run_id: UUID, row: tuple[Any, ...], proposal: Proposal
+) -> tuple[Run, Facts]:
+    """A run and the facts about it, from a row of ``for_transition`` and what else is needed."""
+    state_type = _TYPES[row[1]]
+    details, has_value = NO_DETAILS, False
+    if state_type in _MATTER or proposal.details.transition_id is not None:
+        details, has_value = _state_of(tx, kind, run_id, row[3])
+    facts = NO_FACTS
+    flow_run_run_count = 0
+    parent_task_run_id = entrypoint = deployment_id = infrastructure_pid = None
+    if kind == "flow_run":
+        _, parent_task_run_id, entrypoint, deployment_id, infrastructure_pid, _ = row[11:]
+    else:
+        flow_run_run_count, attempt, flow_run_state_type, epoch = row[11:]
+        if epoch is not None:
+            type = _TYPES[flow_run_state_type]
+            is_asked = type is StateType.PAUSED and proposal.type is StateType.RUNNING
+            pause = _details_of_flow_run(tx, run_id) if is_asked else NO_DETAILS
+            facts = Facts(flow_run=FlowRunFacts(attempt, type, pause))
+    run = Run(
+        id=run_id,
+        is_flow_run=kind == "flow_run",
+        state_id=row[0],
         state_type=state_type,
-        state_name=row[3],
-        state_timestamp=row[4],
-        state_details=_details(tx, kind, row) if state_type in _MAY_BE_DUE else NO_DETAILS,
-        run_count=row[5],
-        expected_start_time=row[6],
-        next_scheduled_start_time=row[7],
-        start_time=row[8],
-        end_time=row[9],
-        total_run_time=row[10],
-        policy=msgspec.convert(policy, Policy) if policy else Policy(),
+        state_name=row[2],
+        state_timestamp=row[3],
+        state_details=details,
+        has_value=has_value and state_type is StateType.COMPLETED,
+        run_count=row[4],
+        expected_start_time=row[5],
+        next_scheduled_start_time=row[6],
+        start_time=row[7],
+        end_time=row[8],
+        total_run_time=row[9],
+        policy=msgspec.convert(row[10], Policy) if row[10] else _NO_POLICY,
+        parent_task_run_id=parent_task_run_id,
+        is_resumable=entrypoint is not None or deployment_id is not None,
+        has_infrastructure=infrastructure_pid is not None,
+        flow_run_run_count=flow_run_run_count,
     )
+    return run, facts
 
 
-def _details(tx: Transaction, kind: Kind, row: tuple[Any, ...]) -> StateDetails:
-    """What the state of the run says; a fact that only rules for these states ask for."""
-    return decode_details(
-        tx.value(f"{kind}_state.details", **{f"{kind}_id": row[0]}, timestamp=row[4])
-    )
+def _details_of_flow_run(tx: Transaction, run_id: UUID) -> StateDetails:
+    """What the state of a task run's flow run says."""
+    return decode_details(tx.value("task_run.details_of_flow_run", id=run_id))
+
+
+def _state_of(
+    tx: Transaction, kind: Kind, run_id: UUID, timestamp: int | None
+) -> tuple[StateDetails, bool]:
+    """What the state of a run says, and whether a value is stored with it."""
+    row = tx.row(f"{kind}_state.details", **{f"{kind}_id": run_id}, timestamp=timestamp)
+    if row is None:
+        return NO_DETAILS, False
+    return decode_details(row[0]), row[1] == VALUE

@@ -18,21 +18,21 @@ on conflict (id) do nothing;
 
 -- name: for_transition [sqlite]
 -- What the rules read. The IMMEDIATE transaction it runs in locks all rows. Index: primary key.
-select flow_run.id, flow_run.state_id, flow_run.state_type, flow_run.state_name,
-       flow_run.state_timestamp, flow_run.run_count,
-       flow_run.expected_start_time, flow_run.next_scheduled_start_time, flow_run.start_time,
-       flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
-       flow_run.name, flow_run.owner_id, flow_run.epoch
+select flow_run.state_id, flow_run.state_type, flow_run.state_name, flow_run.state_timestamp,
+       flow_run.run_count, flow_run.expected_start_time, flow_run.next_scheduled_start_time,
+       flow_run.start_time, flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
+       flow_run.name, flow_run.parent_task_run_id, flow_run.entrypoint, flow_run.deployment_id,
+       flow_run.infrastructure_pid, flow_run.epoch
 from flow_run
 where flow_run.id = :id;
 
 -- name: for_transition [postgres]
 -- The same, with the run locked until the transaction ends.
-select flow_run.id, flow_run.state_id, flow_run.state_type, flow_run.state_name,
-       flow_run.state_timestamp, flow_run.run_count,
-       flow_run.expected_start_time, flow_run.next_scheduled_start_time, flow_run.start_time,
-       flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
-       flow_run.name, flow_run.owner_id, flow_run.epoch
+select flow_run.state_id, flow_run.state_type, flow_run.state_name, flow_run.state_timestamp,
+       flow_run.run_count, flow_run.expected_start_time, flow_run.next_scheduled_start_time,
+       flow_run.start_time, flow_run.end_time, flow_run.total_run_time, flow_run.empirical_policy,
+       flow_run.name, flow_run.parent_task_run_id, flow_run.entrypoint, flow_run.deployment_id,
+       flow_run.infrastructure_pid, flow_run.epoch
 from flow_run
 where flow_run.id = :id
 for update of flow_run;
@@ -45,6 +45,12 @@ set state_id = :state_id, state_type = :state_type, state_name = :state_name,
     expected_start_time = :expected_start_time,
     next_scheduled_start_time = :next_scheduled_start_time, start_time = :start_time,
     end_time = :end_time, total_run_time = :total_run_time, updated = :now
+where id = :id;
+
+-- name: update_policy
+-- What a run may do by itself, when a rule has changed it. Index: primary key.
+update flow_run
+set empirical_policy = :empirical_policy
 where id = :id;
 
 -- name: change_owner

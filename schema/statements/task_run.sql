@@ -19,11 +19,11 @@ on conflict (id) do nothing;
 -- name: for_transition [sqlite]
 -- What the rules read, and the epoch of the flow run, which fences off an owner that lost it.
 -- The IMMEDIATE transaction it runs in locks all rows. Index: primary keys.
-select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
-       task_run.state_timestamp, task_run.run_count,
-       task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
-       task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
-       task_run.flow_run_run_count, flow_run.run_count as flow_run_attempt, flow_run.epoch
+select task_run.state_id, task_run.state_type, task_run.state_name, task_run.state_timestamp,
+       task_run.run_count, task_run.expected_start_time, task_run.next_scheduled_start_time,
+       task_run.start_time, task_run.end_time, task_run.total_run_time, task_run.empirical_policy,
+       task_run.flow_run_run_count, flow_run.run_count as flow_run_attempt,
+       flow_run.state_type as flow_run_state_type, flow_run.epoch
 from task_run
 left join flow_run on flow_run.id = task_run.flow_run_id
 where task_run.id = :id;
@@ -32,20 +32,29 @@ where task_run.id = :id;
 -- The same, with the task run locked until the transaction ends. The flow run is locked before it
 -- and against change: a take-over that is under way is waited for, and one that comes waits.
 with owner as (
-    select flow_run.id, flow_run.run_count, flow_run.epoch
+    select flow_run.id, flow_run.run_count, flow_run.state_type, flow_run.epoch
     from flow_run
     where flow_run.id = (select flow_run_id from task_run where id = :id)
     for share
 )
-select task_run.id, task_run.state_id, task_run.state_type, task_run.state_name,
-       task_run.state_timestamp, task_run.run_count,
-       task_run.expected_start_time, task_run.next_scheduled_start_time, task_run.start_time,
-       task_run.end_time, task_run.total_run_time, task_run.empirical_policy, task_run.name,
-       task_run.flow_run_run_count, owner.run_count as flow_run_attempt, owner.epoch
+select task_run.state_id, task_run.state_type, task_run.state_name, task_run.state_timestamp,
+       task_run.run_count, task_run.expected_start_time, task_run.next_scheduled_start_time,
+       task_run.start_time, task_run.end_time, task_run.total_run_time, task_run.empirical_policy,
+       task_run.flow_run_run_count, owner.run_count as flow_run_attempt,
+       owner.state_type as flow_run_state_type, owner.epoch
 from task_run
 left join owner on owner.id = task_run.flow_run_id
 where task_run.id = :id
 for update of task_run;
+
+-- name: details_of_flow_run
+-- What the state of its flow run says, which for_transition has locked. Index: primary keys.
+select current.state_details
+from task_run
+join flow_run on flow_run.id = task_run.flow_run_id
+join flow_run_state as current
+    on current.flow_run_id = flow_run.id and current.timestamp = flow_run.state_timestamp
+where task_run.id = :id;
 
 -- name: update_state
 -- Index: primary key.

@@ -11,9 +11,10 @@ values (
 on conflict (task_run_id, timestamp) do nothing;
 
 -- name: details
--- What one state says beyond its name. Not joined to the run that a transition locks: after waiting
--- for the lock, Postgres would show the run as it is and its states as they were. Index: primary key.
-select state_details
+-- What one state says beyond its name, and how its data are encoded. Not joined to the run that a
+-- transition locks: after waiting for the lock, Postgres would show the run as it is and its states
+-- as they were. Index: primary key.
+select state_details, data_format
 from task_run_state
 where task_run_id = :task_run_id and timestamp = :timestamp;
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from embedded_orch import times
 from embedded_orch.db.port import Database
 from embedded_orch.orchestration.values import Policy
 from embedded_orch.states import StateType
@@ -41,7 +42,8 @@ def test_runs_are_scheduled_each_with_its_state(build: Builder) -> None:
             StateType.SCHEDULED,
         )
         assert row.state.timestamp_microseconds == NOON - SECOND
-        assert row.state.state_details.scheduled_time == run.scheduled_time
+        due = times.datetime_from_microseconds(run.scheduled_time)
+        assert row.state.state_details.scheduled_time == due
         assert row.expected_start_time == row.next_scheduled_start_time == run.scheduled_time
         assert (row.run_count, row.start_time, row.epoch) == (0, None, 0)
 

@@ -76,11 +76,17 @@ def test_process_ends_once(database: Database, process: Process) -> None:
 
 
 @pytest.mark.parametrize(
-    "state",
-    [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING],
+    ("state", "end"),
+    [
+        (StateType.SCHEDULED, "Crashed"),
+        (StateType.PENDING, "Crashed"),
+        (StateType.RUNNING, "Crashed"),
+        # That it ends is what was asked for.
+        (StateType.CANCELLING, "Cancelled"),
+    ],
 )
 def test_runs_of_a_dead_process_are_crashed(
-    database: Database, process: Process, state: StateType
+    database: Database, process: Process, state: StateType, end: str
 ) -> None:
     row = an_owner(database, process)
     run_id = a_flow_run(database, process, state, owner_id=row.id)
@@ -89,7 +95,7 @@ def test_runs_of_a_dead_process_are_crashed(
 
     found = flow_run(database, run_id)
     assert found.state is not None
-    assert (found.state.name, found.state.message) == ("Crashed", "it died")
+    assert (found.state.name, found.state.message) == (end, "it died")
     assert database.read(processes.not_ended) == []
 
 

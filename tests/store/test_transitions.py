@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from embedded_orch import errors, times
-from embedded_orch.orchestration.values import Policy, Proposal, Verdict
-from embedded_orch.states import TERMINAL_TYPES, State, StateDetails, StateType
+import embedded_orch
+from embedded_orch import errors
+from embedded_orch.db.port import Database
+from embedded_orch.db.statements import schema_folder
+from embedded_orch.orchestration.values import Policy, Proposal, Run, Verdict
+from embedded_orch.process import Process
+from embedded_orch.states import State, StateDetails, StateType
 from embedded_orch.store import flow_runs, task_runs
-from embedded_orch.store.transitions import propose
+from embedded_orch.store.transitions import _gathered, propose
+from tests.orchestration.model import Machine
 from tests.store.builders import (
     a_flow_run,
+    a_new_flow_run,
+    a_new_task_run,
     a_proposal,
     a_task_run,
     an_owner,
@@ -28,23 +36,11 @@ from tests.store.builders import (
 )
 
 if TYPE_CHECKING:
-    from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.db.port import Transaction
     from embedded_orch.orchestration.values import Decision
-    from embedded_orch.process import Process
 
-SECOND = 1_000_000
 KINDS = ("flow_run", "task_run")
 Kind = Literal["flow_run", "task_run"]
-
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(StateType),
-        st.integers(-2, 3),
-        st.sampled_from([None, None, 0, 2]),
-        st.booleans(),
-    ),
-    max_size=8,
-)
 
 
 def a_run(database: Database, process: Process, kind: Kind, policy: Policy) -> UUID:
@@ -54,11 +50,19 @@ def a_run(database: Database, process: Process, kind: Kind, policy: Policy) -> U
 
 
 def put(
-    database: Database, kind: Kind, run_id: UUID, proposal: Proposal, epoch: int | None = None
+    database: Database,
+    kind: Kind,
+    run_id: UUID,
+    proposal: Proposal,
+    *,
+    epoch: int | None = None,
+    force: bool = False,
 ) -> Decision:
     now = proposal.timestamp
     return database.write(
-        lambda tx: propose(tx, kind, run_id=run_id, proposal=proposal, now=now, epoch=epoch)
+        lambda tx: propose(
+            tx, kind, run_id=run_id, proposal=proposal, now=now, epoch=epoch, force=force
+        )
     )
 
 
@@ -71,55 +75,64 @@ def row_of(database: Database, kind: Kind, run_id: UUID) -> Any:
     return (flow_run if kind == "flow_run" else task_run)(database, run_id)
 
 
-def agrees(row: Any, states: list[State], kind: Kind) -> None:
-    """The rows of a run say of it what its history says."""
-    stamps = [state.timestamp_microseconds for state in states]
-    types = [state.type for state in states]
-    assert stamps == sorted(set(stamps))
-    last = states[-1]
-    assert (row.state.id, row.state.type, row.state.name) == (last.id, last.type, last.name)
-    assert row.state.timestamp_microseconds == stamps[-1]
-    assert (row.end_time is not None) == (types[-1] in TERMINAL_TYPES)
-    pairs = list(itertools.pairwise(types))
-    anew = [
-        n + 1 for n, (a, b) in enumerate(pairs) if a in TERMINAL_TYPES and b not in TERMINAL_TYPES
-    ]
-    since = max(anew, default=0) if kind == "task_run" else 0
-    assert row.run_count == types[since:].count(StateType.RUNNING)
-    spans = zip(types, stamps, stamps[1:], strict=False)
-    assert row.total_run_time == sum(b - a for type, a, b in spans if type is StateType.RUNNING)
-    begun = [
-        s
-        for t, s in zip(types, stamps, strict=True)
-        if t is StateType.RUNNING or t in TERMINAL_TYPES
-    ]
-    assert row.start_time == (begun[0] if begun else None)
+class StoreMachine(Machine):
+    """The run is a row, read back after each proposal as the rules and as people read it."""
+
+    database: Database
+    process: Process
+
+    def make(self, *, is_flow_run: bool, policy: Policy) -> None:
+        self.kind: Kind = "flow_run" if is_flow_run else "task_run"
+        self.now = self.process.now()
+        self.number = self.process.new_id().int & ~1
+        if is_flow_run:
+            new = a_new_flow_run(self.process, entrypoint="etl:etl", policy=policy)
+            self.database.write(lambda tx: flow_runs.create_flow_run(tx, new, [], now=self.now))
+            self.run_id = new.id
+        else:
+            self.flow_run_id = a_flow_run(self.database, self.process)
+            task = a_new_task_run(self.process, flow_run_id=self.flow_run_id, policy=policy)
+            self.database.write(
+                lambda tx: task_runs.start_task_run(tx, task, [], now=self.now, epoch=None)
+            )
+            self.run_id = task.id
+
+    def put(self, proposal: Proposal, now: int, *, force: bool) -> Decision:
+        return put(self.database, self.kind, self.run_id, proposal, force=force)
+
+    def move_flow_run(self, state: StateType, attempt: int) -> None:
+        proposal = a_proposal(self.process, state)
+        decision = put(self.database, "flow_run", self.flow_run_id, proposal, force=True)
+        assert (decision.run.state_type, decision.run.run_count) == (state, attempt)
+
+    def read(self) -> Run:
+        proposal = a_proposal(self.process, StateType.PENDING)
+
+        def gather(tx: Transaction) -> Run:
+            row = tx.row(f"{self.kind}.for_transition", id=self.run_id)
+            assert row is not None
+            return _gathered(tx, self.kind, self.run_id, row, proposal)[0]
+
+        return self.database.write(gather)
+
+    def read_history(self) -> list[tuple[StateType, str, int]]:
+        states = history(self.database, self.kind, self.run_id)
+        row = row_of(self.database, self.kind, self.run_id)
+        assert row.state == (states[-1] if states else None)
+        return [(each.type, each.name, each.timestamp_microseconds) for each in states]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_any_proposals_leave_rows_that_agree_with_the_history(
-    database: Database, process: Process, kind: Kind
+    database: Database, process: Process
 ) -> None:
-    @settings(max_examples=40, deadline=None)
-    @given(retries=st.integers(0, 2), steps=steps)
-    def check(retries: int, steps: list[tuple[StateType, int, int | None, bool]]) -> None:
-        run_id = a_run(database, process, kind, Policy(retries=retries))
-        count, now = 1, process.now()
-        for type, step, due, twice in steps:
-            now += step * SECOND
-            moment = None if due is None else times.datetime_from_microseconds(now + due * SECOND)
-            details = StateDetails(scheduled_time=moment)
-            proposal = a_proposal(process, type, timestamp=now, details=details)
-            decision = put(database, kind, run_id, proposal)
-            if twice:
-                again = put(database, kind, run_id, proposal)
-                assert again.verdict is decision.verdict
-            count += decision.proposal is not None
-        states = history(database, kind, run_id)
-        assert len(states) == count
-        agrees(row_of(database, kind, run_id), states, kind)
+    class Here(StoreMachine):
+        pass
 
-    check()
+    Here.database, Here.process = database, process
+    count = 8 if database.dialect == "postgres" else 20
+    run_state_machine_as_test(
+        Here, settings=settings(max_examples=count, stateful_step_count=15, deadline=None)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,7 +158,166 @@ def test_threads_that_propose_at_once_lose_no_state(
     states = history(database, kind, run_id)
     assert stored == 40
     assert len(states) == 41
-    agrees(row_of(database, kind, run_id), states, kind)
+    row = row_of(database, kind, run_id)
+    assert (row.state, row.run_count) == (states[-1], 40)
+    stamps = [state.timestamp_microseconds for state in states]
+    assert stamps == sorted(set(stamps))
+
+
+# -- one path ------------------------------------------------------------------------------------
+
+
+def test_states_are_stored_on_one_path_only() -> None:
+    """Every state row is one that the rules decided on.
+
+    Runs of the work queue are inserted and claimed many at a time, by statements of their own;
+    tests/store/test_claims.py holds what those write against the rules.
+    """
+    statements = Path(schema_folder()) / "statements"
+    inserting = set()
+    for file in statements.glob("*.sql"):
+        for block in file.read_text(encoding="utf-8").split("-- name: ")[1:]:
+            if re.search(r"insert into (flow_run|task_run)_state\b", block):
+                inserting.add(f"{file.stem}.{block.split()[0]}")
+    package = Path(embedded_orch.__file__).parent
+    sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+
+    def users(text: str) -> list[str]:
+        return [path.relative_to(package).as_posix() for path in sources if text in sources[path]]
+
+    assert inserting == {
+        "flow_run_state.insert",
+        "task_run_state.insert",
+        "claim.insert_first_states",
+        "claim.insert_pending_states",
+    }
+    assert users("_state.insert") == ["store/transitions.py"]
+    assert users("claim.insert_first_states") == ["store/claims.py"]
+    assert users("claim.insert_pending_states") == ["store/claims.py"]
+    calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
+    # Of a new run, and of a run that was decided on.
+    assert len(calls) == 2
+
+
+# -- the task run of a flow run that a flow called -----------------------------------------------
+
+
+def test_tracking_task_run_follows_its_flow_run_in_the_same_transaction(
+    database: Database, process: Process
+) -> None:
+    caller = a_flow_run(database, process)
+    tracker = a_task_run(database, process, flow_run_id=caller)
+    child = a_flow_run(
+        database, process, parent_task_run_id=tracker, policy=Policy(retries=1), entrypoint="a:b"
+    )
+    assert task_history(database, tracker) == ["Pending", "Running"]
+
+    for type in (StateType.FAILED, StateType.RUNNING, StateType.COMPLETED):
+        put(database, "flow_run", child, a_proposal(process, type, message="why"))
+
+    assert flow_names(database, child) == [
+        *("Pending", "Running", "AwaitingRetry", "Running", "Completed")
+    ]
+    assert task_history(database, tracker) == flow_names(database, child)
+    followed = history(database, "task_run", tracker)[-1]
+    own = history(database, "flow_run", child)[-1]
+    assert (followed.message, followed.timestamp) == ("why", own.timestamp)
+    assert followed.id != own.id
+    assert followed.state_details.child_flow_run_id == child
+    assert own.state_details.child_flow_run_id is None
+    read = flow_run(database, child).state
+    assert read is not None
+    assert read.state_details.task_run_id == tracker
+
+
+def test_tracking_task_run_follows_whatever_its_own_rules_say(
+    database: Database, process: Process
+) -> None:
+    tracker = a_task_run(database, process, flow_run_id=a_flow_run(database, process))
+    child = a_flow_run(database, process, parent_task_run_id=tracker)
+    value = {"data": b"1", "data_format": "json"}
+    put(database, "flow_run", child, a_proposal(process, StateType.COMPLETED, **value))
+
+    forced = put(database, "flow_run", child, a_proposal(process, StateType.CANCELLING), force=True)
+
+    assert forced.verdict is Verdict.ACCEPT
+    assert task_history(database, tracker)[-2:] == ["Completed", "Cancelling"]
+    assert task_run(database, tracker).end_time is None
+
+
+def test_flow_run_whose_tracking_task_run_is_gone_moves_alone(
+    database: Database, process: Process
+) -> None:
+    child = a_flow_run(database, process, parent_task_run_id=process.new_id())
+
+    assert put(database, "flow_run", child, a_proposal(process, StateType.FAILED)).run.end_time
+
+
+def flow_names(database: Database, run_id: UUID) -> list[str]:
+    return [state.name for state in history(database, "flow_run", run_id)]
+
+
+# -- what rules read and write beside the run ----------------------------------------------------
+
+
+def test_pauses_that_a_run_has_entered_are_remembered(database: Database, process: Process) -> None:
+    run_id = a_flow_run(database, process)
+    paused = StateDetails(pause_key="a")
+    verdicts = [
+        put(database, "flow_run", run_id, a_proposal(process, type, details=paused)).verdict
+        for type in (StateType.PAUSED, StateType.RUNNING, StateType.PAUSED)
+    ]
+
+    assert verdicts == [Verdict.ACCEPT, Verdict.ACCEPT, Verdict.REJECT]
+    assert flow_run(database, run_id).run_count == 1
+
+
+def test_transition_is_stored_once(database: Database, process: Process) -> None:
+    run_id = a_flow_run(database, process)
+    same = StateDetails(transition_id=process.new_id())
+
+    for _ in range(2):
+        decision = put(
+            database, "flow_run", run_id, a_proposal(process, StateType.RUNNING, details=same)
+        )
+
+    assert decision.verdict is Verdict.REJECT
+    assert flow_names(database, run_id) == ["Pending", "Running", "Running"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({}, Verdict.ABORT),
+        ({"entrypoint": "etl:etl"}, Verdict.ACCEPT),
+        ({"entrypoint": "etl:etl", "parent_task_run_id": UUID(int=5)}, Verdict.ABORT),
+    ],
+)
+def test_run_is_suspended_when_its_flow_is_found_again(
+    database: Database, process: Process, fields: dict[str, Any], verdict: Verdict
+) -> None:
+    run_id = a_flow_run(database, process, **fields)
+    suspended = a_proposal(process, StateType.PAUSED, details=StateDetails(pause_reschedule=True))
+
+    assert put(database, "flow_run", run_id, suspended).verdict is verdict
+
+
+def test_task_run_in_a_paused_flow_run_is_not_ready_until_that_goes_on(
+    database: Database, process: Process
+) -> None:
+    flow_run_id = a_flow_run(database, process)
+    run_id = a_task_run(database, process, StateType.PENDING, flow_run_id=flow_run_id)
+    details = StateDetails(pause_timeout=State(type="RUNNING").timestamp, pause_key="a")
+    pause = a_proposal(process, StateType.PAUSED, details=details)
+    put(database, "flow_run", flow_run_id, pause)
+
+    put(database, "task_run", run_id, a_proposal(process, StateType.RUNNING))
+
+    found = history(database, "task_run", run_id)[-1]
+    assert (found.name, found.state_details.pause_timeout) == ("NotReady", details.pause_timeout)
+    put(database, "flow_run", flow_run_id, a_proposal(process, StateType.RUNNING), force=True)
+    put(database, "task_run", run_id, a_proposal(process, StateType.RUNNING))
+    assert task_history(database, run_id) == ["Pending", "NotReady", "Running"]
 
 
 def test_write_that_meets_a_take_over_on_its_way_is_refused(

@@ -1,0 +1,107 @@
+"""The rules of task runs, in the order in which they are asked.
+
+Two rules about what lies outside of the run have their places here: a cached result is looked for
+before all else (``CacheRetrieval``), and slots of tags are taken after the flow run was asked
+(``SecureTaskConcurrencySlots``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from embedded_orch.orchestration.rules import (
+    ANY,
+    COPY_SCHEDULED_TIME,
+    WAIT_FOR_SCHEDULED_TIME,
+    Rule,
+    has_retries_left,
+    is_plain_running,
+    reject,
+    retry_delay,
+    wait_for_retry,
+)
+from embedded_orch.orchestration.values import Amendment, Objection, Verdict
+from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
+
+if TYPE_CHECKING:
+    from embedded_orch.orchestration.rules import Answer
+    from embedded_orch.orchestration.values import Facts, Proposal, Run
+
+
+def _leave_terminal(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    if proposal.type in (StateType.CANCELLING, StateType.PAUSED, StateType.CRASHED):
+        return Objection(Verdict.ABORT, f"the run has ended as {run.state_name}")
+    if run.has_value:
+        return reject(run, "the run has completed with a value")
+    flow_run = facts.flow_run
+    is_later_attempt = flow_run is not None and run.flow_run_run_count < flow_run.run_count
+    if is_later_attempt and is_plain_running(proposal):
+        return Amendment(msgspec.structs.replace(proposal, name="Retrying"))
+    return None
+
+
+def _only_in_a_running_flow(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    flow_run = facts.flow_run
+    if flow_run is None or flow_run.state_type is StateType.RUNNING:
+        return None
+    if flow_run.state_type is not StateType.PAUSED:
+        state = flow_run.state_type or "without a state"
+        return Objection(Verdict.ABORT, f"its flow run is {state}")
+    if run.state_name == "NotReady":
+        return reject(run, "its flow run is paused")
+    pause = flow_run.state_details
+    not_ready = msgspec.structs.replace(
+        proposal,
+        type=StateType.PAUSED,
+        name="NotReady",
+        message="the flow run is paused",
+        details=StateDetails(
+            pause_timeout=pause.pause_timeout, pause_reschedule=pause.pause_reschedule
+        ),
+    )
+    return Objection(Verdict.REJECT, "its flow run is paused", proposal=not_ready)
+
+
+def _retry_failed(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    """A retry without a delay begins at once, and the last failure says that it is."""
+    if not has_retries_left(run, proposal):
+        details = msgspec.structs.replace(proposal.details, retriable=False)
+        return Amendment(msgspec.structs.replace(proposal, details=details))
+    delay = retry_delay(run, proposal)
+    retrying = msgspec.structs.replace(proposal, type=StateType.RUNNING, name="Retrying")
+    if delay > 0 or _only_in_a_running_flow(run, retrying, facts, now) is not None:
+        return wait_for_retry(proposal, now, delay)
+    return Objection(Verdict.REJECT, "the run has retries left", proposal=retrying)
+
+
+def _rename_reruns(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    if run.run_count == 0 or not is_plain_running(proposal):
+        return None
+    name = "Retrying" if run.state_name == "AwaitingRetry" else "Rerunning"
+    return Amendment(msgspec.structs.replace(proposal, name=name))
+
+
+CORE_TASK_POLICY: tuple[Rule, ...] = (
+    Rule("HandleTaskTerminalStateTransitions", TERMINAL_TYPES, ANY, _leave_terminal),
+    Rule(
+        "PreventRunningTasksFromStoppedFlows",
+        ANY | {None},
+        frozenset({StateType.RUNNING}),
+        _only_in_a_running_flow,
+    ),
+    COPY_SCHEDULED_TIME,
+    WAIT_FOR_SCHEDULED_TIME,
+    Rule(
+        "RetryFailedTasks",
+        frozenset({StateType.RUNNING}),
+        frozenset({StateType.FAILED}),
+        _retry_failed,
+    ),
+    # A run that has ended begins anew with attempt 1, so it is no rerun.
+    Rule("RenameReruns", ANY - TERMINAL_TYPES, frozenset({StateType.RUNNING}), _rename_reruns),
+)
+
+# A new task run's first states, and a state that is set by force, are asked nothing.
+MINIMAL_TASK_POLICY: tuple[Rule, ...] = ()

@@ -1,0 +1,137 @@
+"""What storing a state changes on its run: one transform each."""
+
+from __future__ import annotations
+
+import pytest
+
+from embedded_orch.orchestration.bookkeeping import bookkeep
+from embedded_orch.orchestration.values import NO_FACTS, Policy, Proposal, Run
+from embedded_orch.states import TERMINAL_TYPES, StateType
+from tests.orchestration.runs import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    NOW,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    SECOND,
+    WITH_VALUE,
+    a_proposal,
+    a_run,
+    accepted,
+    an_id,
+    at,
+    proposed,
+)
+
+
+def after(run: Run, state: Proposal) -> Run:
+    return bookkeep(run, state, run.policy, NO_FACTS)
+
+
+def test_states_of_a_run_never_share_a_timestamp() -> None:
+    run = a_run(RUNNING, state_timestamp=NOW)
+
+    decision = proposed(run, COMPLETED, timestamp=NOW)
+
+    assert decision.proposal is not None
+    assert decision.proposal.timestamp == NOW + 1
+
+
+def test_clock_that_was_set_back_does_not_reorder_a_history() -> None:
+    run = a_run(RUNNING, state_timestamp=NOW + 10 * SECOND)
+
+    assert accepted(run, COMPLETED, timestamp=NOW).state_timestamp == NOW + 10 * SECOND + 1
+
+
+def test_state_is_copied_onto_the_run() -> None:
+    run = after(a_run(PENDING), a_proposal(RUNNING, name="Warming"))
+
+    assert (run.state_id, run.state_type, run.state_name, run.state_timestamp) == (
+        an_id(2),
+        RUNNING,
+        "Warming",
+        NOW,
+    )
+
+
+def test_start_time_is_the_first_running() -> None:
+    first = after(a_run(PENDING), a_proposal(RUNNING))
+    second = after(first, a_proposal(RUNNING, timestamp=NOW + SECOND))
+
+    assert (first.start_time, second.start_time) == (NOW, NOW)
+
+
+@pytest.mark.parametrize("end", sorted(TERMINAL_TYPES))
+def test_end_time_is_the_first_end(end: StateType) -> None:
+    ended = after(a_run(RUNNING, start_time=5), a_proposal(end))
+    moved = after(ended, a_proposal(CANCELLED, timestamp=NOW + SECOND))
+
+    assert (ended.start_time, ended.end_time, moved.end_time) == (5, NOW, NOW)
+
+
+def test_run_that_ends_without_running_starts_at_its_end() -> None:
+    assert after(a_run(PENDING), a_proposal(CANCELLED)).start_time == NOW
+
+
+@pytest.mark.parametrize("entering", sorted(set(StateType) - TERMINAL_TYPES))
+def test_end_time_is_cleared_when_a_run_goes_on(entering: StateType) -> None:
+    run = after(a_run(FAILED, start_time=5), a_proposal(entering))
+
+    assert (run.start_time, run.end_time) == (5, None)
+
+
+@pytest.mark.parametrize("entering", StateType)
+def test_time_in_running_is_summed(entering: StateType) -> None:
+    run = after(a_run(RUNNING, total_run_time=7), a_proposal(entering))
+
+    assert run.total_run_time == SECOND + 7
+
+
+@pytest.mark.parametrize("leaving", sorted(set(StateType) - {RUNNING}))
+def test_time_out_of_running_is_not_summed(leaving: StateType) -> None:
+    assert after(a_run(leaving, total_run_time=7), a_proposal(RUNNING)).total_run_time == 7
+
+
+def test_expected_start_time_is_set_once() -> None:
+    scheduled = after(a_run(), a_proposal(SCHEDULED, details=at(NOW + SECOND)))
+    later = after(scheduled, a_proposal(SCHEDULED, details=at(NOW + 9 * SECOND)))
+
+    assert (scheduled.expected_start_time, later.expected_start_time) == (NOW + SECOND,) * 2
+    assert after(a_run(), a_proposal(PENDING)).expected_start_time == NOW
+
+
+def test_next_scheduled_start_time_lasts_while_scheduled() -> None:
+    scheduled = after(a_run(), a_proposal(SCHEDULED, details=at(NOW + SECOND)))
+    pending = after(scheduled, a_proposal(PENDING, details=at(NOW + SECOND)))
+
+    assert (scheduled.next_scheduled_start_time, pending.next_scheduled_start_time) == (
+        NOW + SECOND,
+        None,
+    )
+
+
+@pytest.mark.parametrize("is_flow_run", [True, False])
+def test_entering_running_is_counted(is_flow_run: bool) -> None:
+    first = after(a_run(PENDING, is_flow_run=is_flow_run), a_proposal(RUNNING))
+    second = after(first, a_proposal(RUNNING))
+
+    assert (first.run_count, second.run_count) == (1, 2)
+
+
+@pytest.mark.parametrize("entering", StateType)
+def test_resuming_ends_with_running_or_an_end(entering: StateType) -> None:
+    run = after(a_run(PENDING, policy=Policy(retries=2, resuming=True)), a_proposal(entering))
+
+    is_over = entering is RUNNING or entering in TERMINAL_TYPES
+    assert run.policy == Policy(retries=2, resuming=not is_over)
+    assert run.run_count == 0
+
+
+def test_run_has_a_value_while_it_is_completed_with_one() -> None:
+    completed = after(a_run(RUNNING), a_proposal(COMPLETED, **WITH_VALUE))
+
+    assert completed.has_value
+    assert not after(completed, a_proposal(FAILED, **WITH_VALUE)).has_value
+    assert not after(completed, a_proposal(COMPLETED)).has_value

@@ -46,6 +46,8 @@ OrchestratorError
 ├── MappingError
 │   ├── MappingLengthMismatch
 │   └── MappingMissingIterable
+├── ProcessPoolError                a process of a pool that cannot do its work
+├── ValueNotPicklable               a value that cannot go to another process (also a TypeError)
 └── ValueNotStorable                a value that would not come back equal and of its type
 """
 
@@ -238,3 +240,11 @@ class MappingMissingIterable(MappingError):
 
 class ValueNotStorable(OrchestratorError, TypeError):
     """A value would not come back equal and of its type, so it is not stored at all."""
+
+
+class ProcessPoolError(OrchestratorError, RuntimeError):
+    """A process of a pool could not be started, or cannot do what it was asked."""
+
+
+class ValueNotPicklable(OrchestratorError, TypeError):
+    """An argument or a result that cannot go to another process, or come from one."""

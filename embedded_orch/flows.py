@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.states import State
+    from embedded_orch.task_runners import TaskRunner
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,6 +91,14 @@ class Flow(Generic[P, R]):
         ``result_serializer`` and ``log_prints``, which it sets back to their defaults.
         """
         return Flow(self.fn, **self.options.changed(options))
+
+    @property
+    def task_runner(self) -> TaskRunner:
+        """Where the tasks that its runs submit are run."""
+        from embedded_orch.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+        given = self.options.task_runner
+        return given if isinstance(given, TaskRunner) else ThreadPoolTaskRunner()
 
     @property
     def should_validate_parameters(self) -> bool:

@@ -43,6 +43,7 @@ class Registry:
         self._default: Orchestrator | None = None
         # In a forked child: what was open in the parent, and cannot be meant here.
         self._inherited: list[str] = []
+        self._refusal: str | None = None
 
     def add(self, orchestrator: Orchestrator) -> None:
         """An orchestrator was opened."""
@@ -84,6 +85,7 @@ class Registry:
                 )
             if explicit:
                 return explicit[-1]
+            self.check_allowed()
             if self._inherited:
                 # Nor the default database instead: nobody would look for the run there.
                 raise errors.ForkedProcess(
@@ -93,6 +95,19 @@ class Registry:
             if self._default is None:
                 self._default = open_orchestrator(None)
             return self._default
+
+    def refuse(self, reason: str) -> None:
+        """Open no database in this process, as it is not for that."""
+        self._refusal = reason
+
+    def check_allowed(self) -> None:
+        """Refuse to open a database where that was ruled out.
+
+        Raises:
+            MissingContextError: it was.
+        """
+        if self._refusal is not None:
+            raise errors.MissingContextError(self._refusal)
 
     def close_all(self) -> None:
         """Close what is open, when the interpreter exits."""
@@ -372,6 +387,7 @@ def open_orchestrator(
             given.
         settings: of the database.
     """
+    registry.check_allowed()
     databases = registry.databases
     shared = databases.open(urls.default_url() if url is None else url, settings)
     try:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future, FutureList
     from embedded_orch.engine.options import TaskArguments
+    from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.task_call import TaskCall
     from embedded_orch.states import State
@@ -202,8 +203,8 @@ class Task(Generic[P, R_co]):
         Raises:
             MissingContextError: no flow is running here.
         """
-        flow_run = self._flow_run("submit")
-        future = self._submit(flow_run, self._signature.bind(args, kwargs), wait_for)
+        runner = self._flow_run("submit").runner
+        future = self._submit(runner, self._signature.bind(args, kwargs), wait_for)
         return _state_of(future) if return_state else future
 
     @overload
@@ -254,20 +255,40 @@ class Task(Generic[P, R_co]):
             MappingLengthMismatch: the iterables have different lengths.
             MappingMissingIterable: no argument is iterable.
         """
-        flow_run = self._flow_run("map")
+        futures = self._map(self._flow_run("map").runner, args, kwargs, wait_for)
+        return [_state_of(future) for future in futures] if return_state else futures
+
+    def submit_to(
+        self, runner: Runner, parameters: Mapping[str, Any], wait_for: object
+    ) -> Future[Any]:
+        """Run it by a runner that is open; see :meth:`TaskRunner.submit`."""
+        return self._submit(runner, self._signature.bind((), parameters), wait_for)
+
+    def map_to(
+        self, runner: Runner, parameters: Mapping[str, Any], wait_for: object
+    ) -> FutureList[Any]:
+        """Run it once for each item by a runner that is open; see :meth:`TaskRunner.map`."""
+        return self._map(runner, (), parameters, wait_for)
+
+    def _map(
+        self,
+        runner: Runner,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        wait_for: object,
+    ) -> FutureList[Any]:
         from embedded_orch.engine.futures import FutureList
         from embedded_orch.engine.mapping import spread_over
 
         signature = self._signature
         # Bound once as a whole: what does not fit is said before anything is waited for.
         signature.bind(args, kwargs)
-        futures: FutureList[Any] = FutureList(
+        return FutureList(
             [
-                self._submit(flow_run, signature.bind(each_args, each_kwargs), wait_for)
+                self._submit(runner, signature.bind(each_args, each_kwargs), wait_for)
                 for each_args, each_kwargs in spread_over(args, kwargs, self.name)
             ]
         )
-        return [_state_of(future) for future in futures] if return_state else futures
 
     def _new_call(
         self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any], wait_for: object
@@ -286,11 +307,12 @@ class Task(Generic[P, R_co]):
         )
 
     def _submit(
-        self, flow_run: FlowRunContext, arguments: Mapping[str, Any], wait_for: object
+        self, runner: Runner, arguments: Mapping[str, Any], wait_for: object
     ) -> Future[Any]:
+        from embedded_orch.engine.contexts import current_flow_run
         from embedded_orch.engine.submission import submit
 
-        return submit(self._new_call(flow_run, arguments, wait_for), flow_run.runner)
+        return submit(self._new_call(current_flow_run(), arguments, wait_for), runner)
 
     def _flow_run(self, what: str) -> FlowRunContext:
         from embedded_orch.engine.contexts import current_flow_run

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from embedded_orch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from embedded_orch.engine.runner import RunnerSource
 
 Delays = float | Sequence[float]
 
@@ -39,6 +42,22 @@ def check_retries(retries: object) -> int:
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
         raise ConfigurationError(f"retries={retries!r}: it is a number of retries, 0 or more")
     return retries
+
+
+def check_task_runner(runner: object) -> RunnerSource:
+    """A task runner, made if only its class was given.
+
+    Raises:
+        ConfigurationError: it is none of ours.
+    """
+    made: Any = runner() if isinstance(runner, type) else runner
+    if not callable(getattr(made, "open_runner", None)):
+        raise ConfigurationError(
+            f"task_runner={runner!r}: it is a ThreadPoolTaskRunner or a ProcessPoolTaskRunner of "
+            f"embedded_orch.task_runners, the class or one that was made"
+        )
+    found: RunnerSource = made
+    return found
 
 
 def check_delays(delay: object) -> Delays:

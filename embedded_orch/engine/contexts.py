@@ -110,7 +110,8 @@ class FlowRunContext:
             if self._runner is None:
                 from embedded_orch.engine.runner import Runner
 
-                self._runner = Runner()
+                source = self.flow.options.task_runner
+                self._runner = Runner() if source is None else source.open_runner()
             return self._runner
 
     @property

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedded_orch.engine")
 
 
+class ProcessDied(Exception):
+    """The process of a pool that ran the function of a task ended before it answered."""
+
+
 def record_crash(write: Write[Any], label: str) -> Steps[None]:
     """Perform the write that says that a run crashed.
 

@@ -18,6 +18,7 @@ from embedded_orch.engine.checking import (
     check_jitter,
     check_retries,
     check_run_name,
+    check_task_runner,
     tags_of,
 )
 from embedded_orch.engine.settings import Default
@@ -26,6 +27,7 @@ from embedded_orch.errors import ConfigurationError, OptionNotSupported
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from embedded_orch.engine.runner import RunnerSource
     from embedded_orch.orchestration.values import Policy
 
 OnCrash = Literal["fail", "resume"]
@@ -170,7 +172,7 @@ class FlowOptions(Options):
     """Every option of ``@flow``."""
 
     flow_run_name: str | Callable[..., str] | None = None
-    task_runner: Any = None
+    task_runner: RunnerSource | None = None
     validate_parameters: bool = True
     on_cancellation: Sequence[Callable[..., Any]] | None = None
     on_crashed: Sequence[Callable[..., Any]] | None = None
@@ -181,6 +183,8 @@ class FlowOptions(Options):
         check_run_name("flow_run_name", self.flow_run_name)
         if isinstance(given.get("retry_delay_seconds"), Sequence):
             raise ConfigurationError("retry_delay_seconds of a flow is one number of seconds")
+        if self.task_runner is not None:
+            self.task_runner = check_task_runner(self.task_runner)
         if self.on_crash not in ("fail", "resume"):
             raise ConfigurationError(f"on_crash={self.on_crash!r}: it is 'fail' or 'resume'")
 
@@ -228,7 +232,7 @@ class FlowArguments(Arguments, total=False):
 
     retry_delay_seconds: float | None
     flow_run_name: str | Callable[..., str] | None
-    task_runner: Any
+    task_runner: RunnerSource | type[RunnerSource] | None
     validate_parameters: bool | None
     on_cancellation: Sequence[Callable[..., Any]] | None
     on_crashed: Sequence[Callable[..., Any]] | None
@@ -255,7 +259,6 @@ NOT_YET = {
     "cache_key_fn": "results are not cached between runs",
     "cache_expiration": "results are not cached between runs",
     "refresh_cache": "results are not cached between runs",
-    "task_runner": "submitted tasks run in threads",
     "viz_return_value": "flows are not drawn",
     "asset_deps": "assets are not recorded",
 }

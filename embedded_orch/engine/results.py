@@ -68,14 +68,16 @@ def failed(
     )
 
 
-def crashed(id: UUID, now: int, error: BaseException, *, kind: str) -> Proposal:
-    """CRASHED, by what interrupted the run."""
+def crashed(
+    id: UUID, now: int, error: BaseException, *, kind: str, message: str | None = None
+) -> Proposal:
+    """CRASHED, by what interrupted the run, or by what the message says."""
     return Proposal(
         id=id,
         type=StateType.CRASHED,
         name="Crashed",
         timestamp=now,
-        message=f"{kind} run was interrupted: {_describe(error)}",
+        message=message or f"{kind} run was interrupted: {_describe(error)}",
         data=_encode_error(error),
         data_format=ERROR,
     )

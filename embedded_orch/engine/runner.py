@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embedded_orch import errors
 from embedded_orch.engine.workers import Bell, Job, Worker, current_worker
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.loops import Loop
+    from embedded_orch.engine.task_call import TaskCall
 
 # Tasks that run at one time in threads, unless the user says otherwise.
 DEFAULT_WORKERS = 64
@@ -38,6 +39,14 @@ ENDED = "the flow ended before this task did"
 
 # How many loops of runners the running code is inside of.
 _level: ContextVar[int] = ContextVar("embedded_orch_level", default=0)
+
+
+class RunnerSource(Protocol):
+    """What the option ``task_runner`` of a flow is."""
+
+    def open_runner(self) -> Runner:
+        """A runner for one flow run."""
+        ...
 
 
 class Runner:
@@ -69,6 +78,9 @@ class Runner:
         self._loops: dict[tuple[str, int], Loop] = {}
 
     # -- submitting ------------------------------------------------------------------------------
+
+    def prepare(self, call: TaskCall) -> None:
+        """See to it that the function of a call runs where it should; here it does as it is."""
 
     def submit(self, job: Job, after: Iterable[Future[Any]] = ()) -> None:
         """Run a job in a thread, once the futures ``after`` have ended.

@@ -25,6 +25,7 @@ def submit(call: TaskCall, runner: Runner) -> Future[Any]:
         MissingContextError: the flow run of the runner has ended.
     """
     future: Future[Any] = Future(call.name, call.run_id, call.engine.task_run_state)
+    runner.prepare(call)
     if call.is_async:
 
         async def run_async() -> None:

@@ -9,7 +9,7 @@ from embedded_orch.engine import results
 from embedded_orch.engine.contexts import TaskRunContext, task_run_context
 from embedded_orch.engine.effects import Call, Read, Sleep, Write
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
-from embedded_orch.engine.interruption import record_crash
+from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.engine.tags import tags_of_run
@@ -68,6 +68,9 @@ class TaskCall:
         self._parent = parent
         self._wait_for = wait_for
         self._body = body
+        # A runner may have the function run in a place and way of its own.
+        self.function = task.function
+        self.is_async = task.is_async
         self._start: NewTaskRun | None = None
         self._start_states: list[Proposal] = []
         self._is_start_awaited = False
@@ -112,11 +115,6 @@ class TaskCall:
     def engine(self) -> Engine:
         """What runs it."""
         return self._engine
-
-    @property
-    def is_async(self) -> bool:
-        """Whether its steps are driven on an event loop."""
-        return self._task.is_async
 
     @property
     def upstream(self) -> list[Future[Any]]:
@@ -252,7 +250,7 @@ class TaskCall:
         try:
             if self._body is None:
                 args, kwargs = self._task.signature.spread(self._arguments)
-                value = yield Call(self._task.function, args, kwargs)
+                value = yield Call(self.function, args, kwargs)
             else:
                 final, is_told = yield from self._body(self.run_id, self._arguments)
                 if is_told:
@@ -261,6 +259,8 @@ class TaskCall:
                 value = final.result_now()
         except (errors.OwnershipLost, GeneratorExit):
             raise
+        except ProcessDied as error:
+            return (yield from self._finish_crashed(error))
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
             return (yield from self._finish_failed(error))
         finally:
@@ -300,6 +300,15 @@ class TaskCall:
         )
         decision: Decision = yield self._propose(completed)
         return self._own(results.state_of(decision.proposal or completed)).with_value(value)
+
+    def _finish_crashed(self, died: ProcessDied) -> Steps[State]:
+        process = self._engine.process
+        error = errors.CrashedRun(f"task run {self.name} crashed: {died}")
+        crashed = results.crashed(
+            process.new_id(), process.now(), error, kind="Task", message=f"Task run crashed: {died}"
+        )
+        decision: Decision = yield self._propose(crashed)
+        return self._own(results.state_of(decision.proposal or crashed)).with_error(error)
 
     def _finish_failed(self, error: Exception, *, is_final: bool = False) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""

@@ -48,6 +48,10 @@ OrchestratorError
 │   └── MappingMissingIterable
 ├── ProcessPoolError                a process of a pool that cannot do its work
 ├── ValueNotPicklable               a value that cannot go to another process (also a TypeError)
+├── ConcurrencySlotAcquisitionError slots of a concurrency limit that cannot be had
+├── AcquireConcurrencySlotTimeoutError  they were not free in time (also a TimeoutError)
+├── ConcurrencyLeaseLost            held slots went to somebody else: this host was not heard of
+├── LimitNotFound                   no concurrency limit has this name
 └── ValueNotStorable                a value that would not come back equal and of its type
 """
 
@@ -236,6 +240,22 @@ class MappingLengthMismatch(MappingError):
 
 class MappingMissingIterable(MappingError):
     """None of the arguments given to ``.map`` is iterable."""
+
+
+class ConcurrencySlotAcquisitionError(OrchestratorError):
+    """Slots of a concurrency limit that cannot be had, however long one waits."""
+
+
+class AcquireConcurrencySlotTimeoutError(OrchestratorError, TimeoutError):
+    """Slots of a concurrency limit were not free in time."""
+
+
+class ConcurrencyLeaseLost(OrchestratorError):
+    """Slots that were held went to somebody else, since this host was not heard of in time."""
+
+
+class LimitNotFound(OrchestratorError, LookupError):
+    """No concurrency limit has this name."""
 
 
 class ValueNotStorable(OrchestratorError, TypeError):

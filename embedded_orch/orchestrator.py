@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from embedded_orch.collections import FlowRuns, Flows, TaskRuns
+    from embedded_orch.concurrency.limits import ConcurrencyLimits
     from embedded_orch.db.opening import Shared
     from embedded_orch.db.port import Database
     from embedded_orch.db.rows import Rows
@@ -150,7 +151,7 @@ class Orchestrator:
         self._is_closed = False
         self._opener_pid = os.getpid()
         self._previous: list[Orchestrator | None] = []
-        self.engine = Engine(shared.database, process, shared.life_path)
+        self.engine = Engine(shared.database, process, shared.life_path, room=shared.room)
 
     @property
     def database(self) -> Database:
@@ -206,6 +207,13 @@ class Orchestrator:
         from embedded_orch.collections import TaskRuns
 
         return TaskRuns(self.database)
+
+    @property
+    def concurrency_limits(self) -> ConcurrencyLimits:
+        """The concurrency limits in it."""
+        from embedded_orch.concurrency.limits import ConcurrencyLimits
+
+        return ConcurrencyLimits(self.engine)
 
     @property
     def store(self) -> Store:

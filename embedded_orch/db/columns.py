@@ -25,6 +25,7 @@ _FLAGS = frozenset(
         "auto_scheduled",
         "enforce_parameter_schema",
         "has_data",
+        "is_active",
         "is_paused",
         "paused",
     }

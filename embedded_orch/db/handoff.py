@@ -20,6 +20,10 @@ class Answer(Protocol):
         """Called by the answering thread, once."""
         ...
 
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called in the loop."""
+        ...
+
     async def wait(self) -> None:
         """Return after :meth:`notify`; raises the cancellation of the task."""
         ...
@@ -37,6 +41,12 @@ def answer_for_running_loop() -> Answer:
     return AsyncioAnswer()
 
 
+def call_in_running_loop(function: Callable[[], object]) -> Callable[[], None]:
+    """What has a function called in the loop that runs here, when another thread calls it."""
+    answer = answer_for_running_loop()
+    return lambda: answer.call(function)
+
+
 class AsyncioAnswer:
     """An asyncio future, set from another thread."""
 
@@ -50,8 +60,12 @@ class AsyncioAnswer:
 
     def notify(self) -> None:
         """Called by the answering thread, once."""
+        self.call(self._set)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called in the loop."""
         try:
-            self._loop.call_soon_threadsafe(self._set)
+            self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             # The loop was closed while the answer was on its way: nobody waits any more.
             return
@@ -78,10 +92,14 @@ class TrioAnswer:
 
     def notify(self) -> None:
         """Called by the answering thread, once."""
+        self.call(self._event.set)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have a function called in the loop."""
         import trio
 
         try:
-            self._token.run_sync_soon(self._event.set)
+            self._token.run_sync_soon(function)
         except trio.RunFinishedError:
             # The run ended while the answer was on its way: nobody waits any more.
             return

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from embedded_orch import errors
 from embedded_orch.db import urls
+from embedded_orch.db.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 class Shared:
     """A database that is open, its settings, and how many use it.
 
-    ``life_path`` is the file whose locks tell which of its processes live.
+    ``life_path`` is the file whose locks tell which of its processes live, ``room`` where those
+    wait who share it here.
     """
 
-    __slots__ = ("database", "key", "life_path", "options", "users")
+    __slots__ = ("database", "key", "life_path", "options", "room", "users")
 
     def __init__(
         self, key: Hashable, database: Database, options: object, *, life_path: str | None
@@ -37,6 +39,7 @@ class Shared:
         self.database = database
         self.options = options
         self.life_path = life_path
+        self.room = WaitingRoom()
         self.users = 1
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch.db.waiting_room import WaitingRoom
 from embedded_orch.engine import results
+from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.ownership import Owner
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import StateType
@@ -25,12 +27,22 @@ class Engine:
         database: where runs are recorded.
         process: its clock, ids and sleep.
         life_path: the file whose locks tell which owners live; None where nobody else can look.
+        room: where those wait who want slots of its concurrency limits; a new one when not given.
     """
 
-    def __init__(self, database: Database, process: Process, life_path: str | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        process: Process,
+        life_path: str | None,
+        *,
+        room: WaitingRoom | None = None,
+    ) -> None:
         self.database = database
         self.process = process
         self.owner = Owner(database, process, life_path)
+        self.room = room or WaitingRoom()
+        self.leases = Leases(database, process, self.owner.id)
 
     def task_run_state(self, run_id: UUID) -> State:
         """The state that a task run is in; Pending as long as there is nothing of it on record."""
@@ -46,6 +58,7 @@ class Engine:
 
     def close(self) -> None:
         """Give up what it owns."""
+        self.leases.close()
         self.owner.end()
 
     def __repr__(self) -> str:

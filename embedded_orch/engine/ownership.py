@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
+from embedded_orch.engine.effects import Read, Write, drive
 from embedded_orch.store import processes
 from embedded_orch.store.processes import ProcessRow
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.effects import Steps
     from embedded_orch.process import Process
 
 # The random tail of an id: no two owners of one life file share a byte.
@@ -47,6 +49,11 @@ class Owner:
         self._registering = threading.Lock()
         self._running: dict[UUID, int] = {}
         self._counting = threading.Lock()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other process can open the database."""
+        return self._life_path is None
 
     def register(self, tx: Transaction) -> None:
         """Write this process down, in the transaction of a run that it takes.
@@ -81,8 +88,16 @@ class Owner:
         Runs that ask for it (``on_crash="resume"``) stay as they are, to be resumed. Idempotent:
         several processes may do it at once, and each may stop anywhere.
         """
-        others = [row for row in self._database.read(processes.not_ended) if row.id != self.id]
-        return sum(self._bury(row) for row in others if not self.is_alive(row))
+        return drive(self.sweeping())
+
+    def sweeping(self) -> Steps[int]:
+        """The steps of :meth:`sweep`."""
+        rows: list[ProcessRow] = yield Read(self._database, processes.not_ended)
+        total = 0
+        for row in rows:
+            if row.id != self.id and not self.is_alive(row):
+                total += yield from self._bury(row)
+        return total
 
     def is_alive(self, other: ProcessRow) -> bool:
         """Whether another owner lives, as far as can be known from here."""
@@ -108,24 +123,27 @@ class Owner:
         """Say goodbye: what this owner was running and did not finish is crashed."""
         try:
             if self._row is not None:
-                self._bury(self._row)
+                drive(self._bury(self._row))
         finally:
             # Also when that could not be written down: whoever looks next finds it dead.
             if self._life is not None:
                 self._life.release()
 
-    def _bury(self, row: ProcessRow) -> int:
+    def _bury(self, row: ProcessRow) -> Steps[int]:
         message = f"the process that ran it died (pid {row.pid} on {row.host})"
         if row.id == self.id:
             message = "the orchestrator was closed while it ran"
         total = 0
-        while (count := self._bury_some(row, message)) == _BATCH:
+        count = _BATCH
+        while count == _BATCH:
+            count = yield self._burying_some(row, message)
             total += count
-        return total + count
+        return total
 
-    def _bury_some(self, row: ProcessRow, message: str) -> int:
+    def _burying_some(self, row: ProcessRow, message: str) -> Write[int]:
         now = self._process.now()
-        return self._database.write(
+        return Write(
+            self._database,
             lambda tx: processes.bury(
                 tx,
                 id=row.id,
@@ -133,7 +151,7 @@ class Owner:
                 new_id=self._process.new_id,
                 message=message,
                 limit=_BATCH,
-            )
+            ),
         )
 
     def _as_row(self) -> ProcessRow:

@@ -39,6 +39,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("task_key", "dynamic_key"), "flow_run_id is null"),
     ),
     "task_run_state": (Key(("task_run_id", "timestamp")),),
+    "concurrency_limit": (_ID, Key(("name",))),
+    "slot_claim": (Key(("claim_id", "limit_id")),),
     "schema_migration": (Key(("version",)),),
 }
 """The unique keys of each table; the first is its primary key."""

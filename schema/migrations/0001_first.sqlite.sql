@@ -236,6 +236,41 @@ create table task_run_state (
     check ((data is null) = (data_format is null))
 ) strict, without rowid;
 
+-- Concurrency limits. Who holds slots of one, or waits for them, has a row in slot_claim; a limit
+-- whose slots come back with time counts the slots that were taken instead.
+create table concurrency_limit (
+    id                     blob    not null primary key check (length(id) = 16),
+    name                   text    not null unique,
+    slot_limit             integer not null check (slot_limit >= 0),
+    is_active              integer not null default 1 check (is_active in (0, 1)),
+    slot_decay_per_second  real    not null default 0 check (slot_decay_per_second >= 0),
+    spent                  integer not null default 0 check (spent >= 0),   -- slots taken, where they decay
+    spent_at               integer not null,                                -- from when on these decay
+    spent_claim_id         blob,                                            -- the claim that took the last of them
+    created                integer not null,
+    updated                integer not null
+) strict, without rowid;
+
+-- One row for each limit that a claim is about. A claim is made by one block or one task run; claims
+-- are served in the order of their ids, which is that in which they were made.
+create table slot_claim (
+    claim_id     blob    not null check (length(claim_id) = 16),
+    limit_id     blob    not null references concurrency_limit (id) on delete cascade,
+    state        text    not null check (state in ('WAITING', 'HOLDING')),
+    slots        integer not null check (slots > 0),
+    owner_id     blob    not null,               -- the process; its claims end with it
+    holder_type  text,                           -- flow_run, task_run, or what the caller says
+    holder_id    blob,
+    since        integer not null,               -- when it began to wait, or to hold
+    lease        integer,                        -- how long other hosts believe in it; null on one host
+    expires      integer,
+    primary key (claim_id, limit_id),
+    check ((lease is null) = (expires is null))
+) strict, without rowid;
+
+create index slot_claim_by_limit on slot_claim (limit_id, state, claim_id, slots);
+create index slot_claim_by_owner on slot_claim (owner_id);
+
 -- The same tables for people: readable ids and times, in any SQLite tool.
 
 create view flows as

@@ -129,6 +129,7 @@ def a_world(build: Builder) -> dict[str, UUID]:
         )
     )
     task_run_id = build.process.new_id()
+    limit_id = build.process.new_id()
     world = {
         "flow_id": flow_id,
         "flow_run_id": flow_run_id,
@@ -139,6 +140,8 @@ def a_world(build: Builder) -> dict[str, UUID]:
         "process_id": owner.id,
         "owner_id": owner.id,
         "task_run_id": task_run_id,
+        "limit_id": limit_id,
+        "concurrency_limit_id": limit_id,
     }
     catalog = Catalog(build.database.dialect)
     run = {**values_for(catalog["task_run.insert"], world), "id": task_run_id}
@@ -146,6 +149,9 @@ def a_world(build: Builder) -> dict[str, UUID]:
     state = values_for(catalog["task_run_state.insert"], world)
     build.database.write(lambda tx: tx.run("task_run.insert", **run))
     build.database.write(lambda tx: tx.run("task_run_state.insert", **state))
+    limit = {**values_for(catalog["concurrency_limit.insert"], world), "id": limit_id}
+    limit["name"] = "of the world"
+    build.database.write(lambda tx: tx.run("concurrency_limit.insert", **limit))
     return world
 
 
@@ -159,6 +165,7 @@ VALUES: dict[str, object] = {
     "before": UUID(int=(1 << 128) - 1),
     "at_least": 1,
     "boot_id": "b",
+    "claim_state": "HOLDING",
     "claimed": "[]",
     "concurrency_limit": 1,
     "data": b"1",
@@ -167,8 +174,10 @@ VALUES: dict[str, object] = {
     "end": NOON + 3 * SECOND,
     "enforce_parameter_schema": True,
     "epoch": 0,
+    "expires": NOON,
     "free_priority": 2,
     "from_priority": 1,
+    "lease": SECOND,
     "life_slot": 1,
     "limit": 2,
     "on_crash": "fail",
@@ -180,6 +189,11 @@ VALUES: dict[str, object] = {
     "runs": "[]",
     "scheduled_after": NOON,
     "scheduled_before": NOON,
+    "slot_decay_per_second": 0.5,
+    "slot_limit": 1,
+    "slots": 1,
+    "spent": 1,
+    "spent_at": NOON,
     "start": NOON,
     "state_type": "SCHEDULED",
     "status": "READY",

@@ -1,0 +1,248 @@
+"""Taking slots of concurrency limits, waiting for them, and giving them back.
+
+The steps are told once, for threads and for tasks of both kinds of event loop. A waiter is woken at
+once by what happens in its own process (:mod:`embedded_orch.db.waiting_room`). What other processes
+give back is noticed by looking, more and more seldom, and whether a holder has died is asked of the
+kernel then: its slots are given back in the same moment as its runs are set Crashed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from embedded_orch import errors
+from embedded_orch.db.current import scope_for
+from embedded_orch.db.waiting_room import Waiter
+from embedded_orch.engine.contexts import current_flow_run, current_task_run
+from embedded_orch.engine.effects import Read, Write
+from embedded_orch.store import slots
+from embedded_orch.store.slots import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.store.slots import Answer
+
+    Operation = Callable[[Transaction], Answer]
+
+_log = logging.getLogger("embedded_orch.concurrency")
+
+_FIRST_LOOK = 0.005
+_LAST_LOOK = 0.25
+"""Seconds between two looks at what other processes do: the first, and the longest."""
+_RETRY = 1.0
+"""Seconds for which one of ``max_retries`` waits."""
+_UNHEARD = 60.0
+"""Seconds for which other hosts believe in a claim of the engine's own."""
+_MICROSECONDS = 1_000_000
+
+holds_slots: ContextVar[bool] = ContextVar("holds_slots", default=False)
+"""Whether the running code holds slots, and so is not kept behind those who wait for some."""
+
+
+class Turn:
+    """The ring of a waiter's bell, or some seconds."""
+
+    __slots__ = ("_seconds", "_waiter")
+
+    def __init__(self, waiter: Waiter, seconds: float | None) -> None:
+        self._waiter = waiter
+        self._seconds = seconds
+
+    def perform(self) -> bool:
+        """Do it in this thread."""
+        return self._waiter.wait(self._seconds)
+
+    async def perform_async(self) -> bool:
+        """Do it without blocking the event loop."""
+        return await self._waiter.wait_async(self._seconds)
+
+
+class Patience:
+    """How long somebody waits for slots.
+
+    Args:
+        timeout_seconds: at most so long; None: as long as it takes.
+        max_retries: at most so many looks after the first; None: as many as it takes.
+    """
+
+    __slots__ = ("_deadline", "_retries", "_timeout")
+
+    def __init__(self, timeout_seconds: float | None, max_retries: int | None) -> None:
+        self._timeout = timeout_seconds
+        self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._retries = max_retries
+
+    def check(self, answer: Answer) -> None:
+        """Refuse to look again.
+
+        Raises:
+            AcquireConcurrencySlotTimeoutError: the time is over.
+            ConcurrencySlotAcquisitionError: there are no retries left.
+        """
+        waited_for = ", ".join(f"{name!r} (of {limit})" for name, limit in answer.blocking)
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise errors.AcquireConcurrencySlotTimeoutError(
+                f"no slots of {waited_for} were free for {self._timeout} second(s)"
+            )
+        if self._retries is not None:
+            if self._retries <= 0:
+                raise errors.ConcurrencySlotAcquisitionError(
+                    f"no slots of {waited_for} are free, and no retries are left"
+                )
+            self._retries -= 1
+
+    def shorten(self, seconds: float | None) -> float | None:
+        """How long to wait at most before the next look, if it were ``seconds`` without it."""
+        bounds = [] if seconds is None else [seconds]
+        if self._retries is not None:
+            bounds.append(_RETRY)
+        if self._deadline is not None:
+            bounds.append(max(0.0, self._deadline - time.monotonic()))
+        return min(bounds, default=None)
+
+
+def claim_for(
+    engine: Engine,
+    names: Sequence[str],
+    *,
+    slots: int,
+    is_rate: bool = False,
+    lease_seconds: float = _UNHEARD,
+    holder: tuple[str, UUID] | None = None,
+) -> Claim:
+    """A claim of the running code on slots of some limits."""
+    holder_type, holder_id = holder or _running()
+    return Claim(
+        id=engine.process.new_id(),
+        names=tuple(sorted(set(names))),
+        slots=slots,
+        owner_id=engine.owner.id,
+        holder_type=holder_type,
+        holder_id=holder_id,
+        is_rate=is_rate,
+        passes_waiters=holds_slots.get(),
+        lease=round(lease_seconds * _MICROSECONDS) if engine.leases.are_needed else None,
+    )
+
+
+def acquire(engine: Engine, claim: Claim, patience: Patience) -> Steps[Answer]:
+    """Take the slots of a claim, waiting for them as long as ``patience`` lasts.
+
+    Whatever ends the wait before that leaves nothing behind: neither slots nor a place.
+
+    Raises:
+        AcquireConcurrencySlotTimeoutError: the time is over.
+        ConcurrencySlotAcquisitionError: they cannot be had, or no retries are left.
+        WouldDeadlock: they are taken, and the caller has a transaction open.
+    """
+
+    def taking() -> Operation:
+        now = engine.process.now()
+
+        def operation(tx: Transaction) -> Answer:
+            engine.owner.register(tx)
+            return slots.take(tx, claim, now=now, waits=True)
+
+        return operation
+
+    try:
+        engine.leases.keep(claim.id)
+        answer: Answer = yield Write(engine.database, taking())
+        if not answer.is_taken:
+            patience.check(answer)
+            answer = yield from wait(engine, claim, patience, taking)
+        if not answer.known or claim.is_rate:
+            engine.leases.forget(claim.id)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from give_back(engine, claim)
+        raise
+    return answer
+
+
+def wait(
+    engine: Engine, claim: Claim, patience: Patience, taking: Callable[[], Operation]
+) -> Steps[Answer]:
+    """Wait for a claim that has its place, until an operation of the caller's takes its slots.
+
+    Args:
+        engine: whose slots.
+        claim: that waits.
+        patience: for how long.
+        taking: makes the operation; each is run once.
+    """
+    if scope_for(engine.database) is not None:
+        raise errors.WouldDeadlock(
+            f"slots of {', '.join(claim.names)} are taken, and this code has a transaction open, "
+            f"inside of which nobody can give them back; take the slots before it"
+        )
+    waiter = Waiter(claim.id, claim.names, passes=claim.passes_waiters)
+    engine.room.enter(waiter)
+    pause = _FIRST_LOOK
+    try:
+        # Once more: what was given back since the first time has rung no bell.
+        answer: Answer = yield Write(engine.database, taking())
+        while not answer.is_taken:
+            patience.check(answer)
+            seconds = _next_look(engine, answer, pause) if engine.room.is_at_head(waiter) else None
+            is_rung: bool = yield Turn(waiter, patience.shorten(seconds))
+            if is_rung:
+                pause = _FIRST_LOOK
+            else:
+                pause = min(pause * 1.6, _LAST_LOOK)
+                yield from engine.owner.sweeping()
+            if engine.room.is_at_head(waiter):
+                answer = yield from _look_and_take(engine, claim, taking)
+        return answer
+    finally:
+        engine.room.leave(waiter)
+
+
+def give_back(engine: Engine, claim: Claim) -> Steps[None]:
+    """Give back what a claim holds, and its place where it waits."""
+    now = engine.process.now()
+    try:
+        yield Write(engine.database, lambda tx: slots.release(tx, claim_id=claim.id, now=now))
+    except errors.OrchestratorError as failure:
+        # It must not stand in the way of what is raised; the claim ends with this process.
+        _log.warning("slots of %s could not be given back: %s", ", ".join(claim.names), failure)
+    freed(engine, claim)
+
+
+def freed(engine: Engine, claim: Claim) -> None:
+    """Wake who waits in this process for what a claim has given back."""
+    engine.leases.forget(claim.id)
+    engine.room.ring(claim.names)
+
+
+def _look_and_take(engine: Engine, claim: Claim, taking: Callable[[], Operation]) -> Steps[Answer]:
+    now = engine.process.now()
+    answer: Answer = yield Read(engine.database, lambda tx: slots.look(tx, claim, now=now))
+    if answer.is_taken:
+        answer = yield Write(engine.database, taking())
+    return answer
+
+
+def _next_look(engine: Engine, answer: Answer, pause: float) -> float | None:
+    """Seconds after which the one at the head looks again; None when it will be rung."""
+    bounds = [] if engine.owner.is_alone else [pause]
+    if answer.decays_in is not None:
+        bounds.append(answer.decays_in / _MICROSECONDS)
+    return min(bounds, default=None)
+
+
+def _running() -> tuple[str | None, UUID | None]:
+    """What the running code is part of."""
+    task_run, flow_run = current_task_run(), current_flow_run()
+    if task_run is not None:
+        return "task_run", task_run.run_id
+    return (None, None) if flow_run is None else ("flow_run", flow_run.run_id)

@@ -1,0 +1,64 @@
+-- Claims on slots of concurrency limits: one row for each limit that a claim is about.
+
+-- name: insert
+-- Nothing when it is there. Key: claim_id, limit_id.
+insert into slot_claim (
+    claim_id, limit_id, state, slots, owner_id, holder_type, holder_id, since, lease, expires
+)
+values (
+    :claim_id, :limit_id, :claim_state, :slots, :owner_id, :holder_type, :holder_id, :now, :lease,
+    :expires
+)
+on conflict (claim_id, limit_id) do nothing;
+
+-- name: of_claim
+-- What a claim is about, with what its limits say. Index: primary key.
+select slot_claim.limit_id, slot_claim.state, slot_claim.slots, limits.name,
+       limits.slot_decay_per_second
+from slot_claim
+join concurrency_limit as limits on limits.id = slot_claim.limit_id
+where slot_claim.claim_id = :claim_id;
+
+-- name: held
+-- How many slots of a limit are held. Index: slot_claim_by_limit.
+select cast(coalesce(sum(slots), 0) as integer) as slots
+from slot_claim
+where limit_id = :limit_id and state = 'HOLDING';
+
+-- name: waits_before
+-- Whether a claim that was made earlier waits for the limit. Index: slot_claim_by_limit.
+select claim_id
+from slot_claim
+where limit_id = :limit_id and state = 'WAITING' and claim_id < :claim_id
+order by claim_id
+limit 1;
+
+-- name: of_limit
+-- Who holds slots of a limit or waits for them, in order. Index: slot_claim_by_limit.
+select claim_id, state, slots, owner_id, holder_type, holder_id, since
+from slot_claim
+where limit_id = :limit_id
+order by state, claim_id;
+
+-- name: delete
+-- The claim is over, or takes another form. Index: primary key.
+delete from slot_claim where claim_id = :claim_id;
+
+-- name: delete_of_limit
+-- Its slots are free, whoever held them. Index: slot_claim_by_limit.
+delete from slot_claim where limit_id = :limit_id and state = 'HOLDING';
+
+-- name: delete_of_owner
+-- What a process held and waited for, when it has ended. Index: slot_claim_by_owner.
+delete from slot_claim where owner_id = :owner_id;
+
+-- name: delete_expired
+-- What hosts held and waited for that were not heard of in time. Index: slot_claim_by_limit.
+delete from slot_claim where limit_id = :limit_id and expires < :now;
+
+-- name: renew
+-- The claims of a process, for the length of their leases from now on. Index: slot_claim_by_owner.
+update slot_claim
+set expires = :now + lease
+where owner_id = :owner_id and lease is not null
+returning claim_id;

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from embedded_orch.engine.parameter_schema import ParameterSchema
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
+    from embedded_orch.runs import FlowRun
     from embedded_orch.states import State
     from embedded_orch.task_runners import TaskRunner
+
+    FlowHook = Callable[["Flow[..., Any]", FlowRun, State[Any]], Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+H = TypeVar("H", bound="FlowHook")
 
 
 class Flow(Generic[P, R]):
@@ -82,6 +86,56 @@ class Flow(Generic[P, R]):
     def tags(self) -> set[str]:
         """The tags of its runs."""
         return set(self.options.tags)
+
+    @property
+    def on_completion_hooks(self) -> list[FlowHook]:
+        """What is called when a run has completed."""
+        return self.options.hooks["on_completion"]
+
+    @property
+    def on_failure_hooks(self) -> list[FlowHook]:
+        """What is called when a run has failed."""
+        return self.options.hooks["on_failure"]
+
+    @property
+    def on_running_hooks(self) -> list[FlowHook]:
+        """What is called when an attempt at a run begins."""
+        return self.options.hooks["on_running"]
+
+    @property
+    def on_cancellation_hooks(self) -> list[FlowHook]:
+        """What is called when a run was cancelled."""
+        return self.options.hooks["on_cancellation"]
+
+    @property
+    def on_crashed_hooks(self) -> list[FlowHook]:
+        """What is called when a run has crashed."""
+        return self.options.hooks["on_crashed"]
+
+    def on_completion(self, fn: H) -> H:
+        """Have ``fn(flow, flow_run, state)`` called when a run has completed; a decorator."""
+        self.on_completion_hooks.append(fn)
+        return fn
+
+    def on_failure(self, fn: H) -> H:
+        """Have ``fn(flow, flow_run, state)`` called when a run has failed; a decorator."""
+        self.on_failure_hooks.append(fn)
+        return fn
+
+    def on_running(self, fn: H) -> H:
+        """Have ``fn(flow, flow_run, state)`` called when an attempt begins; a decorator."""
+        self.on_running_hooks.append(fn)
+        return fn
+
+    def on_cancellation(self, fn: H) -> H:
+        """Have ``fn(flow, flow_run, state)`` called when a run was cancelled; a decorator."""
+        self.on_cancellation_hooks.append(fn)
+        return fn
+
+    def on_crashed(self, fn: H) -> H:
+        """Have ``fn(flow, flow_run, state)`` called when a run has crashed; a decorator."""
+        self.on_crashed_hooks.append(fn)
+        return fn
 
     def with_options(self, **options: Unpack[FlowArguments]) -> Flow[P, R]:
         """The same function as a flow with other options; those not given stay as they are.
@@ -339,6 +393,9 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
         description: for people; the docstring when not given.
         version: for people; an MD5 of the file that defines the function when not given.
         tags: of its runs.
+        on_completion, on_failure, on_cancellation, on_crashed, on_running: lists of hooks, plain or
+            async: ``hook(flow, flow_run, state)`` is called once the state is stored. One that
+            raises is logged and changes nothing.
         retries: how often the function is called again when it raises; tasks that completed are
             not run again.
         retry_delay_seconds: to wait before each retry. The defaults of both are taken from

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.task_call import TaskCall
+    from embedded_orch.runs import TaskRun
     from embedded_orch.states import State
+
+    TaskHook = Callable[["Task[..., Any]", TaskRun, State[Any]], Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+H = TypeVar("H", bound="TaskHook")
 
 
 class Task(Generic[P, R_co]):
@@ -81,6 +85,36 @@ class Task(Generic[P, R_co]):
     def tags(self) -> set[str]:
         """The tags of its runs."""
         return set(self.options.tags)
+
+    @property
+    def on_completion_hooks(self) -> list[TaskHook]:
+        """What is called when a run has completed."""
+        return self.options.hooks["on_completion"]
+
+    @property
+    def on_failure_hooks(self) -> list[TaskHook]:
+        """What is called when a run has failed."""
+        return self.options.hooks["on_failure"]
+
+    @property
+    def on_running_hooks(self) -> list[TaskHook]:
+        """What is called when an attempt at a run begins."""
+        return self.options.hooks["on_running"]
+
+    def on_completion(self, fn: H) -> H:
+        """Have ``fn(task, task_run, state)`` called when a run has completed; a decorator."""
+        self.on_completion_hooks.append(fn)
+        return fn
+
+    def on_failure(self, fn: H) -> H:
+        """Have ``fn(task, task_run, state)`` called when a run has failed; a decorator."""
+        self.on_failure_hooks.append(fn)
+        return fn
+
+    def on_running(self, fn: H) -> H:
+        """Have ``fn(task, task_run, state)`` called when an attempt begins; a decorator."""
+        self.on_running_hooks.append(fn)
+        return fn
 
     def with_options(self, **options: Unpack[TaskArguments]) -> Task[P, R_co]:
         """The same function as a task with other options; those not given stay as they are.
@@ -383,6 +417,9 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
             longer or shorter, so that what failed together does not come back together.
         retry_condition_fn: ``condition(task, task_run, state)``, plain or async: whether a failure
             is retried. ``state`` is the failure, with the exception in ``state.data``.
+        on_completion, on_failure, on_running: lists of hooks, plain or async:
+            ``hook(task, task_run, state)`` is called once the state is stored. One that raises is
+            logged and changes nothing.
         record_start: "announced" commits the start of a call with its end or within 10 ms, and
             "before" waits for that commit, so that a start is on record whatever happens.
 

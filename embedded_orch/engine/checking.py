@@ -131,3 +131,16 @@ def tags_of(tags: object) -> tuple[str, ...]:
         if all(isinstance(tag, str) for tag in found):
             return found
     raise ConfigurationError(f"tags={tags!r}: give a list of texts")
+
+
+def hooks_of(option: str, hooks: object) -> list[Callable[..., Any]]:
+    """The hooks, checked.
+
+    Raises:
+        ConfigurationError: they are no list of functions.
+    """
+    if isinstance(hooks, Iterable) and not isinstance(hooks, (str, bytes)):
+        found = list(hooks)
+        if all(callable(hook) for hook in found):
+            return found
+    raise ConfigurationError(f"{option}={hooks!r}: give a list of functions")

@@ -140,6 +140,26 @@ class Invoke:
         return await answer if hasattr(answer, "__await__") else answer
 
 
+class Shielded:
+    """Another effect, awaited to its end although the code around is being cancelled."""
+
+    __slots__ = ("_effect",)
+
+    def __init__(self, effect: Effect) -> None:
+        self._effect = effect
+
+    def perform(self) -> Any:
+        """Do it in this thread."""
+        return self._effect.perform()
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop; a second ``task.cancel()`` does interrupt it."""
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            return await self._effect.perform_async()
+
+
 class Sleep:
     """Some seconds."""
 

@@ -12,6 +12,7 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
+from embedded_orch.engine.hooks import call_flow_hooks
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
+
+    # What takes a run, and the state that its first attempt begins with.
+    Beginning = tuple[Callable[[Transaction], object], Proposal]
 
 
 def call_flow(
@@ -120,14 +124,19 @@ class FlowCall:
         self._accept_parameters()
         return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
 
-    def _run(self, take: Callable[[Transaction], object]) -> Steps[State]:
+    def _run(self, beginning: Beginning) -> Steps[State]:
+        take, running = beginning
         owner = self._engine.owner
         owner.begin(self.run_id)
         try:
             yield Write(self._engine.database, take)
             if self._refusal is not None:
-                return (yield from self._refuse(self._refusal))
-            return (yield from self._attempts())
+                state = yield from self._refuse(self._refusal)
+            else:
+                yield from self._has_begun(running)
+                state = yield from self._attempts()
+            yield from call_flow_hooks(self._engine, self._flow, state)
+            return state
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
             raise
@@ -135,7 +144,10 @@ class FlowCall:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
             process = self._engine.process
             crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
-            yield from record_crash(self._interrupt(crashed), f"flow run {self.name}")
+            stored = yield from record_crash(self._interrupt(crashed), f"flow run {self.name}")
+            if stored is not None:
+                state = self._own(results.state_of(stored)).with_error(error)
+                yield from call_flow_hooks(self._engine, self._flow, state, is_interrupted=True)
             raise
         finally:
             owner.finish(self.run_id)
@@ -162,26 +174,28 @@ class FlowCall:
             parent_task_run_id=self._parent_task_run_id,
         )
 
-    def _creation(self) -> Callable[[Transaction], object]:
+    def _creation(self) -> Beginning:
         process = self._engine.process
         now = process.now()
         new = self._new_run()
         states = [
             Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now)
         ]
+        running = self._running(now + 1)
         if self._refusal is None:
-            states.append(self._running(now + 1))
+            states.append(running)
 
         def create(tx: Transaction) -> None:
             self._engine.owner.register(tx)
             flow_runs.create_flow_run(tx, new, states, now=now)
 
-        return create
+        return create, running
 
-    def _take_over(self, epoch: int, *, owner_died: bool) -> Callable[[Transaction], object]:
+    def _take_over(self, epoch: int, *, owner_died: bool) -> Beginning:
         process = self._engine.process
         now = process.now()
-        states = [self._running(now + 1, message="resumed")]
+        running = self._running(now + 1, message="resumed")
+        states = [running]
         if owner_died:
             crashed = Proposal(
                 id=process.new_id(),
@@ -205,7 +219,7 @@ class FlowCall:
             )
             self._run_count = run.run_count
 
-        return take
+        return take, running
 
     # -- before the function ---------------------------------------------------------------------
 
@@ -354,6 +368,8 @@ class FlowCall:
             running = self._running(process.now(), follows=waiting.state_id)
             decision: Decision = yield self._propose(running)
             if decision.verdict is not Verdict.WAIT:
+                if decision.verdict is Verdict.ACCEPT:
+                    yield from self._has_begun(decision.proposal or running)
                 return decision
             yield Sleep(decision.delay_seconds, process.sleep)
 
@@ -380,6 +396,11 @@ class FlowCall:
             yield self._propose(cancelled)
             return self._own(results.state_of(cancelled))
         return self._own(results.state_of_run(decision.run, decision.reason))
+
+    def _has_begun(self, running: Proposal) -> Steps[None]:
+        """An attempt begins: RUNNING is on record."""
+        state = self._own(results.state_of(running))
+        yield from call_flow_hooks(self._engine, self._flow, state)
 
     def _running(
         self, timestamp: int, message: str | None = None, follows: UUID | None = None

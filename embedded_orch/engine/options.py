@@ -9,7 +9,7 @@ honoured yet is refused then, with the reason (``NOT_YET``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
 from embedded_orch.engine.checking import (
     Delays,
@@ -19,6 +19,7 @@ from embedded_orch.engine.checking import (
     check_retries,
     check_run_name,
     check_task_runner,
+    hooks_of,
     tags_of,
 )
 from embedded_orch.engine.settings import Default
@@ -38,10 +39,13 @@ class Options:
     """What flows and tasks have in common. A class attribute is the default of an option.
 
     Attributes:
+        HOOKS: the options that are lists of functions to call.
+        hooks: those lists; hooks may be added to them at any time.
         NONE_IS_A_VALUE: the options that ``with_options`` sets back to their default when it is
             given None; for the others None is "as it is". Prefect's signatures decide which.
     """
 
+    HOOKS: ClassVar[tuple[str, ...]] = ("on_completion", "on_failure", "on_running")
     NONE_IS_A_VALUE = frozenset(
         {"log_prints", "persist_result", "result_serializer", "result_storage"}
     )
@@ -75,6 +79,7 @@ class Options:
         chosen = {name: value for name, value in given.items() if value is not None}
         vars(self).update(chosen)
         self.tags = tags_of(self.tags)
+        self.hooks = {name: hooks_of(name, chosen.get(name, ())) for name in self.HOOKS}
         if "retries" in chosen:
             check_retries(self.retries)
         if "retry_delay_seconds" in chosen:
@@ -86,12 +91,14 @@ class Options:
     def names(cls) -> list[str]:
         """Every option there is, in the order of the documentation."""
         kinds = reversed(cls.__mro__[:-1])
-        return [name for kind in kinds for name in kind.__annotations__]
+        names = [name for kind in kinds for name in kind.__annotations__]
+        return [name for name in names if name.islower()]
 
     def changed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What to make the options of ``with_options`` from, which is given ``given``."""
         changes = {k: v for k, v in given.items() if v is not None or k in self.NONE_IS_A_VALUE}
-        return {**self._given, **changes}
+        # Those that were added to the decorated function are its too.
+        return {**self._given, **{k: v for k, v in self.hooks.items() if v}, **changes}
 
     def _refuse(self, given: Mapping[str, Any]) -> None:
         what = type(self).__name__.removesuffix("Options").lower()
@@ -171,6 +178,8 @@ class TaskOptions(Options):
 class FlowOptions(Options):
     """Every option of ``@flow``."""
 
+    HOOKS = (*Options.HOOKS, "on_cancellation", "on_crashed")
+
     flow_run_name: str | Callable[..., str] | None = None
     task_runner: RunnerSource | None = None
     validate_parameters: bool = True
@@ -248,11 +257,6 @@ NOT_YET = {
     "result_storage_key": "results are stored in the database",
     "cache_result_in_memory": "results are always at hand in memory",
     "log_prints": "output is not captured",
-    "on_completion": "hooks are not called",
-    "on_failure": "hooks are not called",
-    "on_running": "hooks are not called",
-    "on_cancellation": "hooks are not called",
-    "on_crashed": "hooks are not called",
     "on_commit": "hooks are not called",
     "on_rollback": "hooks are not called",
     "cache_policy": "results are not cached between runs",

@@ -88,11 +88,9 @@ def run_to_end(awaitable: Awaitable[R]) -> R:
         return await awaitable
 
     context = copied_context("asyncio")
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        # No loop here that another one could not run beside.
+    if not is_loop_running():
         return context.run(asyncio.run, awaited())
+    # A loop cannot run inside of another one.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as thread:
@@ -101,12 +99,25 @@ def run_to_end(awaitable: Awaitable[R]) -> R:
 
 def backend_of_running_loop() -> str:
     """The anyio backend of the loop that runs here; asyncio when none does."""
+    return "trio" if _is_trio_running() else "asyncio"
+
+
+def is_loop_running() -> bool:
+    """Whether an event loop runs in this thread, asyncio's or trio's."""
+    if _is_trio_running():
+        return True
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        # asyncio is imported, and does not run here.
+        return False
+
+
+def _is_trio_running() -> bool:
     trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()
-        except RuntimeError:
-            # trio is imported, and does not run here.
-            return "asyncio"
-        return "trio"
-    return "asyncio"
+    try:
+        return trio is not None and trio.lowlevel.current_task() is not None
+    except RuntimeError:
+        # trio is imported, and does not run here.
+        return False

@@ -8,6 +8,7 @@ from embedded_orch import errors
 from embedded_orch.engine import results
 from embedded_orch.engine.contexts import TaskRunContext, task_run_context
 from embedded_orch.engine.effects import Call, Read, Sleep, Write
+from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.naming import chosen_name
@@ -204,14 +205,17 @@ class TaskCall:
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         flow_run = self._flow_run
-        is_awaited = self._task.options.record_start == "before" or (
-            flow_run is not None and flow_run.has_records
+        is_awaited = (
+            self._task.options.record_start == "before"
+            or (flow_run is not None and flow_run.has_records)
+            or bool(hooks_on(self._task.options, StateType.RUNNING))
         )
         if is_awaited:
             yield Write(self._engine.database, self._insert_start)
             self._is_start_awaited = True
         else:
             self._announced = self._engine.database.announce(self._insert_start)
+        yield from self._has_begun(self._start_states[-1])
 
     def _insert_start(self, tx: Transaction) -> None:
         assert self._start is not None
@@ -231,6 +235,7 @@ class TaskCall:
             while True:
                 state = yield from self._attempt()
                 if state is not None:
+                    yield from call_task_hooks(self._engine, self._task, state)
                     return state
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
@@ -325,6 +330,7 @@ class TaskCall:
         self._retries += 1
         if decision.run.state_type is StateType.RUNNING:
             self._run_count = decision.run.run_count
+            yield from self._has_begun(decision.proposal or failed)
         else:
             yield from self._enter_running(decision.run.state_id)
         return None
@@ -355,6 +361,7 @@ class TaskCall:
             decision: Decision = yield self._propose(running, force=force)
             if decision.verdict is Verdict.ACCEPT:
                 self._run_count = decision.run.run_count
+                yield from self._has_begun(decision.proposal or running)
                 return
             if decision.verdict is Verdict.ABORT:
                 raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
@@ -365,6 +372,12 @@ class TaskCall:
                 waiting = decision.run.state_id
                 yield Sleep(pause, process.sleep)
                 pause = min(pause + 1, _LONGEST_PAUSE)
+
+    def _has_begun(self, running: Proposal) -> Steps[None]:
+        """An attempt begins: RUNNING is on record, or announced."""
+        if hooks_on(self._task.options, StateType.RUNNING):
+            state = self._own(results.state_of(running))
+            yield from call_task_hooks(self._engine, self._task, state)
 
     def _running(self, timestamp: int, *, follows: UUID | None = None) -> Proposal:
         return Proposal(

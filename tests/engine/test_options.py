@@ -21,7 +21,15 @@ from embedded_orch.tasks import exponential_backoff
 
 OPTIONS = {flow: FlowOptions, task: TaskOptions}
 # Attributes that say something where the option says nothing, or another type for Prefect's sake.
-MADE_OF_MORE = {"task_runner", "name", "description", "version", "tags", "validate_parameters"}
+MADE_OF_MORE = {
+    "task_runner",
+    "name",
+    "description",
+    "version",
+    "tags",
+    "validate_parameters",
+    *FlowOptions.HOOKS,
+}
 OF_BOTH = [(each, name) for each, options in OPTIONS.items() for name in options.names()]
 
 

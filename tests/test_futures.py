@@ -134,6 +134,44 @@ def test_futures_in_a_value_are_resolved_to_results_or_states() -> None:
     in_flow(body)
 
 
+@pytest.mark.parametrize("loop", ["none", *LOOPS])
+def test_list_raises_the_first_failure_without_waiting_for_the_others(loop: str) -> None:
+    event = threading.Event()
+
+    @task
+    def work(number: int) -> None:
+        if number == 2:
+            raise ValueError("no")
+        passed(event)
+
+    @flow
+    def report() -> None:
+        futures = work.map([0, 1, 2])
+        with pytest.raises(ValueError, match="no"):
+            futures.result()
+        event.set()
+
+    @flow
+    async def report_later() -> None:
+        futures = work.map([0, 1, 2])
+        with pytest.raises(ValueError, match="no"):
+            await futures
+        event.set()
+
+    if loop == "none":
+        report()
+    else:
+        anyio.run(report_later, backend=loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_empty_list_is_awaited_at_once(loop: str) -> None:
+    async def main() -> list[Any]:
+        return await FutureList[Any]()
+
+    assert anyio.run(main, backend=loop) == []
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_futures_are_awaited_and_give_their_results(loop: str) -> None:
     @task

@@ -161,16 +161,28 @@ class FutureList(list[Future[R]]):
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
         """What the tasks returned, in order.
 
+        Args:
+            timeout: seconds to wait at most; None to wait as long as it takes.
+            raise_on_failure: raise what the first of them that fails raises, without waiting for
+                the others; else return its exception in its place.
+
         Raises:
             TimeoutError: not all have ended in time.
         """
+        from embedded_orch.engine.awaiting import as_completed
+
         remaining = until(timeout)
+        if raise_on_failure:
+            for future in as_completed(self, timeout):
+                if not future.is_completed:
+                    future.result()
         return [future.result(remaining(), raise_on_failure) for future in self]
 
     def __await__(self) -> Generator[Any, None, list[R]]:
-        """Wait without blocking the event loop; what the tasks returned, in order."""
-        for future in self:
-            yield from future.wait_async().__await__()
+        """:meth:`result` without blocking the event loop."""
+        from embedded_orch.engine.awaiting import all_or_a_failure
+
+        yield from all_or_a_failure(self).__await__()
         return self.result()
 
 

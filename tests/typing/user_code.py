@@ -22,6 +22,7 @@ from embedded_orch import (
     task,
     unmapped,
 )
+from embedded_orch.futures import as_completed, wait
 from embedded_orch.tasks import exponential_backoff
 
 
@@ -78,6 +79,11 @@ async def report_later(root: str, limit: int | None = None) -> list[bytes]:
     one = await fetch(root)
     assert_type(one, bytes)
     assert_type(await fetch.submit(root).wait_async(), None)
+    assert_type(await fetch.submit(root), bytes)
+    assert_type(await count_lines.map([root]), list[int])
+    done, not_done = wait([count_lines.submit(root)])
+    assert_type(done, set[Future[int]])
+    assert_type([each.result() for each in as_completed(not_done)], list[int])
     assert_type(await fetch(root, return_state=True), State[bytes])
     assert_type(await fetch(root, wait_for=[one]), bytes)
     return [one]

@@ -40,6 +40,7 @@ OrchestratorError
 │   ├── FailedRun
 │   ├── CrashedRun
 │   ├── CancelledRun
+│   ├── RunTimedOut                 took longer than timeout_seconds (also a TimeoutError)
 │   └── UpstreamFailed              an argument came from a run that did not complete
 ├── ParameterBindError              arguments that do not fit the signature (also a TypeError)
 ├── ParameterTypeError              an argument that is not of the declared type (also a TypeError)
@@ -56,6 +57,11 @@ OrchestratorError
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class OrchestratorError(Exception):
@@ -216,6 +222,18 @@ class CrashedRun(RunError):
 
 class CancelledRun(RunError):
     """The run was cancelled."""
+
+
+class RunTimedOut(RunError, TimeoutError):
+    """The run took longer than its ``timeout_seconds``.
+
+    Attributes:
+        run_id: of the run.
+    """
+
+    def __init__(self, message: str, run_id: UUID | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 class UpstreamFailed(RunError):

@@ -401,6 +401,7 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
         retry_delay_seconds: to wait before each retry. The defaults of both are taken from
             ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRIES`` and
             ``EMBEDDED_ORCH_FLOW_DEFAULT_RETRY_DELAY_SECONDS``.
+        timeout_seconds: how long a call of the function may take; what takes longer is interrupted.
         validate_parameters: whether arguments are checked against the annotations and converted.
         on_crash: what becomes of a run whose process died: "fail" marks it Crashed, "resume"
             leaves it to the next process that calls ``orch.resume_crashed()``.

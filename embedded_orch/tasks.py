@@ -420,6 +420,7 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
         on_completion, on_failure, on_running: lists of hooks, plain or async:
             ``hook(task, task_run, state)`` is called once the state is stored. One that raises is
             logged and changes nothing.
+        timeout_seconds: how long a call of the function may take; what takes longer is interrupted.
         record_start: "announced" commits the start of a call with its end or within 10 ms, and
             "before" waits for that commit, so that a start is on record whatever happens.
 

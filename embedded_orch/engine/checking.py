@@ -60,6 +60,17 @@ def check_task_runner(runner: object) -> RunnerSource:
     return found
 
 
+def check_timeout(seconds: object) -> float | None:
+    """How long a run may take, checked; None when it may take as long as it takes, as for 0.
+
+    Raises:
+        ConfigurationError: it is no number of seconds.
+    """
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+        raise ConfigurationError(f"timeout_seconds={seconds!r}: it is a number of seconds")
+    return None if seconds in (0, float("inf")) else float(seconds)
+
+
 def check_delays(delay: object) -> Delays:
     """The delays before retries, checked.
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from embedded_orch.engine.workers import Bell, current_worker
+from embedded_orch.engine.workers import Bell, current_worker, doze_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
@@ -171,10 +171,9 @@ class Sleep:
 
     def perform(self) -> None:
         """Do it in this thread."""
-        worker = current_worker()
-        if worker is not None and self._sleep is time.sleep:
+        if self._sleep is time.sleep:
             # A retry that nobody waits for any more is not slept for.
-            worker.code.wait(Bell(), self._seconds)
+            doze_here(Bell(), self._seconds)
         else:
             self._sleep(self._seconds)
 

@@ -330,15 +330,20 @@ class FlowCall:
         token, task_token = flow_run_context.set(context), task_run_context.set(None)
         try:
             args, kwargs = self._flow.signature.spread(self._arguments)
-            value = yield Call(self._flow.function, args, kwargs)
-            for future in futures_in(value):
-                yield WaitFor(future)
+            if self._flow.is_plain:
+                value = yield Call(self._flow.function, args, kwargs)
+                for future in futures_in(value):
+                    yield WaitFor(future)
+            else:
+                value = yield self._timed_call(args, kwargs)
             outcome = outcome_of(value, process, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()
             raise
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-            proposal = results.failed(process.new_id(), process.now(), error, kind="Flow")
+            proposal = results.failed(
+                process.new_id(), process.now(), error, kind="Flow", run_id=self.run_id
+            )
             outcome = proposal, results.state_of(proposal).with_error(error)
             has_failed = True
         except BaseException:
@@ -349,6 +354,14 @@ class FlowCall:
             task_run_context.reset(task_token)
         yield from self._stop(context, is_interrupting=has_failed)
         return outcome
+
+    def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        from embedded_orch.engine.timeouts import TimedCall
+
+        seconds = self._flow.timeout_seconds
+        return TimedCall(
+            self._flow.function, args, kwargs, seconds=seconds, kind="Flow", run_id=self.run_id
+        )
 
     def _stop(self, context: FlowRunContext, *, is_interrupting: bool) -> Steps[None]:
         """Let nothing run on behind the attempt. One that failed does not wait for the rest."""

@@ -19,6 +19,7 @@ from embedded_orch.engine.checking import (
     check_retries,
     check_run_name,
     check_task_runner,
+    check_timeout,
     hooks_of,
     tags_of,
 )
@@ -82,6 +83,8 @@ class Options:
         self.hooks = {name: hooks_of(name, chosen.get(name, ())) for name in self.HOOKS}
         if "retries" in chosen:
             check_retries(self.retries)
+        if "timeout_seconds" in chosen:
+            self.timeout_seconds = check_timeout(self.timeout_seconds)
         if "retry_delay_seconds" in chosen:
             delays = chosen["retry_delay_seconds"]
             found = delays(self.retries) if callable(delays) else delays
@@ -250,7 +253,6 @@ class FlowArguments(Arguments, total=False):
 
 # Options that are known and not honoured yet, and why.
 NOT_YET = {
-    "timeout_seconds": "time limits of runs are not built",
     "persist_result": "results are always stored where they can be",
     "result_storage": "results are stored in the database",
     "result_serializer": "results are stored as tagged JSON",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import values
-from embedded_orch.errors import MissingResult, ValueNotStorable
+from embedded_orch.errors import MissingResult, RunTimedOut, ValueNotStorable
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import ERROR, VALUE, State, StateType
 
@@ -46,23 +46,39 @@ def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
 
 
 def failed(
-    id: UUID, now: int, error: BaseException, *, kind: str, what: str | None = None
+    id: UUID,
+    now: int,
+    error: BaseException,
+    *,
+    kind: str,
+    run_id: UUID | None = None,
+    what: str | None = None,
 ) -> Proposal:
     """FAILED, with the error as text: exceptions are never pickled.
+
+    A TimeoutError makes it TimedOut, also one that is not of the run's own time limit.
 
     Args:
         id: of the state.
         now: its time.
         error: that the function raised.
         kind: of the run, "Flow" or "Task".
+        run_id: of the run.
         what: failed, where it is not the function.
     """
+    is_timeout = isinstance(error, TimeoutError)
+    if isinstance(error, RunTimedOut) and error.run_id == run_id:
+        message = str(error)
+    elif is_timeout:
+        message = f"{kind} run failed due to timeout: {_describe(error)}"
+    else:
+        message = f"{what or f'{kind} run encountered an exception'}: {_describe(error)}"
     return Proposal(
         id=id,
         type=StateType.FAILED,
-        name="Failed",
+        name="TimedOut" if is_timeout else "Failed",
         timestamp=now,
-        message=f"{what or f'{kind} run encountered an exception'}: {_describe(error)}",
+        message=message,
         data=_encode_error(error),
         data_format=ERROR,
     )

@@ -42,7 +42,9 @@ class Spec:
         key: the function's module and qualified name, which identify its calls.
         signature: how arguments become parameters.
         is_async: whether the function is an ``async def``.
+        is_plain: whether calling it is all there is to it: it has no time limit.
         policy: its retries.
+        timeout_seconds: how long one call of the function may take.
         tags: of its runs.
         decorated: the flow or task as the user has it, for those whom it is shown to.
     """
@@ -52,11 +54,13 @@ class Spec:
         "decorated",
         "function",
         "is_async",
+        "is_plain",
         "key",
         "name",
         "policy",
         "signature",
         "tags",
+        "timeout_seconds",
     )
 
     def __init__(
@@ -75,6 +79,8 @@ class Spec:
         self.key = f"{module_name(function)}.{getattr(function, '__qualname__', None) or name}"
         self.signature = signature
         self.is_async = is_async
+        self.timeout_seconds = options.timeout_seconds
+        self.is_plain = self.timeout_seconds is None
         self.policy = options.policy
         self.tags = options.tags
         self._source_hash: str | None = ""

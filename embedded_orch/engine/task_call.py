@@ -255,7 +255,10 @@ class TaskCall:
         try:
             if self._body is None:
                 args, kwargs = self._task.signature.spread(self._arguments)
-                value = yield Call(self.function, args, kwargs)
+                if self._task.is_plain:
+                    value = yield Call(self.function, args, kwargs)
+                else:
+                    value = yield self._timed_call(args, kwargs)
             else:
                 final, is_told = yield from self._body(self.run_id, self._arguments)
                 if is_told:
@@ -271,6 +274,14 @@ class TaskCall:
         finally:
             task_run_context.reset(token)
         return (yield from self._finish_completed(value))
+
+    def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        from embedded_orch.engine.timeouts import TimedCall
+
+        seconds = self._task.timeout_seconds
+        return TimedCall(
+            self.function, args, kwargs, seconds=seconds, kind="Task", run_id=self.run_id
+        )
 
     def _context(self) -> TaskRunContext:
         return TaskRunContext(
@@ -318,7 +329,9 @@ class TaskCall:
     def _finish_failed(self, error: Exception, *, is_final: bool = False) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""
         process = self._engine.process
-        failed = results.failed(process.new_id(), process.now(), error, kind="Task")
+        failed = results.failed(
+            process.new_id(), process.now(), error, kind="Task", run_id=self.run_id
+        )
         if is_final:
             failed = not_retriable(failed)
         elif self._retries < self._task.policy.retries:

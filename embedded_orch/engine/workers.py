@@ -7,7 +7,7 @@ inside of it can lend its place while it only waits, and can be interrupted.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,12 +67,12 @@ class Interruptible:
         self._is_sent = False
         self._waits_for: Bell | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         with self._lock:
             if self._due is None:
                 self._thread_id = threading.get_ident()
                 self._depth += 1
-                return
+                return self
         raise self._due
 
     def __exit__(self, *_: object) -> None:
@@ -94,6 +94,22 @@ class Interruptible:
                 _raise_in(self._thread_id, Interruption)
             if self._waits_for is not None:
                 self._waits_for.ring()
+
+    def send(self, kind: type[BaseException]) -> bool:
+        """Raise ``kind`` in the block; whether it will be, which is not so if more is due."""
+        with self._lock:
+            if self._due is not None or not self._depth:
+                return False
+            _raise_in(self._thread_id, kind)
+            if self._waits_for is not None:
+                self._waits_for.ring()
+            return True
+
+    def take_back(self) -> None:
+        """What :meth:`send` sent is not to be raised any more; called by the thread itself."""
+        with self._lock:
+            if self._due is None:
+                _raise_in(self._thread_id, None)
 
     def wait(self, bell: Bell, timeout: float | None = None) -> None:
         """Wait until it rings, or ``timeout`` seconds, or until the interruption."""
@@ -222,14 +238,37 @@ def current_worker() -> Worker | None:
     return worker
 
 
+def interruptible_here() -> Interruptible:
+    """The user's code in this thread."""
+    code = _code_here()
+    if code is None:
+        code = _here.code = Interruptible()
+    return code
+
+
 def wait_here(bell: Bell, timeout: float | None = None) -> None:
     """Wait until it rings; a worker lends its place meanwhile, and can be interrupted."""
     worker = current_worker()
     if worker is None:
-        bell.wait(timeout)
+        doze_here(bell, timeout)
     else:
         with worker.lending():
             worker.code.wait(bell, timeout)
+
+
+def doze_here(bell: Bell, timeout: float | None = None) -> None:
+    """Wait until it rings, or until the code in this thread is interrupted."""
+    code = _code_here()
+    if code is None:
+        bell.wait(timeout)
+    else:
+        code.wait(bell, timeout)
+
+
+def _code_here() -> Interruptible | None:
+    worker = current_worker()
+    code: Interruptible | None = getattr(_here, "code", None) if worker is None else worker.code
+    return code
 
 
 def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:

@@ -16,6 +16,7 @@ from embedded_orch.filters import (
     checked,
     order,
 )
+from embedded_orch.proposals import proposing
 from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
 from embedded_orch.store import finding, flow_runs, flows, run_history, task_runs
 from embedded_orch.store.run_history import CalendarStep
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Database, Transaction
     from embedded_orch.process import Process
+    from embedded_orch.proposals import OrchestrationResult
+    from embedded_orch.states import State
     from embedded_orch.store.finding import Cursor
     from embedded_orch.store.run_history import Bucket
 
@@ -196,6 +199,30 @@ class FlowRuns(Records[FlowRun]):
             )
         )
 
+    def set_state(
+        self, run_id: UUID | str, state: State, force: bool = False
+    ) -> OrchestrationResult:
+        """Propose a state for a run, whoever runs it; see docs/states.md for what may follow what.
+
+        Args:
+            run_id: the run.
+            state: such as ``Cancelling()``, from :mod:`embedded_orch.states`.
+            force: store it although a rule objects; the few that nothing overrides are asked.
+
+        Returns:
+            ``status`` (ACCEPT, REJECT, WAIT or ABORT), ``details`` with the reason, and the
+            ``state`` that the run has now.
+
+        Raises:
+            RunNotFound: no flow run has this id.
+            ConfigurationError: it is no state, or says something that no state can.
+            ValueNotStorable: its data would not come back equal and of their type.
+        """
+        id = as_uuid(run_id, self._what)
+        return self._database.write(
+            proposing(self._process, "flow_run", id, state, force=bool(force))
+        )
+
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]
 
@@ -209,6 +236,10 @@ class TaskRuns(Records[TaskRun]):
     """Task runs; the filters are those of :class:`embedded_orch.filters.TaskRunFilters`."""
 
     _what: ClassVar[str] = "task run"
+
+    def __init__(self, database: Database, process: Process) -> None:
+        super().__init__(database)
+        self._process = process
 
     def find(
         self,
@@ -239,6 +270,15 @@ class TaskRuns(Records[TaskRun]):
         """
         found = _task_run_filters(filters)
         return self._database.read(lambda tx: finding.count(tx, "task_run", found))
+
+    def set_state(
+        self, run_id: UUID | str, state: State, force: bool = False
+    ) -> OrchestrationResult:
+        """Propose a state for a run, whoever runs it: as :meth:`FlowRuns.set_state`."""
+        id = as_uuid(run_id, self._what)
+        return self._database.write(
+            proposing(self._process, "task_run", id, state, force=bool(force))
+        )
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[TaskRun]:
         return [TaskRun(self._database, row) for row in task_runs.get_task_runs(tx, ids)]

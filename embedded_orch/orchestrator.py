@@ -206,7 +206,7 @@ class Orchestrator:
         """The task runs in it."""
         from embedded_orch.collections import TaskRuns
 
-        return TaskRuns(self.database)
+        return TaskRuns(self.database, self.engine.process)
 
     @property
     def concurrency_limits(self) -> ConcurrencyLimits:

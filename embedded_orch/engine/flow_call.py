@@ -399,13 +399,8 @@ class FlowCall:
             return self._own(results.state_of(decision.proposal).with_error(error))
         if decision.run.state_type is StateType.CANCELLING:
             process = self._engine.process
-            cancelled = Proposal(
-                id=process.new_id(),
-                type=StateType.CANCELLED,
-                name="Cancelled",
-                timestamp=process.now(),
-                message=f"cancelled while it ran; it would have become {proposal.name}",
-            )
+            message = f"cancelled while it ran; it would have become {proposal.name}"
+            cancelled = results.cancelled(process.new_id(), process.now(), message)
             yield self._propose(cancelled)
             return self._own(results.state_of(cancelled))
         return self._own(results.state_of_run(decision.run, decision.reason))

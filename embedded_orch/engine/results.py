@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import values
-from embedded_orch.errors import MissingResult, RunTimedOut, ValueNotStorable
+from embedded_orch.errors import (
+    ConfigurationError,
+    MissingResult,
+    RunError,
+    RunTimedOut,
+    ValueNotStorable,
+)
 from embedded_orch.orchestration.values import Proposal
-from embedded_orch.states import ERROR, VALUE, State, StateType
+from embedded_orch.states import ERROR, VALUE, State, StateType, checked_details
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -103,6 +109,38 @@ def cancelled(id: UUID, now: int, message: str) -> Proposal:
     """CANCELLED."""
     return Proposal(
         id=id, type=StateType.CANCELLED, name="Cancelled", timestamp=now, message=message
+    )
+
+
+def proposal_of(state: object, *, id: UUID, now: int) -> Proposal:
+    """A state that a user made, as a proposal: a new state, entered now.
+
+    Raises:
+        ConfigurationError: it is no state, or says something that no state can.
+        ValueNotStorable: its data would not come back equal and of their type.
+    """
+    if not isinstance(state, State):
+        raise ConfigurationError(f"{state!r} is no state; make one, such as states.Completed()")
+    texts: list[object] = [state.name, state.message or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise ConfigurationError(f"the name and the message of {state!r} have to be texts")
+    error = state.exception() if state.is_bad_end() and state.data is not None else None
+    data, data_format = state.stored
+    message = state.message
+    if error is not None:
+        data, data_format = _encode_error(error), ERROR
+        message = message or (str(error) if isinstance(error, RunError) else _describe(error))
+    elif state.data is not None:
+        data, data_format = values.encode(state.data, name="the data of the state"), VALUE
+    return Proposal(
+        id=id,
+        type=state.type,
+        name=_storable_text(state.name),
+        timestamp=now,
+        message=None if message is None else _storable_text(message),
+        details=checked_details(state.state_details),
+        data=data,
+        data_format=data_format,
     )
 
 

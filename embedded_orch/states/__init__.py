@@ -14,6 +14,7 @@ from embedded_orch.states.details import (
     VALUE,
     StateDetails,
     StateType,
+    checked_details,
 )
 from embedded_orch.states.making import (
     AwaitingConcurrencySlot,
@@ -70,6 +71,7 @@ __all__ = [
     "Suspended",
     "aget_state_exception",
     "araise_state_exception",
+    "checked_details",
     "get_state_exception",
     "is_state",
     "is_state_iterable",

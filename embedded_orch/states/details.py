@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch import errors
+from embedded_orch import errors, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,3 +114,18 @@ def details_of(fields: Mapping[str, Any]) -> StateDetails:
         return msgspec.convert(dict(fields), StateDetails)
     except msgspec.ValidationError as error:
         raise errors.ConfigurationError(f"state_details: {error}") from error
+
+
+def checked_details(details: StateDetails) -> StateDetails:
+    """The same details, once they are known to be such as are stored.
+
+    Raises:
+        ConfigurationError: a value is of another type than its field, or a time has no zone.
+    """
+    if details is NO_DETAILS:
+        return details
+    found = details_of(msgspec.structs.asdict(details))
+    for moment in (found.scheduled_time, found.cache_expiration, found.pause_timeout):
+        if moment is not None:
+            times.microseconds_from_datetime(moment)
+    return found

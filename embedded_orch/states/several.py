@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from embedded_orch.states.details import BAD_ENDS, StateType
+from embedded_orch.states.details import StateType
 from embedded_orch.states.state import State, awaits
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def raise_state_exception(state: State[Any]) -> Coroutine[Any, Any, None] | None
     """Raise the exception of a run that did not end well; awaited in asynchronous code."""
     if awaits():
         return araise_state_exception(state)
-    if state.type in BAD_ENDS:
+    if state.is_bad_end():
         raise state.exception()
     return None
 
 
 async def araise_state_exception(state: State[Any]) -> None:
     """:func:`raise_state_exception`, awaited whatever the code around."""
-    if state.type in BAD_ENDS:
+    if state.is_bad_end():
         raise state.exception()
 
 

@@ -187,6 +187,15 @@ class State(Generic[R]):
         """Whether the run has ended."""
         return self.type in TERMINAL_TYPES
 
+    def is_bad_end(self) -> bool:
+        """Whether the run has ended, and not well."""
+        return self.type in BAD_ENDS
+
+    @property
+    def stored(self) -> tuple[bytes | None, str | None]:
+        """What is stored of its value or its error, and how that is encoded."""
+        return self._data, self._data_format
+
     def with_value(self, value: object) -> State[Any]:
         """The same state with the value at hand, so that it need not be read back."""
         self._at_hand = value
@@ -276,7 +285,7 @@ class State(Generic[R]):
             ConfigurationError: it is not FAILED, CRASHED or CANCELLED, or its data are neither an
                 exception nor a text nor states.
         """
-        if self.type not in BAD_ENDS:
+        if not self.is_bad_end():
             raise errors.ConfigurationError(f"{self!r} is no failed, crashed or cancelled state")
         cause = self._at_hand
         if isinstance(cause, BaseException):
@@ -285,7 +294,7 @@ class State(Generic[R]):
             return cause.exception()
         if is_state_iterable(cause):
             for state in cause:
-                if state.type in BAD_ENDS:
+                if state.is_bad_end():
                     return state.exception()
             raise errors.ConfigurationError(f"none of the states of {self!r} ended badly")
         if cause is _ABSENT or isinstance(cause, str):

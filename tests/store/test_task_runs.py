@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from embedded_orch import errors
 from embedded_orch.collections import TaskRuns
 from embedded_orch.orchestration.values import Policy, Verdict
+from embedded_orch.process import Process
 from embedded_orch.states import StateType
 from embedded_orch.store import flow_runs, task_runs
 from tests.store.builders import (
@@ -32,7 +33,6 @@ from tests.store.builders import (
 if TYPE_CHECKING:
     from embedded_orch.db.port import Database
     from embedded_orch.orchestration.values import Decision, Proposal
-    from embedded_orch.process import Process
     from embedded_orch.store.task_runs import Call, NewTaskRun
 
 UNKNOWN = UUID(int=5)
@@ -309,7 +309,7 @@ def some_runs(database: Database, process: Process) -> list[dict[str, Any]]:
 
 def test_runs_are_found_and_counted_as_a_model_says(database: Database, process: Process) -> None:
     model = some_runs(database, process)
-    runs = TaskRuns(database)
+    runs = TaskRuns(database, Process())
     flow_run_ids = sorted({run["flow_run_id"] for run in model if run["flow_run_id"]})
     filters = st.fixed_dictionaries(
         {},
@@ -350,7 +350,7 @@ def test_listing_goes_on_from_its_place_while_new_runs_come(
     ids = database.write(write)
 
     found = []
-    for position, run in enumerate(TaskRuns(database).find(**filters)):
+    for position, run in enumerate(TaskRuns(database, Process()).find(**filters)):
         found.append(run.id)
         if position % 50 == 0:
             a_task_run(database, process, flow_run_id=flow_run_id)
@@ -370,7 +370,7 @@ def test_listing_goes_on_from_its_place_while_new_runs_come(
 def test_filter_that_cannot_be_is_refused(
     database: Database, wanted: dict[str, Any], said: str
 ) -> None:
-    runs = TaskRuns(database)
+    runs = TaskRuns(database, Process())
 
     with pytest.raises(errors.UnknownFilter, match=said):
         runs.find(**wanted)
@@ -380,4 +380,4 @@ def test_filter_that_cannot_be_is_refused(
 
 def test_run_that_does_not_exist_is_not_got(database: Database) -> None:
     with pytest.raises(errors.RunNotFound, match="task run"):
-        TaskRuns(database).get(UNKNOWN)
+        TaskRuns(database, Process()).get(UNKNOWN)

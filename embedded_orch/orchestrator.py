@@ -313,6 +313,21 @@ class Orchestrator:
 
         return resume_crashed(self, flows)
 
+    def run_owed_hooks(self, *flows: Flow[..., Any]) -> list[FlowRun]:
+        """Call the hooks of flow runs that have ended, and whose process died before it could.
+
+        It died between the last commit and the last hook, or its runs were found and set Crashed.
+        One process alone calls them; should it die too, the next one calls them again: at least
+        once. A flow is found as by :meth:`resume_crashed`, which calls this too. Hooks of tasks
+        are not owed: they are called by the process that runs the task, or not at all.
+
+        Returns:
+            The runs whose hooks were called.
+        """
+        from embedded_orch.recovery import run_owed_hooks
+
+        return run_owed_hooks(self, flows)
+
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Resuming the runs of flows that ask for it after a crash."""
+"""What a dead process left to do: runs to resume, and hooks to call."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
+from embedded_orch.engine.effects import drive
+from embedded_orch.engine.owed_hooks import call_owed_hooks
 from embedded_orch.flows import Flow
-from embedded_orch.store import flow_runs
+from embedded_orch.store import flow_runs, owed_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +44,27 @@ def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) 
             _log.warning("flow run %s of %s is not resumed: %s", run_id, flow_name, error)
             continue
         resumed.append(run_id)
+    run_owed_hooks(orchestrator, flows)
     return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
+
+
+def run_owed_hooks(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:
+    """Call what is owed; see :meth:`Orchestrator.run_owed_hooks`."""
+    engine = orchestrator.engine
+    engine.owner.sweep()
+    called: list[UUID] = []
+    for due in orchestrator.database.read(owed_hooks.due):
+        flow = _flow_for(due.flow_name, due.entrypoint, flows)
+        if flow is None:
+            _log.info(
+                "the hooks of flow run %s of %s are owed, and its flow (%s) is not imported here",
+                due.flow_run_id,
+                due.flow_name,
+                due.entrypoint,
+            )
+        elif drive(call_owed_hooks(engine, flow.spec, due)):
+            called.append(due.flow_run_id)
+    return [orchestrator.flow_runs.get(run_id) for run_id in called]
 
 
 def _flow_for(

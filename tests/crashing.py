@@ -134,6 +134,16 @@ async def resuming_later(count: int) -> list[Any]:
     return [await work_later(number) for number in range(count)]
 
 
+def note_end(flow: Any, flow_run: Any, state: Any) -> None:
+    trace(f"hook {state.name}")
+    come_to("in a hook")
+
+
+@flow(on_completion=[note_end], on_crashed=[note_end])
+def with_hooks(count: int) -> list[Any]:
+    return [work(number) for number in range(count)]
+
+
 class Source:
     """An object whose methods are flows."""
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import logging
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import pytest
 
 from embedded_orch import FlowRun, State, TaskRun, errors, flow, task
+from embedded_orch.orchestrator import open_orchestrator
 from embedded_orch.states import Cancelled
+from embedded_orch.store import owed_hooks
 from tests.opened import Clock, opened, states, the_flow_run, the_run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from embedded_orch import Orchestrator
 
@@ -334,3 +338,173 @@ def test_start_of_a_task_with_hooks_of_running_is_on_record_when_they_are_called
 def test_hooks_that_are_no_list_of_functions_are_refused(decorate: Any, hooks: Any) -> None:
     with pytest.raises(errors.ConfigurationError, match=r"on_failure=.*give a list of functions"):
         decorate(on_failure=hooks)(succeed)
+
+
+# -- hooks that a dead process owes --------------------------------------------------------------
+
+
+def owed(orch: Orchestrator) -> int:
+    with orch.session(read_only=True) as session:
+        return int(session.execute("select count(*) from owed_hooks").scalar())  # type: ignore[arg-type]
+
+
+def dying(calls: Calls) -> Any:
+    """A hook that Ctrl-C interrupts when it is first called."""
+    dies = iter([True])
+
+    def hook(*given: Any) -> None:
+        if next(dies, False):
+            raise KeyboardInterrupt
+        calls.hook("again")(*given)
+
+    return hook
+
+
+@pytest.mark.parametrize(
+    ("function", "state"), [(succeed, "Completed"), (fail, "Failed"), (be_cancelled, "Cancelled")]
+)
+def test_hooks_that_were_interrupted_are_called_by_whoever_asks_next(
+    orch: Orchestrator, function: Any, state: str
+) -> None:
+    calls = Calls()
+    hooks = [calls.hook("first"), dying(calls), calls.hook("last")]
+    report = flow(name="report", on_completion=hooks, on_failure=hooks, on_cancellation=hooks)(
+        function
+    )
+    with pytest.raises(KeyboardInterrupt):
+        report()
+    assert calls == [f"first {state}"]
+
+    [run] = orch.run_owed_hooks(report)
+
+    assert calls == [f"first {state}"] + [f"{hook} {state}" for hook in ("first", "again", "last")]
+    assert (run.id, run.state_name) == (the_flow_run(orch).id, state)
+    assert orch.run_owed_hooks(report) == []
+    assert owed(orch) == 0
+
+
+def test_runs_with_hooks_that_ended_owe_nothing(orch: Orchestrator) -> None:
+    calls = Calls()
+    for function in (succeed, fail, interrupt, be_cancelled):
+        report = flow(name="report", **calls.all(*FLOW_KINDS))(function)
+        try:
+            report()
+        except (ValueError, KeyboardInterrupt, errors.CancelledRun):
+            continue
+
+    assert len(calls) == 8
+    assert orch.run_owed_hooks(report) == []
+    assert owed(orch) == 0
+
+
+def test_run_without_hooks_for_its_end_is_not_noted(orch: Orchestrator) -> None:
+    found: list[int] = []
+
+    def look(*_: object) -> None:
+        found.append(owed(orch))
+
+    flow(on_running=[look])(succeed)()
+    flow(on_running=[look], on_failure=[look])(succeed)()
+
+    assert found == [0, 1]
+
+
+@pytest.mark.parametrize("backend", ["file", "postgres"])
+def test_run_that_is_found_dead_has_its_hooks_called_once(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDDED_ORCH_HOME", str(tmp_path / "home"))
+    url = str(tmp_path / "orch.db")
+    if backend == "postgres":
+        url = str(request.getfixturevalue("postgres_server").emptied_database())
+    calls, first = Calls(), open_orchestrator(url)
+
+    @flow(**calls.all("crashed", "failure"))
+    def report() -> None:
+        first.close()
+
+    with pytest.raises(errors.DatabaseClosed):
+        report()
+
+    with opened(url) as second:
+        assert [run.state_name for run in second.run_owed_hooks(report)] == ["Crashed"]
+        assert calls == ["crashed Crashed"]
+        assert second.run_owed_hooks(report) == []
+
+
+def test_hooks_are_left_to_a_process_that_lives(orch: Orchestrator) -> None:
+    calls = Calls()
+    asked: list[int] = []
+
+    def ask(*_: object) -> None:
+        asked.append(len(orch.run_owed_hooks(report)))
+
+    @flow(on_completion=[ask, calls.hook("after")])
+    def report() -> None: ...
+
+    report()
+
+    assert asked == [0]
+    assert calls == ["after Completed"]
+
+
+def test_resumed_run_owes_the_hooks_of_its_new_end(orch: Orchestrator) -> None:
+    calls = Calls()
+    fails = iter([True, False])
+
+    @flow(on_failure=[dying(calls)], on_completion=[dying(calls)])
+    def report() -> None:
+        if next(fails):
+            raise ValueError("not yet")
+
+    with pytest.raises(KeyboardInterrupt):
+        report()
+    with pytest.raises(KeyboardInterrupt):
+        report.resume(the_flow_run(orch).id)
+
+    assert orch.resume_crashed(report) == []
+    assert calls == ["again Completed"]
+
+
+def test_hooks_of_a_flow_that_is_not_here_stay_owed(quick: Orchestrator) -> None:
+    calls = Calls()
+    report = flow(name="report", on_completion=[dying(calls)])(succeed)
+    with pytest.raises(KeyboardInterrupt):
+        report()
+
+    assert quick.run_owed_hooks(flow(name="other")(succeed)) == []
+    assert owed(quick) == 1
+    assert len(quick.run_owed_hooks(report)) == 1
+
+
+def test_process_that_dies_in_owed_hooks_leaves_them_to_the_next(quick: Orchestrator) -> None:
+    calls = Calls()
+    dies = iter([True, True])
+
+    def hook(*given: Any) -> None:
+        if next(dies, False):
+            raise KeyboardInterrupt
+        calls.hook("again")(*given)
+
+    report = flow(name="report", on_completion=[hook])(succeed)
+    for call in (report, lambda: quick.run_owed_hooks(report)):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+
+    assert len(quick.run_owed_hooks(report)) == 1
+    assert calls == ["again Completed"]
+
+
+def test_only_one_of_two_that_saw_owed_hooks_gets_them(orch: Orchestrator) -> None:
+    calls = Calls()
+    report = flow(name="report", on_completion=[dying(calls)])(succeed)
+    with pytest.raises(KeyboardInterrupt):
+        report()
+    [seen] = orch.database.read(owed_hooks.due)
+    ids = [UUID(int=1), UUID(int=2)]
+
+    def claim(claim_id: UUID) -> bool:
+        by = orch.engine.owner.id
+        return orch.database.write(lambda tx: owed_hooks.claim(tx, seen, claim_id=claim_id, by=by))
+
+    assert [claim(ids[0]), claim(ids[0]), claim(ids[1])] == [True, True, False]

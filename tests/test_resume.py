@@ -144,6 +144,23 @@ def test_killed_run_on_a_server_is_resumed_and_does_nothing_twice(
     check_killed_and_resumed(url, trace, name, "in work 2", expected, "asyncio")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "end", "hooks"), [("in work 1", "Crashed", 1), ("in a hook", "Completed", 2)]
+)
+def test_hooks_of_a_killed_run_are_called_by_the_next_process(
+    shared_url: str, trace: Path, point: str, end: str, hooks: int
+) -> None:
+    killed_at(point, shared_url, "with_hooks", 2, trace)
+
+    with opened(shared_url) as orch:
+        [run] = orch.run_owed_hooks(crashing.with_hooks)
+        assert run.state_name == end
+        assert orch.run_owed_hooks(crashing.with_hooks) == []
+
+    assert calls_in(trace)[f"hook {end}"] == hooks
+
+
 def check_killed_and_resumed(
     url: str, trace: Path, name: str, point: str, expected: Any, loop: str
 ) -> None:

@@ -12,7 +12,7 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
-from embedded_orch.engine.hooks import call_flow_hooks
+from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
@@ -22,7 +22,7 @@ from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
-from embedded_orch.store import flow_runs
+from embedded_orch.store import flow_runs, owed_hooks
 from embedded_orch.store.flow_runs import NewFlowRun
 from embedded_orch.store.transitions import interrupt
 
@@ -94,6 +94,7 @@ class FlowCall:
         self._epoch = 0
         self._run_count = 1
         self._has_records = False
+        self._owes_hooks = has_final_hooks(flow.options)
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
         self.run_id = run_id or engine.process.new_id()
@@ -135,7 +136,7 @@ class FlowCall:
             else:
                 yield from self._has_begun(running)
                 state = yield from self._attempts()
-            yield from call_flow_hooks(self._engine, self._flow, state)
+            yield from self._call_final_hooks(state)
             return state
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
@@ -147,7 +148,7 @@ class FlowCall:
             stored = yield from record_crash(self._interrupt(crashed), f"flow run {self.name}")
             if stored is not None:
                 state = self._own(results.state_of(stored)).with_error(error)
-                yield from call_flow_hooks(self._engine, self._flow, state, is_interrupted=True)
+                yield from self._call_final_hooks(state, is_interrupted=True)
             raise
         finally:
             owner.finish(self.run_id)
@@ -188,6 +189,7 @@ class FlowCall:
         def create(tx: Transaction) -> None:
             self._engine.owner.register(tx)
             flow_runs.create_flow_run(tx, new, states, now=now)
+            self._owe_hooks(tx)
 
         return create, running
 
@@ -218,6 +220,7 @@ class FlowCall:
                 new_id=process.new_id,
             )
             self._run_count = run.run_count
+            self._owe_hooks(tx)
 
         return take, running
 
@@ -404,6 +407,21 @@ class FlowCall:
             yield self._propose(cancelled)
             return self._own(results.state_of(cancelled))
         return self._own(results.state_of_run(decision.run, decision.reason))
+
+    def _owe_hooks(self, tx: Transaction) -> None:
+        """Note that the run has hooks for its end, so that they are called should we die."""
+        if self._owes_hooks:
+            owed_hooks.owe(tx, flow_run_id=self.run_id, epoch=self._epoch)
+
+    def _call_final_hooks(self, state: State, *, is_interrupted: bool = False) -> Steps[None]:
+        """Call the hooks for the end of the run, and strike it off."""
+        yield from call_flow_hooks(self._engine, self._flow, state, is_interrupted=is_interrupted)
+        if self._owes_hooks and state.is_final():
+            run_id, epoch = self.run_id, self._epoch
+            # Not awaited: should it be lost, they are called once more.
+            self._engine.database.announce(
+                lambda tx: owed_hooks.settle(tx, flow_run_id=run_id, epoch=epoch)
+            )
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record."""

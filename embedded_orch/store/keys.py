@@ -38,6 +38,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("flow_run_id", "task_key", "dynamic_key"), "flow_run_id is not null"),
         Key(("task_key", "dynamic_key"), "flow_run_id is null"),
     ),
+    "owed_hooks": (Key(("flow_run_id",)),),
     "task_run_state": (Key(("task_run_id", "timestamp")),),
     "concurrency_limit": (_ID, Key(("name",))),
     "slot_claim": (Key(("claim_id", "limit_id")),),

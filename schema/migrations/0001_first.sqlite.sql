@@ -236,6 +236,15 @@ create table task_run_state (
     check ((data is null) = (data_format is null))
 ) strict, without rowid;
 
+-- Flow runs with hooks that were or will be owed to their end: until the hooks were called. Runs
+-- of flows without such hooks have no row here.
+create table owed_hooks (
+    flow_run_id  blob    not null primary key references flow_run (id) on delete cascade,
+    epoch        integer not null,       -- in which the run was taken that owes them
+    claim_id     blob,                   -- of the last attempt to call them for a dead owner
+    claimer_id   blob    references process (id) on delete set null
+) strict, without rowid;
+
 -- Concurrency limits. Who holds slots of one, or waits for them, has a row in slot_claim; a limit
 -- whose slots come back with time counts the slots that were taken instead.
 create table concurrency_limit (

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from embedded_orch.orchestration.flow_rules import CORE_FLOW_POLICY
+from embedded_orch.orchestration.task_rules import CORE_TASK_POLICY
 from embedded_orch.orchestration.values import Verdict
 from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 from tests.orchestration.runs import (
@@ -74,6 +78,7 @@ TASK_MATRIX = """
     CANCELLING   A     A    A    A     A    A     A     A      A
 """
 
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "states.md"
 Cell = tuple[StateType, StateType, str]
 
 
@@ -86,6 +91,29 @@ def cells(matrix: str) -> list[Cell]:
             for entering, letter in zip(COLUMNS, row, strict=True)
         ]
     return found
+
+
+def test_matrices_are_those_of_the_documentation() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    tables = [part.split("\n\n")[0] for part in text.split("| from \\ to |")[1:]]
+
+    told = [[line.replace("|", " ").split() for line in table.splitlines()[2:]] for table in tables]
+
+    tested = [
+        [line.split() for line in matrix.strip().splitlines()[1:]]
+        for matrix in (FLOW_MATRIX, TASK_MATRIX)
+    ]
+    assert told == tested
+
+
+def test_rules_are_documented_in_the_order_in_which_they_are_asked() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for_flows, for_tasks = text.split("For flow runs:")[1].split("For task runs:")
+
+    for policy, told in ((CORE_FLOW_POLICY, for_flows), (CORE_TASK_POLICY, for_tasks)):
+        places = [told.find(rule.name) for rule in policy]
+        assert -1 not in places
+        assert places == sorted(places)
 
 
 @pytest.mark.parametrize(("leaving", "entering", "letter"), cells(FLOW_MATRIX))

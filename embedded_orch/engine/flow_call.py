@@ -11,13 +11,13 @@ from embedded_orch.engine.contexts import (
     flow_run_context,
     task_run_context,
 )
-from embedded_orch.engine.effects import Call, Sleep, Stop, WaitFor, Write
+from embedded_orch.engine.effects import Call, Sleep, Stop, Write
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
-from embedded_orch.engine.inputs import futures_in, is_plain, resolve
+from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
-from embedded_orch.engine.outcome import outcome_of
+from embedded_orch.engine.outcome import outcome_of, settled
 from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
@@ -335,10 +335,9 @@ class FlowCall:
             args, kwargs = self._flow.signature.spread(self._arguments)
             if self._flow.is_plain:
                 value = yield Call(self._flow.function, args, kwargs)
-                for future in futures_in(value):
-                    yield WaitFor(future)
             else:
                 value = yield self._timed_call(args, kwargs)
+            value = yield from settled(value)
             outcome = outcome_of(value, process, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()

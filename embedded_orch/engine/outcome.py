@@ -1,72 +1,129 @@
-"""The final state that a flow's return value stands for, determined as Prefect 3 does."""
+"""The final state that a return value stands for, determined as Prefect 3 does.
+
+A plain value completes the run. A state that the function made is the end of the run as it is. The
+state of another run, or a list, tuple or set of states and nothing else, makes it what they became.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
+from embedded_orch import errors
 from embedded_orch.engine import results
+from embedded_orch.engine.effects import WaitFor
 from embedded_orch.engine.futures import Future
-from embedded_orch.orchestration.values import Proposal
-from embedded_orch.states import State, StateType
+from embedded_orch.engine.inputs import futures_in, states_in
+from embedded_orch.states import State, StateGroup, StateType, is_state_iterable
+from embedded_orch.states.details import BAD_ENDS
 
 if TYPE_CHECKING:
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.orchestration.values import Proposal
     from embedded_orch.process import Process
 
-_COLLECTIONS = (list, tuple, set, frozenset)
-# The first of these among states that did not all complete names the whole.
-_WORST_FIRST = (StateType.CANCELLED, StateType.PAUSED)
+# What a function can say of a run that it has ended. Paused has not, and goes on later.
+_ENDS = frozenset(
+    {
+        StateType.COMPLETED,
+        StateType.FAILED,
+        StateType.CRASHED,
+        StateType.CANCELLED,
+        StateType.PAUSED,
+    }
+)
+
+
+def tells_the_end(value: object) -> bool:
+    """Whether a value stands for more than itself: a state, a future, several, a generator."""
+    if isinstance(value, State | Future | GeneratorType):
+        return True
+    return (
+        isinstance(value, list | tuple | set)
+        and bool(value)
+        and all(isinstance(item, State | Future) for item in value)
+    )
+
+
+def settled(value: Any) -> Steps[Any]:
+    """A value with the final states of the futures in it, which are waited for."""
+    futures = futures_in(value)
+    for future in futures:
+        yield WaitFor(future)
+    return states_in(value) if futures else value
 
 
 def outcome_of(value: Any, process: Process, *, run_name: str) -> tuple[Proposal, State]:
-    """The state to propose for what a flow returned, and the same with its value at hand.
+    """The state to propose for what a function returned, and the same with its value at hand.
 
-    A plain value completes the run. A future or a state, or a list, tuple or set of nothing else,
-    makes it what they became: COMPLETED only when all of them are.
+    Args:
+        value: that it returned, with states for futures.
+        process: that runs it.
+        run_name: for messages.
+
+    Raises:
+        ConfigurationError: it returned a state in which no run can end.
+        Exception: what a generator raised, of which the value is the list.
     """
-    states = _states_in(value)
-    now = process.now()
-    if states is None:
-        completed = results.completed(process.new_id(), now, value, run_name=run_name)
-        return completed, results.state_of(completed).with_value(value)
-    counts = Counter(state.type for state in states)
-    if counts[StateType.COMPLETED] == len(states):
-        answer = states[0] if isinstance(value, Future | State) else states
-        proposal = Proposal(
-            id=process.new_id(),
-            type=StateType.COMPLETED,
-            name="Completed",
-            timestamp=now,
-            message="All states completed.",
+    if isinstance(value, GeneratorType):
+        value = list(value)
+    if isinstance(value, State) and _is_made_by_user(value):
+        return _as_it_is(value, process, run_name)
+    if isinstance(value, State) or is_state_iterable(value):
+        return _of_all(value, process)
+    completed = results.completed(process.new_id(), process.now(), value, run_name=run_name)
+    return completed, results.state_of(completed).with_value(value)
+
+
+def _is_made_by_user(state: State) -> bool:
+    details = state.state_details
+    return details.flow_run_id is None and details.task_run_id is None
+
+
+def _as_it_is(state: State, process: Process, run_name: str) -> tuple[Proposal, State]:
+    if state.type not in _ENDS:
+        raise errors.ConfigurationError(
+            f"{run_name} returned {state!r}, in which no run can end; return a value, or a state "
+            f"that is Completed, Failed, Cancelled, Crashed or Paused"
         )
-        return proposal, results.state_of(proposal).with_value(answer)
-    kind = next((kind for kind in _WORST_FIRST if counts[kind]), StateType.FAILED)
-    bad = next(state for state in states if not state.is_completed())
-    unfinished = len(states) - counts[StateType.COMPLETED]
-    proposal = Proposal(
-        id=process.new_id(),
-        type=kind,
-        name=kind.value.capitalize(),
-        timestamp=now,
-        message=f"{unfinished}/{len(states)} states did not complete; the first: {bad!r}",
+    if state.is_completed():
+        proposal = results.completed(process.new_id(), process.now(), state.data, run_name=run_name)
+        message = state.message or proposal.message
+    else:
+        error = state.data if isinstance(state.data, BaseException) else None
+        proposal = results.ended(process.new_id(), process.now(), state.type, error)
+        message = state.message or (state.data if isinstance(state.data, str) else None)
+    proposal = replace(proposal, name=state.name, message=message, details=state.state_details)
+    found = results.state_of(proposal)
+    return proposal, (
+        found.with_value(state.data) if state.is_completed() else found.with_error(state.data)
     )
-    error = bad.result_now(raise_on_failure=False) if bad.is_final() else None
-    return proposal, results.state_of(proposal).with_error(error)
 
 
-def _states_in(value: Any) -> list[State] | None:
-    """The states that a value consists of; None when it is a plain value."""
-    if isinstance(value, Future | State):
-        return [_state(value)]
-    if isinstance(value, _COLLECTIONS) and value:
-        items = list(value)
-        if all(isinstance(item, Future | State) for item in items):
-            return [_state(item) for item in items]
-    return None
+def _of_all(value: Any, process: Process) -> tuple[Proposal, State]:
+    group = StateGroup([value] if isinstance(value, State) else list(value))
+    if group.all_completed():
+        kind, message = StateType.COMPLETED, "All states completed."
+    elif group.any_cancelled():
+        kind, message = StateType.CANCELLED, _counted(group, group.cancelled_count, "cancelled")
+    elif group.any_paused():
+        kind, message = StateType.PAUSED, _counted(group, group.paused_count, "paused")
+    elif group.any_failed():
+        kind, message = StateType.FAILED, _counted(group, group.fail_count, "failed")
+    else:
+        kind, message = StateType.FAILED, _counted(group, group.not_final_count, "are not final")
+    proposal = replace(results.ended(process.new_id(), process.now(), kind, None), message=message)
+    state = results.state_of(proposal)
+    if group.all_completed():
+        return proposal, state.with_value(value)
+    if any(each.type in BAD_ENDS for each in group.states):
+        return proposal, state.with_error(value)
+    # None of them has an error that could be raised.
+    first = next(each for each in group.states if not each.is_completed())
+    return proposal, state.with_error(errors.FailedRun(f"{message} The first: {first!r}"))
 
 
-def _state(item: Future[Any] | State) -> State:
-    if isinstance(item, State):
-        return item
-    item.wait()
-    return item.state
+def _counted(group: StateGroup, count: int, what: str) -> str:
+    return f"{count}/{group.total_count} states {what}."

@@ -105,6 +105,18 @@ def crashed(
     )
 
 
+def ended(id: UUID, now: int, type: StateType, error: BaseException | None) -> Proposal:
+    """A state that a function says its run ended with, with the error as text if there is one."""
+    return Proposal(
+        id=id,
+        type=type,
+        name=type.value.capitalize(),
+        timestamp=now,
+        data=None if error is None else _encode_error(error),
+        data_format=None if error is None else ERROR,
+    )
+
+
 def cancelled(id: UUID, now: int, message: str) -> Proposal:
     """CANCELLED."""
     return Proposal(

@@ -12,6 +12,7 @@ from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.naming import chosen_name
+from embedded_orch.engine.outcome import outcome_of, settled, tells_the_end
 from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
@@ -252,6 +253,7 @@ class TaskCall:
         if self._naming_error is not None:
             return (yield from self._finish_failed(self._naming_error, is_final=True))
         token = task_run_context.set(self._context())
+        told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
                 args, kwargs = self._task.signature.spread(self._arguments)
@@ -265,6 +267,8 @@ class TaskCall:
                     return final
                 # Raised here and not in the body, where a StopIteration would end its generator.
                 value = final.result_now()
+            if self._body is None and tells_the_end(value):
+                told = yield from self._told(value)
         except (errors.OwnershipLost, GeneratorExit):
             raise
         except ProcessDied as error:
@@ -273,7 +277,13 @@ class TaskCall:
             return (yield from self._finish_failed(error))
         finally:
             task_run_context.reset(token)
+        if told is not None:
+            return (yield from self._finish_as_told(*told))
         return (yield from self._finish_completed(value))
+
+    def _told(self, value: object) -> Steps[tuple[Proposal, State]]:
+        value = yield from settled(value)
+        return outcome_of(value, self._engine.process, run_name=f"task run {self.name}")
 
     def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         from embedded_orch.engine.timeouts import TimedCall
@@ -317,6 +327,13 @@ class TaskCall:
         decision: Decision = yield self._propose(completed)
         return self._own(results.state_of(decision.proposal or completed)).with_value(value)
 
+    def _finish_as_told(self, proposal: Proposal, state: State) -> Steps[State | None]:
+        """End as the function said by what it returned; a failure may be retried."""
+        if proposal.type is StateType.FAILED:
+            return (yield from self._end_failed(proposal, state.data))
+        yield self._propose(proposal)
+        return self._own(state)
+
     def _finish_crashed(self, died: ProcessDied) -> Steps[State]:
         process = self._engine.process
         error = errors.CrashedRun(f"task run {self.name} crashed: {died}")
@@ -334,7 +351,10 @@ class TaskCall:
         )
         if is_final:
             failed = not_retriable(failed)
-        elif self._retries < self._task.policy.retries:
+        return (yield from self._end_failed(failed, error))
+
+    def _end_failed(self, failed: Proposal, error: object) -> Steps[State | None]:
+        if failed.details.retriable is not False and self._retries < self._task.policy.retries:
             state = self._own(results.state_of(failed)).with_error(error)
             failed = yield from weighed(self._engine, self._task, failed, state)
         decision: Decision = yield self._propose(failed)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import msgspec
 
 from embedded_orch import times, values
 from embedded_orch.store import flow_runs, task_runs
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
-    from uuid import UUID
 
     from embedded_orch.db.port import Database
     from embedded_orch.states import State, StateType
@@ -172,6 +174,13 @@ class FlowRun(Run):
         )
 
 
+class TaskRunResult(msgspec.Struct, frozen=True):
+    """A task run that another one depends on."""
+
+    id: UUID
+    input_type: Literal["task_run"] = "task_run"
+
+
 class TaskRun(Run):
     """One run of a task: one call of it.
 
@@ -197,6 +206,21 @@ class TaskRun(Run):
     def parent_task_run_id(self) -> UUID | None:
         """The task run that called it, for a task that a task called."""
         return self._task_row.parent_task_run_id
+
+    @property
+    def task_inputs(self) -> dict[str, list[TaskRunResult]]:
+        """The task runs that it depends on: by parameter, and under ``wait_for``.
+
+        Those are runs whose future or state the parameter was or held, or whose result it held:
+        that very object, in the same flow run. ``__parents__`` has the task run that called it.
+        """
+        rows = self._task_row.task_inputs or {}
+        found = {
+            name: [TaskRunResult(UUID(each["id"])) for each in inputs]
+            for name, inputs in rows.items()
+        }
+        parent = self._task_row.parent_task_run_id
+        return found if parent is None else {**found, "__parents__": [TaskRunResult(parent)]}
 
     @property
     def task_version(self) -> str | None:

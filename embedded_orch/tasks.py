@@ -18,8 +18,9 @@ from embedded_orch.engine.running import ending_of, ending_of_async, is_async_fu
 from embedded_orch.engine.signatures import Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Literal, Unpack
+    from uuid import UUID
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
@@ -312,20 +313,25 @@ class Task(Generic[P, R_co]):
         wait_for: object,
     ) -> FutureList[Any]:
         from embedded_orch.engine.futures import FutureList
+        from embedded_orch.engine.inputs import runs_at_the_top
         from embedded_orch.engine.mapping import spread_over
 
         signature = self._signature
         # Bound once as a whole: what does not fit is said before anything is waited for.
-        signature.bind(args, kwargs)
+        upstream = runs_at_the_top(signature.bind(args, kwargs))
         return FutureList(
             [
-                self._submit(runner, signature.bind(each_args, each_kwargs), wait_for)
+                self._submit(runner, signature.bind(each_args, each_kwargs), wait_for, upstream)
                 for each_args, each_kwargs in spread_over(args, kwargs, self.name)
             ]
         )
 
     def _new_call(
-        self, flow_run: FlowRunContext | None, arguments: Mapping[str, Any], wait_for: object
+        self,
+        flow_run: FlowRunContext | None,
+        arguments: Mapping[str, Any],
+        wait_for: object,
+        upstream: Mapping[str, Sequence[UUID]] | None = None,
     ) -> TaskCall:
         from embedded_orch.engine.contexts import current_task_run
         from embedded_orch.engine.task_call import TaskCall
@@ -338,15 +344,20 @@ class Task(Generic[P, R_co]):
             flow_run=flow_run,
             parent=caller.run_id if caller is not None else None,
             wait_for=wait_for,
+            upstream=upstream,
         )
 
     def _submit(
-        self, runner: Runner, arguments: Mapping[str, Any], wait_for: object
+        self,
+        runner: Runner,
+        arguments: Mapping[str, Any],
+        wait_for: object,
+        upstream: Mapping[str, Sequence[UUID]] | None = None,
     ) -> Future[Any]:
         from embedded_orch.engine.contexts import current_flow_run
         from embedded_orch.engine.submission import submit
 
-        return submit(self._new_call(current_flow_run(), arguments, wait_for), runner)
+        return submit(self._new_call(current_flow_run(), arguments, wait_for, upstream), runner)
 
     def _flow_run(self, what: str) -> FlowRunContext:
         from embedded_orch.engine.contexts import current_flow_run

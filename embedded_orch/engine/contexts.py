@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.identity import call_digest
+from embedded_orch.engine.links import Links
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,7 @@ class FlowRunContext:
         tags: of the run.
         start_time: of this attempt, in microseconds since 1970 UTC.
         caller: the flow run that calls it, if any.
+        links: which task run made which objects.
         is_over: whether the attempt has ended, with all that it submitted.
     """
 
@@ -47,6 +49,7 @@ class FlowRunContext:
         "flow",
         "has_records",
         "is_over",
+        "links",
         "name",
         "on_crash",
         "parameters",
@@ -84,6 +87,7 @@ class FlowRunContext:
         self.tags = tags
         self.start_time = start_time
         self.caller = caller
+        self.links = Links()
         self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()

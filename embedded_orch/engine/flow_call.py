@@ -313,6 +313,7 @@ class FlowCall:
                 proposal, state = yield from self._attempt(context)
             finally:
                 context.is_over = True
+                context.links.clear()
             decision: Decision = yield self._propose(proposal)
             if decision.verdict is Verdict.REJECT:
                 if decision.run.state_type is not StateType.SCHEDULED:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.links import Links
 
     Awaited = Future[Any] | State[Any]
 
@@ -47,17 +48,20 @@ def is_plain(arguments: Mapping[str, Any]) -> bool:
     return all(type(value) in PLAIN for value in arguments.values())
 
 
-def resolve(arguments: Mapping[str, Any], wait_for: object = None) -> Steps[Resolved]:
+def resolve(
+    arguments: Mapping[str, Any], wait_for: object = None, *, links: Links | None = None
+) -> Steps[Resolved]:
     """Wait for the runs that a call depends on, and replace futures and states by their results.
 
     Args:
         arguments: by parameter.
         wait_for: more to wait for, in any form that an argument may have.
+        links: tell which run made an object among the arguments.
 
     Raises:
         ParameterTypeError: an argument is a flow run or a task run.
     """
-    waiting = _Waiting()
+    waiting = _Waiting(links)
     upstream: dict[str, list[UUID]] = {}
     given = dict(arguments) if wait_for is None else {**arguments, WAIT_FOR: wait_for}
     for name, value in given.items():
@@ -69,6 +73,16 @@ def resolve(arguments: Mapping[str, Any], wait_for: object = None) -> Steps[Reso
     replacing = _Replacing()
     replaced = {name: replacing.walk(value) for name, value in arguments.items()}
     return Resolved(replaced, None, upstream)
+
+
+def runs_at_the_top(arguments: Mapping[str, Any]) -> dict[str, list[UUID]]:
+    """The task runs that arguments are futures or states of, by parameter; not of those inside."""
+    found = {name: _run_of(value) for name, value in arguments.items() if _is_awaited(value)}
+    return {name: [run_id] for name, run_id in found.items() if run_id is not None}
+
+
+def _is_awaited(value: object) -> bool:
+    return isinstance(value, Future | State)
 
 
 def futures_in(value: Any) -> list[Future[Any]]:
@@ -128,12 +142,16 @@ class _Waiting:
         obstacle: what came of the first run that did not complete and had to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, links: Links | None) -> None:
         self.obstacle: str | None = None
+        self._run_that_made = None if links is None else links.run_of
 
     def for_all_in(self, name: str, value: Any) -> Steps[list[UUID]]:
         """Wait for everything in an argument; returns the task runs that it depends on."""
-        depends_on: list[UUID] = []
+        depends_on: dict[UUID, None] = {}
+        run_that_made = self._run_that_made
+        if run_that_made is not None and (run_id := run_that_made(value)) is not None:
+            depends_on[run_id] = None
         found: deque[tuple[Awaited, BaseAnnotation[Any] | None]] = deque()
 
         def note(item: Any, annotation: BaseAnnotation[Any] | None) -> Any:
@@ -141,6 +159,8 @@ class _Waiting:
                 found.append((item, annotation))
                 raise Stop
             _refuse_run(name, item, annotation)
+            if run_that_made is not None and (run_id := run_that_made(item)) is not None:
+                depends_on[run_id] = None
             return item
 
         looking = Walk(note)
@@ -150,14 +170,14 @@ class _Waiting:
             if isinstance(item, Future):
                 yield WaitFor(item)
             run_id = _run_of(item)
-            if run_id is not None and run_id not in depends_on:
-                depends_on.append(run_id)
+            if run_id is not None:
+                depends_on[run_id] = None
             if not _is_good(item, annotation):
                 self.obstacle = self.obstacle or _obstacle(item)
             elif not isinstance(annotation, opaque):
                 # The result may hold futures of its own.
                 looking(_value_of(item), annotation)
-        return depends_on
+        return list(depends_on)
 
 
 class _Replacing:

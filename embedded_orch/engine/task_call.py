@@ -22,7 +22,7 @@ from embedded_orch.store.task_runs import NewTaskRun
 from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from uuid import UUID
 
     from embedded_orch.db.port import Announced, Transaction
@@ -46,6 +46,7 @@ class TaskCall:
         flow_run: the flow run it belongs to, if any.
         parent: the task run that makes the call, if any.
         wait_for: runs that have to have completed first, beside those among the arguments.
+        upstream: task runs that arguments are known to come from, by parameter.
         body: what to do as the function, given the task run's id and the arguments: its final
             state is that of the call, and whether the task run was told of it already. The task's
             own function when not given.
@@ -60,6 +61,7 @@ class TaskCall:
         flow_run: FlowRunContext | None,
         parent: UUID | None,
         wait_for: object = None,
+        upstream: Mapping[str, Sequence[UUID]] | None = None,
         body: Callable[[UUID, Mapping[str, Any]], Steps[tuple[State, bool]]] | None = None,
     ) -> None:
         self._engine = engine
@@ -69,6 +71,7 @@ class TaskCall:
         self._epoch = flow_run.epoch if flow_run is not None else None
         self._parent = parent
         self._wait_for = wait_for
+        self._upstream = upstream or {}
         self._body = body
         # A runner may have the function run in a place and way of its own.
         self.function = task.function
@@ -89,6 +92,9 @@ class TaskCall:
         obstacle = None
         if self._wait_for is not None or not is_plain(self._arguments):
             obstacle = yield from self._resolve_arguments()
+        elif self._flow_run is not None:
+            found = self._flow_run.links.runs_of(self._arguments)
+            self._upstream = {**found, **self._upstream} if found else self._upstream
         key = self._dynamic_key()
         is_on_record = is_lost = False
         flow_run = self._flow_run
@@ -129,8 +135,10 @@ class TaskCall:
 
     def _resolve_arguments(self) -> Steps[str | None]:
         """Wait for what the call depends on; what keeps it from being made, if anything."""
-        resolved = yield from resolve(self._arguments, self._wait_for)
+        links = None if self._flow_run is None else self._flow_run.links
+        resolved = yield from resolve(self._arguments, self._wait_for, links=links)
         self._arguments = resolved.arguments
+        self._upstream = {**self._upstream, **resolved.upstream}
         # Not kept: the runs that were waited for may hold large results.
         self._wait_for = None
         return resolved.obstacle
@@ -150,6 +158,12 @@ class TaskCall:
             timestamp=now,
             message="taken from the record of an earlier attempt",
         )
+        return self._completed(state, value)
+
+    def _completed(self, state: State, value: object) -> State:
+        """A state of this task run with its value, which is known by it from now on."""
+        if self._flow_run is not None:
+            self._flow_run.links.note(value, self.run_id)
         return self._own(state).with_value(value)
 
     def _not_ready(self, key: str, is_on_record: bool, message: str) -> Steps[State]:
@@ -188,6 +202,7 @@ class TaskCall:
             source_hash=self._task.source_hash,
             task_version=self._task.options.version,
             tags=self._tags,
+            task_inputs=self._upstream,
             policy=self._task.policy,
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
         )
@@ -325,7 +340,7 @@ class TaskCall:
             process.new_id(), process.now(), value, run_name=f"task run {self.name}"
         )
         decision: Decision = yield self._propose(completed)
-        return self._own(results.state_of(decision.proposal or completed)).with_value(value)
+        return self._completed(results.state_of(decision.proposal or completed), value)
 
     def _finish_as_told(self, proposal: Proposal, state: State) -> Steps[State | None]:
         """End as the function said by what it returned; a failure may be retried."""

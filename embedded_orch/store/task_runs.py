@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -35,6 +35,8 @@ class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
     source_hash: str | None = None
     task_version: str | None = None
     tags: Sequence[str] = ()
+    task_inputs: Mapping[str, Sequence[UUID]] = {}
+    """The task runs that each parameter depends on, and those of ``wait_for``."""
     policy: Policy = Policy()
     flow_run_run_count: int = 0
 
@@ -69,6 +71,7 @@ class TaskRunRow(msgspec.Struct, frozen=True):
     task_version: str | None
     flow_run_run_count: int
     tags: list[str] | None
+    task_inputs: dict[str, list[dict[str, str]]] | None
     created: int
 
 
@@ -105,6 +108,7 @@ def start_task_run(
         source_hash=new.source_hash,
         task_version=new.task_version,
         tags=encode_struct(list(new.tags)) if new.tags else None,
+        task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
         now=now,
         **run_fields(run),
@@ -112,6 +116,15 @@ def start_task_run(
     if made:
         store_first_states(tx, run, stored, now=now)
     return run
+
+
+def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:
+    return encode_struct(
+        {
+            name: [{"input_type": "task_run", "id": str(id)} for id in ids]
+            for name, ids in inputs.items()
+        }
+    )
 
 
 def propose_task_state(

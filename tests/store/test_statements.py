@@ -227,6 +227,7 @@ OBJECTS = frozenset(
         "parameter_openapi_schema",
         "parameters",
         "state_details",
+        "task_inputs",
         "unstored_parameters",
     }
 )

@@ -16,18 +16,20 @@ from embedded_orch.filters import (
     checked,
     order,
 )
-from embedded_orch.proposals import proposing
+from embedded_orch.proposals import creating, proposing
 from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
+from embedded_orch.states import Pending
 from embedded_orch.store import finding, flow_runs, flows, run_history, task_runs
 from embedded_orch.store.run_history import CalendarStep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
-    from typing import Unpack
+    from typing import Any, Unpack
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.flows import Flow
     from embedded_orch.process import Process
     from embedded_orch.proposals import OrchestrationResult
     from embedded_orch.states import State
@@ -196,6 +198,45 @@ class FlowRuns(Records[FlowRun]):
         return self._database.read(
             lambda tx: run_history.run_history(
                 tx, start=first, end=last, step=length, now=now, zone=zone, filters=found
+            )
+        )
+
+    def create(
+        self,
+        flow: Flow[..., Any],
+        name: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        tags: Iterable[str] | None = None,
+        state: State | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> FlowRun:
+        """Record a run that nobody runs yet; ``flow.resume(run.id)`` runs it, in any process.
+
+        Args:
+            flow: whose run it is.
+            name: of the run; made up when not given.
+            parameters: what to call the flow with; defaults are filled in.
+            tags: of the run, beside those of the flow and of the code around.
+            state: to begin in; PENDING when not given.
+            idempotency_key: when the flow has a run with it, that one is returned as it is.
+
+        Raises:
+            ParameterBindError: the parameters do not fit the flow.
+            ParameterTypeError: one is not, and cannot become, what the flow declares.
+            ConfigurationError: tags or a state that cannot be.
+        """
+        return self.get(
+            self._database.write(
+                creating(
+                    self._process,
+                    flow.spec,
+                    name=name,
+                    parameters=parameters or {},
+                    tags=tags or (),
+                    state=state or Pending(),
+                    idempotency_key=idempotency_key,
+                )
             )
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedded_orch import errors, values
+from embedded_orch import errors
 from embedded_orch.engine import results
 from embedded_orch.engine.contexts import (
     FlowRunContext,
     flow_run_context,
     task_run_context,
 )
+from embedded_orch.engine.creating import new_flow_run
 from embedded_orch.engine.effects import Call, Sleep, Stop, Write
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
@@ -23,7 +24,6 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import flow_runs, owed_hooks
-from embedded_orch.store.flow_runs import NewFlowRun
 from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
+    from embedded_orch.store.flow_runs import NewFlowRun
 
     # What takes a run, and the state that its first attempt begins with.
     Beginning = tuple[Callable[[Transaction], object], Proposal]
@@ -156,22 +157,15 @@ class FlowCall:
     # -- taking it -------------------------------------------------------------------------------
 
     def _new_run(self) -> NewFlowRun:
-        process, flow = self._engine.process, self._flow
-        parameters, unstored = values.encode_parameters(self._given)
-        return NewFlowRun(
+        return new_flow_run(
+            self._engine.process,
+            self._flow,
+            self._given,
             id=self.run_id,
-            flow_id=process.new_id(),
-            flow_name=flow.name,
             name=self.name,
-            owner_id=self._engine.owner.id,
-            on_crash=self._on_crash,
-            parameters=parameters,
-            unstored_parameters=unstored,
-            parameters_hash=values.hash_inputs(self._given),
-            entrypoint=flow.entrypoint,
-            flow_version=flow.version,
             tags=self._tags,
-            policy=flow.policy,
+            on_crash=self._on_crash,
+            owner_id=self._engine.owner.id,
             parent_task_run_id=self._parent_task_run_id,
         )
 

@@ -45,6 +45,8 @@ class NewFlowRun(msgspec.Struct, frozen=True, kw_only=True):
     parameters_hash: bytes | None = None
     entrypoint: str | None = None
     flow_version: str | None = None
+    idempotency_key: str | None = None
+    """The flow has at most one run with it."""
     tags: Sequence[str] = ()
     policy: Policy = Policy()
     parent_task_run_id: UUID | None = None
@@ -100,6 +102,7 @@ def create_flow_run(
         parameters_hash=new.parameters_hash,
         entrypoint=new.entrypoint,
         flow_version=new.flow_version,
+        idempotency_key=new.idempotency_key,
         tags=encode_struct(list(new.tags)),
         empirical_policy=encode_struct(new.policy),
         parent_task_run_id=new.parent_task_run_id,
@@ -109,6 +112,21 @@ def create_flow_run(
     if made:
         store_first_states(tx, run, stored, now=now)
     return run
+
+
+def create_flow_run_once(
+    tx: Transaction, new: NewFlowRun, states: Sequence[Proposal], *, now: int
+) -> UUID:
+    """The id of a new flow run, or of that of its flow which has its idempotency key."""
+    create_flow_run(tx, new, states, now=now)
+    if new.idempotency_key is None:
+        return new.id
+    found: UUID = tx.value(
+        "flow_run.by_idempotency_key",
+        flow_name=new.flow_name,
+        idempotency_key=new.idempotency_key,
+    )
+    return found
 
 
 def propose_flow_state(

@@ -1,20 +1,28 @@
 -- Flow runs. The current state is copied onto the run in the transaction that stores it.
 
 -- name: insert
--- A new run in its first state or states. Nothing when the id is there: a repeat of the same write.
+-- A new run in its first state or states. Nothing when the id is there, a repeat of the same write,
+-- or when another run of the flow has its idempotency key.
 insert into flow_run (
     id, flow_id, name, state_id, state_type, state_name, state_timestamp, run_count,
     expected_start_time, next_scheduled_start_time, start_time, end_time, total_run_time,
     owner_id, epoch, on_crash, parameters, unstored_parameters, parameters_hash, entrypoint,
-    flow_version, tags, empirical_policy, parent_task_run_id, created, updated
+    flow_version, idempotency_key, tags, empirical_policy, parent_task_run_id, created, updated
 )
 values (
     :id, :flow_id, :name, :state_id, :state_type, :state_name, :state_timestamp, :run_count,
     :expected_start_time, :next_scheduled_start_time, :start_time, :end_time, :total_run_time,
     :owner_id, :epoch, :on_crash, :parameters, :unstored_parameters, :parameters_hash, :entrypoint,
-    :flow_version, :tags, :empirical_policy, :parent_task_run_id, :now, :now
+    :flow_version, :idempotency_key, :tags, :empirical_policy, :parent_task_run_id, :now, :now
 )
-on conflict (id) do nothing;
+on conflict do nothing;
+
+-- name: by_idempotency_key
+-- The run of a flow that has a key. Indexes: name of flow, flow_run_by_idempotency_key.
+select flow_run.id
+from flow
+join flow_run on flow_run.flow_id = flow.id
+where flow.name = :flow_name and flow_run.idempotency_key = :idempotency_key;
 
 -- name: for_transition [sqlite]
 -- What the rules read. The IMMEDIATE transaction it runs in locks all rows. Index: primary key.

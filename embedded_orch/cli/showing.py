@@ -12,7 +12,7 @@ from embedded_orch import errors, values
 from embedded_orch.cli import text
 from embedded_orch.cli.opening import opened_for_runs
 from embedded_orch.process import Process
-from embedded_orch.states import ERROR, StateType
+from embedded_orch.states import ERROR, VALUE, StateType
 from embedded_orch.store.flow_runs import FlowRunRow, get_flow_runs
 
 if TYPE_CHECKING:
@@ -170,6 +170,10 @@ def _end(found: _Found) -> Iterator[str]:
         return
     *_, data, data_format = found.states[-1]
     if data is None:
+        return
+    if data_format not in (ERROR, VALUE):
+        # Reading it is what a person has to ask for: it may run code.
+        yield f"Result\n  {len(data):,} bytes, written by {text.printable(data_format)}"
         return
     shown = text.block(values.preview(bytes(data), _WIDEST_VALUE), indent=2)
     if data_format != ERROR:

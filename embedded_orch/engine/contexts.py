@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.keeping import Keeping
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
@@ -36,6 +37,7 @@ class FlowRunContext:
         start_time: of this attempt, in microseconds since 1970 UTC.
         caller: the flow run that calls it, if any.
         links: which task run made which objects.
+        keeping: how its value is kept, and those of what it calls that say nothing else.
         is_over: whether the attempt has ended, with all that it submitted.
     """
 
@@ -49,6 +51,7 @@ class FlowRunContext:
         "flow",
         "has_records",
         "is_over",
+        "keeping",
         "links",
         "name",
         "on_crash",
@@ -74,6 +77,7 @@ class FlowRunContext:
         tags: tuple[str, ...],
         start_time: int,
         caller: FlowRunContext | None,
+        keeping: Keeping,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -88,6 +92,7 @@ class FlowRunContext:
         self.start_time = start_time
         self.caller = caller
         self.links = Links()
+        self.keeping = keeping
         self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()

@@ -16,6 +16,7 @@ from embedded_orch.engine.effects import Call, Sleep, Stop, Write
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
+from embedded_orch.engine.keeping import KEPT, keeping_of
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled
@@ -88,6 +89,7 @@ class FlowCall:
         self._given = arguments
         self._arguments = arguments
         self._caller = caller
+        self._keeping = keeping_of(flow.options, KEPT if caller is None else caller.keeping)
         self._parent_task_run_id = parent_task_run_id
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
@@ -293,6 +295,7 @@ class FlowCall:
             tags=self._tags,
             start_time=self._engine.process.now(),
             caller=self._caller,
+            keeping=self._keeping,
         )
 
     def _own(self, state: State) -> State:
@@ -333,7 +336,7 @@ class FlowCall:
             else:
                 value = yield self._timed_call(args, kwargs)
             value = yield from settled(value)
-            outcome = outcome_of(value, process, run_name=f"flow run {self.name}")
+            outcome = outcome_of(value, process, self._keeping, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()
             raise

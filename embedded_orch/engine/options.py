@@ -42,6 +42,8 @@ class Options:
     Attributes:
         HOOKS: the options that are lists of functions to call.
         hooks: those lists; hooks may be added to them at any time.
+        KEEPING: the options that say how results are kept.
+        says_how_to_keep: whether one of those is given.
         NONE_IS_A_VALUE: the options that ``with_options`` sets back to their default when it is
             given None; for the others None is "as it is". Prefect's signatures decide which.
     """
@@ -49,6 +51,9 @@ class Options:
     HOOKS: ClassVar[tuple[str, ...]] = ("on_completion", "on_failure", "on_running")
     NONE_IS_A_VALUE = frozenset(
         {"log_prints", "persist_result", "result_serializer", "result_storage"}
+    )
+    KEEPING = frozenset(
+        {"cache_result_in_memory", "persist_result", "result_serializer", "result_storage"}
     )
 
     name: str | None = None
@@ -81,6 +86,11 @@ class Options:
         vars(self).update(chosen)
         self.tags = tags_of(self.tags)
         self.hooks = {name: hooks_of(name, chosen.get(name, ())) for name in self.HOOKS}
+        if chosen.keys() & {"persist_result", "result_serializer"}:
+            from embedded_orch.engine.keeping import check_keeping
+
+            check_keeping(self)
+        self.says_how_to_keep = not chosen.keys().isdisjoint(self.KEEPING)
         if "retries" in chosen:
             check_retries(self.retries)
         if "timeout_seconds" in chosen:
@@ -117,6 +127,16 @@ class Options:
                 raise OptionNotSupported(
                     f"@{what} does not support {name!r} yet: {reason}; leave it out"
                 )
+
+    @property
+    def keeping_given(self) -> dict[str, Any]:
+        """What was given of how results are kept."""
+        return {name: value for name, value in self._given.items() if name in self.KEEPING}
+
+    @property
+    def asks_to_persist(self) -> bool:
+        """Whether an option asks for stored results without ``persist_result``."""
+        return self.result_storage is not None or self.result_serializer is not None
 
     @property
     def policy(self) -> Policy:
@@ -253,11 +273,8 @@ class FlowArguments(Arguments, total=False):
 
 # Options that are known and not honoured yet, and why.
 NOT_YET = {
-    "persist_result": "results are always stored where they can be",
     "result_storage": "results are stored in the database",
-    "result_serializer": "results are stored as tagged JSON",
     "result_storage_key": "results are stored in the database",
-    "cache_result_in_memory": "results are always at hand in memory",
     "log_prints": "output is not captured",
     "on_commit": "hooks are not called",
     "on_rollback": "hooks are not called",

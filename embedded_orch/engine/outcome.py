@@ -21,6 +21,7 @@ from embedded_orch.states.details import BAD_ENDS
 
 if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.keeping import Keeping
     from embedded_orch.orchestration.values import Proposal
     from embedded_orch.process import Process
 
@@ -55,26 +56,32 @@ def settled(value: Any) -> Steps[Any]:
     return states_in(value) if futures else value
 
 
-def outcome_of(value: Any, process: Process, *, run_name: str) -> tuple[Proposal, State]:
+def outcome_of(
+    value: Any, process: Process, keeping: Keeping, *, run_name: str
+) -> tuple[Proposal, State]:
     """The state to propose for what a function returned, and the same with its value at hand.
 
     Args:
         value: that it returned, with states for futures.
         process: that runs it.
+        keeping: how its value is kept.
         run_name: for messages.
 
     Raises:
         ConfigurationError: it returned a state in which no run can end.
+        ValueNotStorable: it was asked for that the value be stored, and it cannot be.
         Exception: what a generator raised, of which the value is the list.
     """
     if isinstance(value, GeneratorType):
         value = list(value)
     if isinstance(value, State) and _is_made_by_user(value):
-        return _as_it_is(value, process, run_name)
+        return _as_it_is(value, process, keeping, run_name)
     if isinstance(value, State) or is_state_iterable(value):
         return _of_all(value, process)
-    completed = results.completed(process.new_id(), process.now(), value, run_name=run_name)
-    return completed, results.state_of(completed).with_value(value)
+    completed = results.completed(
+        process.new_id(), process.now(), value, keeping, run_name=run_name
+    )
+    return completed, results.with_value(results.state_of(completed), value, keeping)
 
 
 def _is_made_by_user(state: State) -> bool:
@@ -82,14 +89,18 @@ def _is_made_by_user(state: State) -> bool:
     return details.flow_run_id is None and details.task_run_id is None
 
 
-def _as_it_is(state: State, process: Process, run_name: str) -> tuple[Proposal, State]:
+def _as_it_is(
+    state: State, process: Process, keeping: Keeping, run_name: str
+) -> tuple[Proposal, State]:
     if state.type not in _ENDS:
         raise errors.ConfigurationError(
             f"{run_name} returned {state!r}, in which no run can end; return a value, or a state "
             f"that is Completed, Failed, Cancelled, Crashed or Paused"
         )
     if state.is_completed():
-        proposal = results.completed(process.new_id(), process.now(), state.data, run_name=run_name)
+        proposal = results.completed(
+            process.new_id(), process.now(), state.data, keeping, run_name=run_name
+        )
         message = state.message or proposal.message
     else:
         error = state.data if isinstance(state.data, BaseException) else None

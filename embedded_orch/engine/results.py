@@ -16,39 +16,51 @@ from embedded_orch.errors import (
     ValueNotStorable,
 )
 from embedded_orch.orchestration.values import Proposal
-from embedded_orch.states import ERROR, VALUE, State, StateType, checked_details
+from embedded_orch.states import ERROR, VALUE, State, StateType, checked_details, is_value
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from embedded_orch.engine.keeping import Keeping
     from embedded_orch.orchestration.values import Run
 
 _log = logging.getLogger("embedded_orch.engine")
-_ADVICE = "the run goes on with the value in memory, and resuming it runs this call again"
 
 
-def completed(id: UUID, now: int, value: object, *, run_name: str) -> Proposal:
-    """COMPLETED, with the value if it can be stored; else with a message that says why not."""
-    try:
-        data = values.encode(value, advice=_ADVICE)
-    except ValueNotStorable as error:
-        # As text: who keeps the record would keep the value, by the frames of the error.
-        _log.warning("%s: %s", run_name, str(error))
-        return Proposal(
-            id=id,
-            type=StateType.COMPLETED,
-            name="Completed",
-            timestamp=now,
-            message=_storable_text(f"the result was not stored: {error}"),
-        )
+def completed(id: UUID, now: int, value: object, keeping: Keeping, *, run_name: str) -> Proposal:
+    """COMPLETED, with the value if it is to be stored and can be; else with what says why not.
+
+    Raises:
+        ValueNotStorable: it was asked for that it be stored, and it cannot be.
+    """
+    data = data_format = message = None
+    if keeping.is_stored:
+        try:
+            data, data_format = keeping.encode(value)
+        except ValueNotStorable as error:
+            if keeping.is_required:
+                raise
+            # As text: who keeps the record would keep the value, by the frames of the error.
+            _log.warning("%s: %s", run_name, str(error))
+            message = _storable_text(f"the result was not stored: {error}")
+    else:
+        message = "the result was not stored: persist_result=False"
     return Proposal(
         id=id,
         type=StateType.COMPLETED,
         name="Completed",
         timestamp=now,
+        message=message,
         data=data,
-        data_format=VALUE,
+        data_format=data_format,
     )
+
+
+def with_value(state: State, value: object, keeping: Keeping) -> State:
+    """A COMPLETED state with its value at hand, unless that is to be read when asked for."""
+    if state.has_result and not keeping.is_at_hand:
+        return state
+    return state.with_value(value)
 
 
 def failed(
@@ -183,26 +195,29 @@ def state_of_run(run: Run, message: str | None) -> State:
     )
 
 
-def decode_recorded(data: bytes | None, data_format: str | None) -> tuple[bool, object]:
+def decode_recorded(
+    data: bytes | None, data_format: str | None, keeping: Keeping
+) -> tuple[bool, object]:
     """Whether a stored value can be had again, and the value.
 
-    A value that is missing or cannot be read is no failure of the run: its call runs again.
+    A value that is missing or cannot be read is no failure of the run: its call runs again. Bytes
+    that may run anything when they are read are read only where the task has chosen them.
     """
-    if data is None or data_format != VALUE:
+    if data is None or not is_value(data_format):
         return False, None
     try:
-        return True, values.decode(data)
+        return True, values.load_stored(data, data_format, runs_code=keeping.runs_code)
     except MissingResult as error:
         _log.warning("a stored result cannot be read, its call runs again: %s", error)
         return False, None
 
 
-def recorded_value(state: State) -> tuple[bool, object]:
+def recorded_value(state: State, keeping: Keeping) -> tuple[bool, object]:
     """Whether the value of a COMPLETED state can be had again, and the value."""
     if not state.has_result:
         return False, None
     try:
-        return True, state.result_now()
+        return True, state.stored_value(runs_code=keeping.runs_code)
     except MissingResult as error:
         _log.warning("a stored result cannot be read, its call runs again: %s", error)
         return False, None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch.engine import results
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.keeping import keeping_of
 from embedded_orch.engine.options import TaskOptions
 from embedded_orch.engine.resuming import owner_of, refuse_running, take_over_steps
 from embedded_orch.engine.specs import TaskSpec
@@ -58,7 +59,8 @@ def subflow_steps(
             if found is not None:
                 child, owner = found
                 if child.state is not None and child.state.type is StateType.COMPLETED:
-                    known, value = results.recorded_value(child.state)
+                    keeping = keeping_of(flow.options, caller.keeping)
+                    known, value = results.recorded_value(child.state, keeping)
                     if known:
                         return child.state.with_value(value), False
                 else:
@@ -73,7 +75,9 @@ def subflow_steps(
         name=flow.name,
         signature=flow.signature,
         is_async=flow.is_async,
-        options=TaskOptions({"tags": flow.tags, "record_start": "before"}),
+        options=TaskOptions(
+            {"tags": flow.tags, "record_start": "before", **flow.options.keeping_given}
+        ),
     )
     return TaskCall(
         engine,

@@ -11,6 +11,7 @@ from embedded_orch.engine.effects import Call, Read, Sleep, Write
 from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
+from embedded_orch.engine.keeping import KEPT, keeping_of
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled, tells_the_end
 from embedded_orch.engine.retrying import not_retriable, weighed
@@ -69,6 +70,7 @@ class TaskCall:
         self._arguments = arguments
         self._flow_run = flow_run
         self._epoch = flow_run.epoch if flow_run is not None else None
+        self._keeping = keeping_of(task.options, KEPT if flow_run is None else flow_run.keeping)
         self._parent = parent
         self._wait_for = wait_for
         self._upstream = upstream or {}
@@ -109,7 +111,9 @@ class TaskCall:
                 is_on_record = True
                 self.run_id = call.id
                 if call.state_type is StateType.COMPLETED:
-                    known, value = results.decode_recorded(call.data, call.data_format)
+                    known, value = results.decode_recorded(
+                        call.data, call.data_format, self._keeping
+                    )
                     if known:
                         return self._recorded(value)
                     # A value that nobody can read is none that the rules have to keep.
@@ -164,7 +168,7 @@ class TaskCall:
         """A state of this task run with its value, which is known by it from now on."""
         if self._flow_run is not None:
             self._flow_run.links.note(value, self.run_id)
-        return self._own(state).with_value(value)
+        return results.with_value(self._own(state), value, self._keeping)
 
     def _not_ready(self, key: str, is_on_record: bool, message: str) -> Steps[State]:
         """Record that the call could not be made, because a run before it did not complete."""
@@ -298,7 +302,9 @@ class TaskCall:
 
     def _told(self, value: object) -> Steps[tuple[Proposal, State]]:
         value = yield from settled(value)
-        return outcome_of(value, self._engine.process, run_name=f"task run {self.name}")
+        return outcome_of(
+            value, self._engine.process, self._keeping, run_name=f"task run {self.name}"
+        )
 
     def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         from embedded_orch.engine.timeouts import TimedCall
@@ -334,11 +340,18 @@ class TaskCall:
         finally:
             task_run_context.reset(token)
 
-    def _finish_completed(self, value: object) -> Steps[State]:
+    def _finish_completed(self, value: object) -> Steps[State | None]:
         process = self._engine.process
-        completed = results.completed(
-            process.new_id(), process.now(), value, run_name=f"task run {self.name}"
-        )
+        try:
+            completed = results.completed(
+                process.new_id(),
+                process.now(),
+                value,
+                self._keeping,
+                run_name=f"task run {self.name}",
+            )
+        except errors.ValueNotStorable as error:
+            return (yield from self._finish_failed(error, is_final=True))
         decision: Decision = yield self._propose(completed)
         return self._completed(results.state_of(decision.proposal or completed), value)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import times
-from embedded_orch.states import TERMINAL_TYPES, VALUE, StateType
+from embedded_orch.states import TERMINAL_TYPES, StateType, is_value
 
 if TYPE_CHECKING:
     from embedded_orch.orchestration.values import Facts, Policy, Proposal, Run
@@ -46,7 +46,7 @@ def bookkeep(run: Run, state: Proposal, policy: Policy, facts: Facts) -> Run:
         state_name=state.name,
         state_timestamp=state.timestamp,
         state_details=state.details,
-        has_value=state.type is StateType.COMPLETED and state.data_format == VALUE,
+        has_value=state.type is StateType.COMPLETED and is_value(state.data_format),
         run_count=_attempts_before(run, state) + is_attempt,
         flow_run_run_count=flow_run_run_count,
         expected_start_time=expected,

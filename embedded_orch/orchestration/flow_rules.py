@@ -26,7 +26,7 @@ from embedded_orch.orchestration.rules import (
     with_policy,
 )
 from embedded_orch.orchestration.values import Objection, Verdict
-from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, VALUE, StateType
+from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateType, is_value
 
 if TYPE_CHECKING:
     from embedded_orch.orchestration.rules import Answer
@@ -64,7 +64,7 @@ def _leave_terminal(run: Run, proposal: Proposal, facts: Facts, now: int) -> Ans
 def _prevent_result_loss(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
     if not run.has_value or proposal.type is not StateType.COMPLETED:
         return None
-    if proposal.data is not None and proposal.data_format == VALUE:
+    if proposal.data is not None and is_value(proposal.data_format):
         return None
     return reject(run, "the run has completed with a value, which this state would lose")
 

@@ -15,6 +15,7 @@ from embedded_orch.states.details import (
     StateDetails,
     StateType,
     checked_details,
+    is_value,
 )
 from embedded_orch.states.making import (
     AwaitingConcurrencySlot,
@@ -75,5 +76,6 @@ __all__ = [
     "get_state_exception",
     "is_state",
     "is_state_iterable",
+    "is_value",
     "raise_state_exception",
 ]

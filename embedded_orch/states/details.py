@@ -37,9 +37,15 @@ TERMINAL_STATES = TERMINAL_TYPES
 
 BAD_ENDS = TERMINAL_TYPES - {StateType.COMPLETED}
 
-# How the data of a state is encoded.
+# How the data of a state is encoded: a value as tagged JSON, or the text of an error. Every other
+# format is a value too, and names the serializer that wrote it.
 VALUE = "json"
 ERROR = "error"
+
+
+def is_value(data_format: str | None) -> bool:
+    """Whether the data of a state are a value."""
+    return data_format is not None and data_format != ERROR
 
 
 class StateDetails(msgspec.Struct, omit_defaults=True, kw_only=True, frozen=True):

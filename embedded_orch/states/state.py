@@ -308,12 +308,23 @@ class State(Generic[R]):
     def _completed_value(self) -> Any:
         if self._at_hand is not _ABSENT:
             return self._at_hand
+        return self.stored_value(runs_code=True)
+
+    def stored_value(self, *, runs_code: bool) -> Any:
+        """The value of a COMPLETED state as it is stored, whether or not it is at hand.
+
+        Args:
+            runs_code: whether bytes are read that may run anything when they are.
+
+        Raises:
+            MissingResult: it was not kept, or cannot be read.
+        """
         if self._data is None:
             raise errors.MissingResult(
                 "the run completed, and its value was not kept: "
                 f"{self.message or 'no reason given'}"
             )
-        return values.decode(self._data)
+        return values.load_stored(self._data, self._data_format, runs_code=runs_code)
 
     def _unfinished(self) -> BaseException:
         if isinstance(self._at_hand, BaseException):

@@ -23,7 +23,7 @@ from embedded_orch.orchestration.values import (
     Proposal,
     Run,
 )
-from embedded_orch.states import NO_DETAILS, VALUE, StateType
+from embedded_orch.states import NO_DETAILS, StateType, is_value
 from embedded_orch.store.state_details import decode_details, encode_details
 
 if TYPE_CHECKING:
@@ -281,4 +281,4 @@ def _state_of(
     row = tx.row(f"{kind}_state.details", **{f"{kind}_id": run_id}, timestamp=timestamp)
     if row is None:
         return NO_DETAILS, False
-    return decode_details(row[0]), row[1] == VALUE
+    return decode_details(row[0]), is_value(row[1])

@@ -7,6 +7,7 @@ from embedded_orch.values.codec import decode, decode_parsed, encode, encode_par
 from embedded_orch.values.hashing import InputsHash, examine_inputs, hash_inputs, source_hash
 from embedded_orch.values.preview import preview
 from embedded_orch.values.secret import Secret
+from embedded_orch.values.stored import load_stored
 
 __all__ = [
     "InputsHash",
@@ -17,6 +18,7 @@ __all__ = [
     "encode_parameters",
     "examine_inputs",
     "hash_inputs",
+    "load_stored",
     "preview",
     "qualified_name",
     "source_hash",

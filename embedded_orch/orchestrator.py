@@ -330,13 +330,25 @@ class Orchestrator:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Give up its runs, commit what was announced, and let go of the database.
+    def close(self, *, wait: bool = False, cancel: bool = False) -> None:
+        """End or give up its runs, commit what was announced, and let go of the database.
+
+        Runs that other threads and tasks still run in it are given up, unless it is said what to do
+        with them: they are recorded as Crashed, and whatever they do next is refused.
 
         In a forked child there is nothing to do: all of it is the parent's.
+
+        Args:
+            wait: wait until they have ended.
+            cancel: have them end early, as Cancelled, and wait for that.
+
+        Raises:
+            WouldDeadlock: it was called by one of the runs that it would wait for.
         """
         if os.getpid() != self._opener_pid:
             return
+        if (wait or cancel) and not self._is_closed:
+            self._end_runs(cancel=cancel)
         with self._closing:
             if self._is_closed:
                 return
@@ -346,6 +358,19 @@ class Orchestrator:
             self._give_up_runs()
         finally:
             self._databases.close(self._shared)
+
+    def _end_runs(self, *, cancel: bool) -> None:
+        from embedded_orch.engine.contexts import current_flow_run
+
+        here = current_flow_run()
+        if here is not None and here.engine is self.engine:
+            raise errors.WouldDeadlock(
+                f"an orchestrator was to be closed, and its runs waited for, inside of one of "
+                f"them: flow run {here.name}"
+            )
+        if cancel:
+            self.engine.owner.cancel_all("the orchestrator was closed")
+        self.engine.owner.wait_until_idle()
 
     def _give_up_runs(self) -> None:
         try:

@@ -13,11 +13,13 @@ import pytest
 
 from embedded_orch import errors, flow, task
 from embedded_orch.engine.task_call import TaskCall
+from embedded_orch.orchestrator import open_orchestrator
 from tests.engine.waiting import passed
 from tests.opened import flow_runs, opened, runs_of, states, the_run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from embedded_orch import Orchestrator
 
@@ -222,6 +224,169 @@ def test_finished_flow_waits_for_what_has_begun(quick: Orchestrator) -> None:
     report()
 
     assert states(the_run_of(quick, work))[-1] == "Completed"
+
+
+# -- closing -------------------------------------------------------------------------------------
+
+
+class Beside:
+    """A flow that runs in a thread or on a loop of its own, while the test goes on."""
+
+    def __init__(self, body: Callable[[], Any], loop: str = "none") -> None:
+        self.outcome: Any = None
+        self._body = body
+        self._loop = loop
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self._loop == "none":
+                self.outcome = self._body()
+            else:
+                self.outcome = anyio.run(self._body, backend=self._loop)
+        except BaseException as error:
+            self.outcome = error
+
+    def ended(self) -> Any:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self.outcome
+
+
+@pytest.mark.parametrize("loop", ["none", *LOOPS])
+def test_close_waits_for_what_runs(tmp_path: Path, loop: str) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    orch = open_orchestrator(tmp_path / "orch.db")
+
+    @flow
+    def report() -> str:
+        begun.set()
+        passed(may_end)
+        return "done"
+
+    @flow
+    async def report_later() -> str:
+        begun.set()
+        await anyio.to_thread.run_sync(passed, may_end)
+        return "done"
+
+    beside = Beside(report if loop == "none" else report_later, loop)
+    passed(begun)
+    closing = Beside(lambda: orch.close(wait=True))
+    assert not orch.is_closed
+    may_end.set()
+
+    assert beside.ended() == "done"
+    assert closing.ended() is None
+    with opened(str(tmp_path / "orch.db")) as again:
+        assert [states(run)[-1] for run in flow_runs(again)] == ["Completed"]
+
+
+@pytest.mark.parametrize("loop", ["none", *LOOPS])
+def test_close_cancels_what_runs(tmp_path: Path, loop: str) -> None:
+    endless, begun = Endless(), threading.Event()
+    with opened(str(tmp_path / "orch.db")) as orch:
+        closed = open_orchestrator(tmp_path / "orch.db")
+
+        @flow
+        def report() -> None:
+            endless.plain.submit()
+            endless.later.submit()
+            endless.have_begun()
+            begun.set()
+            while True:
+                time.sleep(0.001)
+
+        @flow
+        async def report_later() -> None:
+            endless.plain.submit()
+            endless.later.submit()
+            await anyio.to_thread.run_sync(endless.have_begun)
+            begun.set()
+            await anyio.sleep(3600)
+
+        def run() -> Any:
+            with closed:
+                return report()
+
+        async def run_later() -> Any:
+            async with closed:
+                return await report_later()
+
+        beside = Beside(run if loop == "none" else run_later, loop)
+        passed(begun)
+        closed.close(cancel=True)
+
+        error = beside.ended()
+        assert isinstance(error, errors.CancelledRun)
+        assert "the orchestrator was closed" in str(error)
+        assert sorted(endless.cleaned) == ["later", "plain"]
+        [flow_run] = flow_runs(orch)
+        assert states(flow_run) == ["Pending", "Running", "Cancelled"]
+        for each in (endless.plain, endless.later):
+            assert states(the_run_of(orch, each))[-1] == "Crashed"
+
+
+def test_close_cancels_flows_in_flows_and_delays(quick: Orchestrator) -> None:
+    failed = threading.Event()
+
+    @flow(retries=1, retry_delay_seconds=3600)
+    def child() -> None:
+        failed.set()
+        raise ValueError("no")
+
+    @flow
+    def report() -> None:
+        child()
+
+    def run() -> Any:
+        with quick:
+            return report()
+
+    beside = Beside(run)
+    passed(failed)
+    quick.engine.owner.cancel_all("enough")
+
+    assert isinstance(beside.ended(), errors.CancelledRun)
+    assert [states(run)[-1] for run in flow_runs(quick)] == ["Cancelled", "Cancelled"]
+
+
+def test_thread_whose_flow_was_cancelled_runs_others(quick: Orchestrator) -> None:
+    begun = threading.Event()
+
+    @flow
+    def endless() -> None:
+        begun.set()
+        while True:
+            time.sleep(0.001)
+
+    @flow
+    def report() -> str:
+        return "done"
+
+    def run() -> str:
+        with quick, pytest.raises(errors.CancelledRun):
+            endless()
+        with quick:
+            return report()
+
+    beside = Beside(run)
+    passed(begun)
+    quick.engine.owner.cancel_all("enough")
+
+    assert beside.ended() == "done"
+
+
+@pytest.mark.parametrize("how", [{"wait": True}, {"cancel": True}])
+def test_run_cannot_wait_for_itself(quick: Orchestrator, how: Any) -> None:
+    @flow
+    def report() -> None:
+        with pytest.raises(errors.WouldDeadlock, match="inside of one of them"):
+            quick.close(**how)
+
+    report()
+    assert not quick.is_closed
 
 
 # -- what is kept --------------------------------------------------------------------------------

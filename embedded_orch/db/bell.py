@@ -1,6 +1,7 @@
 """A bell: one thread sleeps until another rings. A lock used as a binary semaphore.
 
-``threading.Event`` would do, at twenty times the price: this is made for every write.
+``threading.Event`` would do, at twenty times the price: this is made for every write. And Ctrl-C
+can fall between the taking of its Condition and the block, after which who rings waits for ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Bell:
             # Rung already, and nobody awake yet: one waking serves both.
             return
 
-    def wait(self, seconds: float = -1) -> bool:
-        """Sleep until it rings; False when ``seconds`` went by instead. Negative: for ever."""
-        return self._lock.acquire(timeout=seconds)
+    def wait(self, seconds: float | None = None) -> bool:
+        """Sleep until it rings; False when ``seconds`` went by instead. None: for ever."""
+        if seconds is None:
+            return self._lock.acquire()
+        return self._lock.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))

@@ -47,11 +47,20 @@ class Waiter:
         if wake is not None:
             wake()
 
-    def wait(self, seconds: float | None) -> bool:
-        """Sleep until it is rung, or so many seconds; whether it was rung."""
+    def wait(
+        self,
+        seconds: float | None,
+        sleep: Callable[[Bell, float | None], object] = Bell.wait,
+    ) -> bool:
+        """Sleep until it is rung, or so many seconds; whether it was rung.
+
+        Args:
+            seconds: at most; None: as long as it takes.
+            sleep: waits for a bell; may be left by an exception.
+        """
         bell = Bell()
         if self._listen(bell.ring):
-            bell.wait(-1 if seconds is None else seconds)
+            sleep(bell, seconds)
         return self._take_ring()
 
     async def wait_async(self, seconds: float | None) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from embedded_orch.db.bell import Bell
 from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.engine.futures import Future, until
-from embedded_orch.engine.workers import Bell, wait_here
+from embedded_orch.engine.workers import wait_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence

@@ -13,7 +13,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from embedded_orch.engine.workers import Bell, current_worker, doze_here
+from embedded_orch.db.bell import Bell
+from embedded_orch.engine.workers import current_worker, doze_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping

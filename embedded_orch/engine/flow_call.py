@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
 from embedded_orch.engine import results
+from embedded_orch.engine.cancellation import Cancellable, Cancellation
 from embedded_orch.engine.contexts import (
     FlowRunContext,
     flow_run_context,
@@ -22,6 +23,7 @@ from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled
 from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
+from embedded_orch.engine.workers import Interruption
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import flow_runs, owed_hooks
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
-    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.effects import Effect, Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
@@ -98,6 +100,7 @@ class FlowCall:
         self._run_count = 1
         self._has_records = False
         self._owes_hooks = has_final_hooks(flow.options)
+        self._cancellation = Cancellation()
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
         self.run_id = run_id or engine.process.new_id()
@@ -131,7 +134,7 @@ class FlowCall:
     def _run(self, beginning: Beginning) -> Steps[State]:
         take, running = beginning
         owner = self._engine.owner
-        owner.begin(self.run_id)
+        owner.begin(self.run_id, self._cancellation)
         try:
             yield Write(self._engine.database, take)
             if self._refusal is not None:
@@ -146,15 +149,27 @@ class FlowCall:
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
-            process = self._engine.process
-            crashed = results.crashed(process.new_id(), process.now(), error, kind="Flow")
-            stored = yield from record_crash(self._interrupt(crashed), f"flow run {self.name}")
+            ending = self._ending(error)
+            stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
             if stored is not None:
                 state = self._own(results.state_of(stored)).with_error(error)
                 yield from self._call_final_hooks(state, is_interrupted=True)
+            if self._was_cancelled(error) and self._caller is None:
+                # Whoever called the flow is told so, and not interrupted too.
+                raise errors.CancelledRun(f"flow run {self.name}: {ending.message}") from None
             raise
         finally:
-            owner.finish(self.run_id)
+            owner.finish(self.run_id, self._cancellation)
+
+    def _was_cancelled(self, error: BaseException) -> bool:
+        return self._cancellation.reason is not None and isinstance(error, Interruption)
+
+    def _ending(self, error: BaseException) -> Proposal:
+        """The state of a run that was interrupted."""
+        process, reason = self._engine.process, self._cancellation.reason
+        if reason is not None and self._was_cancelled(error):
+            return results.cancelled(process.new_id(), process.now(), reason)
+        return results.crashed(process.new_id(), process.now(), error, kind="Flow")
 
     # -- taking it -------------------------------------------------------------------------------
 
@@ -305,7 +320,7 @@ class FlowCall:
     def _attempts(self) -> Steps[State]:
         """Call the function until a final state is accepted."""
         while True:
-            context = self._context()
+            context = self._cancellation.attempt = self._context()
             try:
                 proposal, state = yield from self._attempt(context)
             finally:
@@ -332,9 +347,9 @@ class FlowCall:
         try:
             args, kwargs = self._flow.signature.spread(self._arguments)
             if self._flow.is_plain:
-                value = yield Call(self._flow.function, args, kwargs)
+                value = yield self._cancellable(Call(self._flow.function, args, kwargs))
             else:
-                value = yield self._timed_call(args, kwargs)
+                value = yield self._cancellable(self._timed_call(args, kwargs))
             value = yield from settled(value)
             outcome = outcome_of(value, process, self._keeping, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
@@ -354,6 +369,9 @@ class FlowCall:
             task_run_context.reset(task_token)
         yield from self._stop(context, is_interrupting=has_failed)
         return outcome
+
+    def _cancellable(self, effect: Effect) -> Cancellable:
+        return Cancellable(self._cancellation, effect)
 
     def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         from embedded_orch.engine.timeouts import TimedCall
@@ -384,7 +402,7 @@ class FlowCall:
                 if decision.verdict is Verdict.ACCEPT:
                     yield from self._has_begun(decision.proposal or running)
                 return decision
-            yield Sleep(decision.delay_seconds, process.sleep)
+            yield self._cancellable(Sleep(decision.delay_seconds, process.sleep))
 
     def _give_way(self, decision: Decision, proposal: Proposal, state: State) -> Steps[State]:
         """The state of a run that somebody else moved while it ran; Cancelled when that was asked.

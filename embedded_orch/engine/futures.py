@@ -6,8 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from embedded_orch.db.bell import Bell
 from embedded_orch.db.handoff import answer_for_running_loop
-from embedded_orch.engine.workers import Bell, wait_here
+from embedded_orch.engine.workers import wait_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch.engine.cancellation import Cancellation
 from embedded_orch.engine.effects import Read, Write
 from embedded_orch.engine.hooks import call_flow_hooks
 from embedded_orch.store import flow_runs, owed_hooks, processes
@@ -45,7 +46,9 @@ def call_owed_hooks(engine: Engine, flow: FlowSpec, seen: DueHooks) -> Steps[boo
         [run] = flow_runs.get_flow_runs(tx, [run_id])
         return run.state
 
-    engine.owner.begin(run_id)
+    # It has ended: there is nothing that a cancellation could reach.
+    cancellation = Cancellation()
+    engine.owner.begin(run_id, cancellation)
     try:
         state: State | None = yield Write(engine.database, claim)
         if state is None:
@@ -57,7 +60,7 @@ def call_owed_hooks(engine: Engine, flow: FlowSpec, seen: DueHooks) -> Steps[boo
         )
         return True
     finally:
-        engine.owner.finish(run_id)
+        engine.owner.finish(run_id, cancellation)
 
 
 def _is_held(engine: Engine, seen: DueHooks) -> Steps[bool]:

@@ -12,6 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from embedded_orch.db.bell import Bell
 from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
 from embedded_orch.engine.effects import Read, Write, drive
 from embedded_orch.store import processes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.cancellation import Cancellation
     from embedded_orch.engine.effects import Steps
     from embedded_orch.process import Process
 
@@ -47,7 +49,8 @@ class Owner:
         self._life: LifeLock | None = None
         self._row: ProcessRow | None = None
         self._registering = threading.Lock()
-        self._running: dict[UUID, int] = {}
+        self._running: dict[UUID, list[Cancellation]] = {}
+        self._idle_bells: list[Bell] = []
         self._counting = threading.Lock()
 
     @property
@@ -63,17 +66,40 @@ class Owner:
         """
         processes.register(tx, self._as_row(), now=self._process.now())
 
-    def begin(self, run_id: UUID) -> None:
-        """This owner is about to take a run, and to run it."""
+    def begin(self, run_id: UUID, cancellation: Cancellation) -> None:
+        """This owner is about to take a run, and to run it; it ends early by the cancellation."""
         with self._counting:
-            self._running[run_id] = self._running.get(run_id, 0) + 1
+            self._running.setdefault(run_id, []).append(cancellation)
 
-    def finish(self, run_id: UUID) -> None:
+    def finish(self, run_id: UUID, cancellation: Cancellation) -> None:
         """This owner runs it no longer, or could not take it."""
         with self._counting:
-            self._running[run_id] -= 1
+            self._running[run_id].remove(cancellation)
             if not self._running[run_id]:
                 del self._running[run_id]
+            if not self._running:
+                for bell in self._idle_bells:
+                    bell.ring()
+
+    def cancel_all(self, reason: str) -> None:
+        """Have every run end early that is being run."""
+        with self._counting:
+            running = [each for several in self._running.values() for each in several]
+        for cancellation in running:
+            cancellation.request(reason)
+
+    def wait_until_idle(self) -> None:
+        """Wait until no run is being run."""
+        bell = Bell()
+        with self._counting:
+            if not self._running:
+                return
+            self._idle_bells.append(bell)
+        try:
+            bell.wait()
+        finally:
+            with self._counting:
+                self._idle_bells.remove(bell)
 
     def is_running(self, run_id: UUID, owner: ProcessRow) -> bool:
         """Whether a run is being run by the owner that it names.

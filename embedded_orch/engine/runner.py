@@ -20,7 +20,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embedded_orch import errors
-from embedded_orch.engine.workers import Bell, Job, Worker, current_worker
+from embedded_orch.db.bell import Bell
+from embedded_orch.engine.workers import Job, Worker, current_worker
 
 if TYPE_CHECKING:
     import logging

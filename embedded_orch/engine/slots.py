@@ -18,6 +18,7 @@ from embedded_orch.db.current import scope_for
 from embedded_orch.db.waiting_room import Waiter
 from embedded_orch.engine.contexts import current_flow_run, current_task_run
 from embedded_orch.engine.effects import Read, Write
+from embedded_orch.engine.workers import doze_here
 from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
 
@@ -57,8 +58,8 @@ class Turn:
         self._seconds = seconds
 
     def perform(self) -> bool:
-        """Do it in this thread."""
-        return self._waiter.wait(self._seconds)
+        """Do it in this thread; an interruption of the code in it ends it."""
+        return self._waiter.wait(self._seconds, doze_here)
 
     async def perform_async(self) -> bool:
         """Do it without blocking the event loop."""

@@ -24,9 +24,10 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
+from embedded_orch.db.bell import Bell
 from embedded_orch.engine.effects import Call
 from embedded_orch.engine.inputs import futures_in
-from embedded_orch.engine.workers import Bell, interruptible_here
+from embedded_orch.engine.workers import interruptible_here
 from embedded_orch.errors import RunTimedOut
 
 if TYPE_CHECKING:

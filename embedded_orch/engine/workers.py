@@ -9,39 +9,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol, Self
 
+from embedded_orch.db.bell import Bell
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
 _here = threading.local()
-
-
-class Bell:
-    """One thread waits until it rings. It is rung at any time, by any thread, also twice.
-
-    A lock, and no Event: Ctrl-C can fall between the taking of its Condition and the block, and
-    whoever rings would wait for ever.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def ring(self) -> None:
-        """Let who waits go on."""
-        try:
-            self._lock.release()
-        except RuntimeError:
-            # It rang, and nobody has heard it yet.
-            return
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it rings, or ``timeout`` seconds; whether it rang."""
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
 
 class Interruption(BaseException):
@@ -121,6 +95,15 @@ class Interruptible:
         self._waits_for = None
         if self._due is not None and not self._depth:
             raise self._due
+
+    def forget(self, reason: str) -> None:
+        """The interruption for this reason is over, whether it was raised or came too late."""
+        with self._lock:
+            if self._due is not None and self._due.args == (reason,):
+                self._due = None
+                if self._is_sent:
+                    self._is_sent = False
+                    _raise_in(self._thread_id, None)
 
     def reset(self) -> None:
         """What the thread runs next is something else; it is in no block."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from embedded_orch.engine.workers import Bell, Interruptible, Interruption
+from embedded_orch.db.bell import Bell
+from embedded_orch.engine.workers import Interruptible, Interruption
 from tests.engine.waiting import passed
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ class Request:
         """Wake the waiting thread: it is answered, or its turn to lead has come."""
         self._bell.ring()
 
-    def wait(self, seconds: float = -1) -> bool:
+    def wait(self, seconds: float | None = None) -> bool:
         """Sleep until nudged; False when ``seconds`` went by instead."""
         return self._bell.wait(seconds)
 

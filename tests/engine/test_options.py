@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_callers_may_give_every_option_and_no_other() -> None:
     assert Arguments.__annotations__.keys() <= FlowArguments.__annotations__.keys()
     assert set(FlowArguments.__annotations__) == set(FlowOptions.names())
     assert set(TaskArguments.__annotations__) == set(TaskOptions.names())
+
+
+def test_options_that_are_honoured_have_a_row_in_the_documentation() -> None:
+    """One that is taken out of NOT_YET gets its row in docs/tasks-and-flows.md."""
+    page = Path(__file__).parents[2].joinpath("docs/tasks-and-flows.md").read_text("utf-8")
+    tables = page.partition("### Names of runs")[0]
+    first_columns = re.findall(r"^\| (`[^|]*) \|", tables, re.MULTILINE)
+    documented = {name for column in first_columns for name in re.findall(r"`(\w+)`", column)}
+
+    assert documented == {name for _, name in OF_BOTH} - set(NOT_YET)
 
 
 @pytest.mark.parametrize("decorate", [flow, task])

@@ -23,15 +23,13 @@ from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.store.slots import Answer
-
-    Operation = Callable[[Transaction], Answer]
 
 _log = logging.getLogger("embedded_orch.concurrency")
 
@@ -118,6 +116,7 @@ def claim_for(
     is_rate: bool = False,
     lease_seconds: float = _UNHEARD,
     holder: tuple[str, UUID] | None = None,
+    passes_waiters: bool | None = None,
 ) -> Claim:
     """A claim of the running code on slots of some limits."""
     holder_type, holder_id = holder or _running()
@@ -129,7 +128,7 @@ def claim_for(
         holder_type=holder_type,
         holder_id=holder_id,
         is_rate=is_rate,
-        passes_waiters=holds_slots.get(),
+        passes_waiters=holds_slots.get() if passes_waiters is None else passes_waiters,
         lease=round(lease_seconds * _MICROSECONDS) if engine.leases.are_needed else None,
     )
 
@@ -144,22 +143,12 @@ def acquire(engine: Engine, claim: Claim, patience: Patience) -> Steps[Answer]:
         ConcurrencySlotAcquisitionError: they cannot be had, or no retries are left.
         WouldDeadlock: they are taken, and the caller has a transaction open.
     """
-
-    def taking() -> Operation:
-        now = engine.process.now()
-
-        def operation(tx: Transaction) -> Answer:
-            engine.owner.register(tx)
-            return slots.take(tx, claim, now=now, waits=True)
-
-        return operation
-
     try:
         engine.leases.keep(claim.id)
-        answer: Answer = yield Write(engine.database, taking())
+        answer: Answer = yield _taking(engine, claim)
         if not answer.is_taken:
             patience.check(answer)
-            answer = yield from wait(engine, claim, patience, taking)
+            answer = yield from _wait(engine, claim, patience)
         if not answer.known or claim.is_rate:
             engine.leases.forget(claim.id)
     except GeneratorExit:
@@ -170,42 +159,94 @@ def acquire(engine: Engine, claim: Claim, patience: Patience) -> Steps[Answer]:
     return answer
 
 
-def wait(
-    engine: Engine, claim: Claim, patience: Patience, taking: Callable[[], Operation]
-) -> Steps[Answer]:
-    """Wait for a claim that has its place, until an operation of the caller's takes its slots.
+def _wait(engine: Engine, claim: Claim, patience: Patience) -> Steps[Answer]:
+    line = Line(engine, claim)
+    try:
+        while True:
+            # The first time at once: what was given back since the last one has rung no bell.
+            answer: Answer = yield _taking(engine, claim)
+            if answer.is_taken:
+                return answer
+            yield from line.turn(answer, patience)
+    finally:
+        line.leave()
+
+
+def _taking(engine: Engine, claim: Claim) -> Write[Answer]:
+    now = engine.process.now()
+
+    def operation(tx: Transaction) -> Answer:
+        engine.owner.register(tx)
+        return slots.take(tx, claim, now=now, waits=True)
+
+    return Write(engine.database, operation)
+
+
+class Line:
+    """The place of a claim among those who wait in this process, from its making until it is left.
 
     Args:
         engine: whose slots.
         claim: that waits.
-        patience: for how long.
-        taking: makes the operation; each is run once.
+
+    Raises:
+        WouldDeadlock: the caller has a transaction open.
     """
-    if scope_for(engine.database) is not None:
-        raise errors.WouldDeadlock(
-            f"slots of {', '.join(claim.names)} are taken, and this code has a transaction open, "
-            f"inside of which nobody can give them back; take the slots before it"
-        )
-    waiter = Waiter(claim.id, claim.names, passes=claim.passes_waiters)
-    engine.room.enter(waiter)
-    pause = _FIRST_LOOK
-    try:
-        # Once more: what was given back since the first time has rung no bell.
-        answer: Answer = yield Write(engine.database, taking())
-        while not answer.is_taken:
+
+    __slots__ = ("_claim", "_engine", "_waiter")
+
+    def __init__(self, engine: Engine, claim: Claim) -> None:
+        if scope_for(engine.database) is not None:
+            raise errors.WouldDeadlock(
+                f"slots of {', '.join(claim.names)} are taken, and this code has a transaction "
+                f"open, inside of which nobody can give them back; take the slots before it"
+            )
+        self._engine = engine
+        self._claim = claim
+        self._waiter = Waiter(claim.id, claim.names, passes=claim.passes_waiters)
+        engine.room.enter(self._waiter)
+
+    def turn(self, answer: Answer, patience: Patience) -> Steps[None]:
+        """Sleep until the claim may be served.
+
+        Args:
+            answer: why it was not, last time.
+            patience: for how long.
+
+        Raises:
+            AcquireConcurrencySlotTimeoutError: the time is over.
+            ConcurrencySlotAcquisitionError: no retries are left.
+        """
+        engine = self._engine
+        pause = _FIRST_LOOK
+        while not answer.is_taken and answer.refusal is None:
             patience.check(answer)
-            seconds = _next_look(engine, answer, pause) if engine.room.is_at_head(waiter) else None
-            is_rung: bool = yield Turn(waiter, patience.shorten(seconds))
+            seconds = self._next_look(answer, pause)
+            is_rung: bool = yield Turn(self._waiter, patience.shorten(seconds))
             if is_rung:
                 pause = _FIRST_LOOK
             else:
                 pause = min(pause * 1.6, _LAST_LOOK)
                 yield from engine.owner.sweeping()
-            if engine.room.is_at_head(waiter):
-                answer = yield from _look_and_take(engine, claim, taking)
-        return answer
-    finally:
-        engine.room.leave(waiter)
+            if engine.room.is_at_head(self._waiter):
+                answer = yield self._looking()
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        self._engine.room.leave(self._waiter)
+
+    def _looking(self) -> Read[Answer]:
+        claim, now = self._claim, self._engine.process.now()
+        return Read(self._engine.database, lambda tx: slots.look(tx, claim, now=now))
+
+    def _next_look(self, answer: Answer, pause: float) -> float | None:
+        """Seconds after which to look again; None for who will be rung."""
+        if not self._engine.room.is_at_head(self._waiter):
+            return None
+        bounds = [] if self._engine.owner.is_alone else [pause]
+        if answer.decays_in is not None:
+            bounds.append(answer.decays_in / _MICROSECONDS)
+        return min(bounds, default=None)
 
 
 def give_back(engine: Engine, claim: Claim) -> Steps[None]:
@@ -223,22 +264,6 @@ def freed(engine: Engine, claim: Claim) -> None:
     """Wake who waits in this process for what a claim has given back."""
     engine.leases.forget(claim.id)
     engine.room.ring(claim.names)
-
-
-def _look_and_take(engine: Engine, claim: Claim, taking: Callable[[], Operation]) -> Steps[Answer]:
-    now = engine.process.now()
-    answer: Answer = yield Read(engine.database, lambda tx: slots.look(tx, claim, now=now))
-    if answer.is_taken:
-        answer = yield Write(engine.database, taking())
-    return answer
-
-
-def _next_look(engine: Engine, answer: Answer, pause: float) -> float | None:
-    """Seconds after which the one at the head looks again; None when it will be rung."""
-    bounds = [] if engine.owner.is_alone else [pause]
-    if answer.decays_in is not None:
-        bounds.append(answer.decays_in / _MICROSECONDS)
-    return min(bounds, default=None)
 
 
 def _running() -> tuple[str | None, UUID | None]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
+    from embedded_orch.engine.tag_slots import TagSlots
+    from embedded_orch.store.slots import Claim
 
 # Seconds between two questions whether a paused flow run goes on.
 _LONGEST_PAUSE = 10
@@ -85,7 +87,8 @@ class TaskCall:
         self._retries = 0
         self._run_count = 1
         self._tags = tags_of_run(task.tags)
-        self._naming_error: Exception | None = None
+        self._beginning_error: Exception | None = None
+        self._slots: TagSlots | None = None
         self.run_id = engine.process.new_id()
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
 
@@ -120,8 +123,12 @@ class TaskCall:
                     is_lost = True
         if obstacle is not None:
             return (yield from self._not_ready(key, is_on_record, obstacle))
+        if self._tags and self._body is None:
+            yield from self._find_limits()
         beginning = self._restart(force=is_lost) if is_on_record else self._begin(key)
-        return (yield from self._attempts(beginning))
+        if self._slots is None:
+            return (yield from self._attempts(beginning))
+        return (yield from self._attempts_with_slots(self._slots, beginning))
 
     @property
     def engine(self) -> Engine:
@@ -216,12 +223,18 @@ class TaskCall:
         self._choose_name()
         process = self._engine.process
         now = process.now()
-        self._start_states = [
-            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now),
-            self._running(now + 1),
-        ]
+        pending = Proposal(
+            id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now
+        )
+        is_limited = self._slots is not None
+        self._start_states = [pending] if is_limited else [pending, self._running(now + 1)]
         # After its states: from here on, a call that is interrupted can write its start.
         self._start = self._new_run(key)
+        if is_limited:
+            # The start goes with the state that is proposed first.
+            yield from self._enter_running(None)
+            self._is_start_awaited = True
+            return
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         flow_run = self._flow_run
@@ -244,7 +257,17 @@ class TaskCall:
 
     def _restart(self, *, force: bool) -> Steps[None]:
         """Run a call again that an earlier attempt did not finish, or whose value is lost."""
+        if force and self._slots is not None:
+            yield from self._slots.take()
         yield from self._enter_running(None, force=force)
+
+    def _find_limits(self) -> Steps[None]:
+        """Look whether one of its tags has a limit; only then is anything else to be done."""
+        from embedded_orch.engine.tag_slots import TagSlots
+
+        found = TagSlots(self._engine, self.run_id, self._tags)
+        if (yield from found.find()):
+            self._slots = found
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -255,6 +278,8 @@ class TaskCall:
             while True:
                 state = yield from self._attempt()
                 if state is not None:
+                    if self._slots is not None:
+                        self._slots.were_given_back()
                     yield from call_task_hooks(self._engine, self._task, state)
                     return state
         except (Exception, GeneratorExit):
@@ -267,10 +292,27 @@ class TaskCall:
             yield from record_crash(self._interrupt(crashed), f"task run {self.name}")
             raise
 
+    def _attempts_with_slots(self, held: TagSlots, beginning: Steps[None]) -> Steps[State]:
+        """The attempts, after which no slots are held, however they end."""
+        from embedded_orch.engine.slots import holds_slots
+
+        held_before = holds_slots.get()
+        holds_slots.set(True)
+        try:
+            return (yield from self._attempts(beginning))
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from held.give_back()
+            raise
+        finally:
+            holds_slots.set(held_before)
+            held.stop_waiting()
+
     def _attempt(self) -> Steps[State | None]:
         """Call the function once; the final state, or None when it is to be called again."""
-        if self._naming_error is not None:
-            return (yield from self._finish_failed(self._naming_error, is_final=True))
+        if self._beginning_error is not None:
+            return (yield from self._finish_failed(self._beginning_error, is_final=True))
         token = task_run_context.set(self._context())
         told: tuple[Proposal, State] | None = None
         try:
@@ -336,7 +378,7 @@ class TaskCall:
         try:
             self.name = chosen_name("task_run_name", naming, self._arguments)
         except Exception as error:  # noqa: BLE001 - the user's function, or values it formats
-            self._naming_error = error
+            self._beginning_error = error
         finally:
             task_run_context.reset(token)
 
@@ -393,10 +435,17 @@ class TaskCall:
             self._run_count = decision.run.run_count
             yield from self._has_begun(decision.proposal or failed)
         else:
+            if self._slots is not None:
+                self._slots.claim_again()
             yield from self._enter_running(decision.run.state_id)
         return None
 
     # -- states ----------------------------------------------------------------------------------
+
+    @property
+    def _claim(self) -> Claim | None:
+        """On the slots that go with its states."""
+        return None if self._slots is None else self._slots.claim
 
     def _own(self, state: State) -> State:
         """A state of this task run, which says so."""
@@ -422,11 +471,19 @@ class TaskCall:
             decision: Decision = yield self._propose(running, force=force)
             if decision.verdict is Verdict.ACCEPT:
                 self._run_count = decision.run.run_count
+                if self._slots is not None:
+                    self._slots.stop_waiting()
                 yield from self._has_begun(decision.proposal or running)
                 return
             if decision.verdict is Verdict.ABORT:
-                raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
-            if decision.verdict is Verdict.WAIT:
+                refusal = None if self._slots is None else (yield from self._slots.refusal())
+                if refusal is None:
+                    raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
+                self._beginning_error = errors.ConcurrencySlotAcquisitionError(refusal)
+                return
+            if self._slots is not None and (yield from self._slots.wait(decision)):
+                waiting = decision.run.state_id
+            elif decision.verdict is Verdict.WAIT:
                 yield Sleep(decision.delay_seconds, process.sleep)
             else:
                 # Its flow run is paused.
@@ -452,10 +509,20 @@ class TaskCall:
     def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
         now = self._engine.process.now()
 
+        claim = self._claim
+
         def operation(tx: Transaction) -> Decision:
             self._insert_missing_start(tx)
+            if claim is not None:
+                self._engine.owner.register(tx)
             return task_runs.propose_task_state(
-                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch, force=force
+                tx,
+                run_id=self.run_id,
+                proposal=proposal,
+                now=now,
+                epoch=self._epoch,
+                force=force,
+                claim=claim,
             )
 
         return Write(self._engine.database, operation, after=self._announced)
@@ -466,7 +533,13 @@ class TaskCall:
         def operation(tx: Transaction) -> Decision:
             self._insert_missing_start(tx)
             return interrupt(
-                tx, "task_run", run_id=self.run_id, crashed=crashed, now=now, epoch=self._epoch
+                tx,
+                "task_run",
+                run_id=self.run_id,
+                crashed=crashed,
+                now=now,
+                epoch=self._epoch,
+                claim=self._claim,
             )
 
         return Write(self._engine.database, operation, after=self._announced)

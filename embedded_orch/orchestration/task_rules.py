@@ -1,8 +1,7 @@
 """The rules of task runs, in the order in which they are asked.
 
-Two rules about what lies outside of the run have their places here: a cached result is looked for
-before all else (``CacheRetrieval``), and slots of tags are taken after the flow run was asked
-(``SecureTaskConcurrencySlots``).
+A rule about what lies outside of the run has its place here: a cached result is looked for before
+all else (``CacheRetrieval``).
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from embedded_orch import times
+from embedded_orch.orchestration.jitter import clamped_poisson
 from embedded_orch.orchestration.rules import (
     ANY,
     COPY_SCHEDULED_TIME,
@@ -28,6 +29,12 @@ from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 if TYPE_CHECKING:
     from embedded_orch.orchestration.rules import Answer
     from embedded_orch.orchestration.values import Facts, Proposal, Run
+
+AWAITING_SLOT = "AwaitingConcurrencySlot"
+"""The name of the state in which a run waits for a slot."""
+# Prefect's first guess of the seconds for which a slot is held, and how far a wait differs from it.
+_OCCUPANCY = 2.0
+_JITTER = 0.3
 
 
 def _leave_terminal(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
@@ -64,6 +71,27 @@ def _only_in_a_running_flow(run: Run, proposal: Proposal, facts: Facts, now: int
     return Objection(Verdict.REJECT, "its flow run is paused", proposal=not_ready)
 
 
+def _secure_slots(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    """A run that has to wait for slots of its tags says so; whoever runs it is told when to come.
+
+    The store takes the slots with the state that is accepted, in the same transaction.
+    """
+    slots = facts.slots
+    if slots is None or not (slots.waits_for or slots.refusal):
+        return None
+    if slots.refusal is not None:
+        return Objection(Verdict.ABORT, slots.refusal)
+    reason = f"waits for a slot of {', '.join(slots.waits_for)}"
+    if run.state_name == AWAITING_SLOT:
+        delay = clamped_poisson(_OCCUPANCY, factor=_JITTER, chance=proposal.chance)
+        return Objection(Verdict.WAIT, reason, delay_seconds=delay)
+    details = StateDetails(scheduled_time=times.datetime_from_microseconds(now))
+    waiting = msgspec.structs.replace(
+        proposal, type=StateType.SCHEDULED, name=AWAITING_SLOT, message=reason, details=details
+    )
+    return Objection(Verdict.REJECT, reason, proposal=waiting)
+
+
 def _retry_failed(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
     """A retry without a delay begins at once, and the last failure says that it is."""
     if not has_retries_left(run, proposal):
@@ -91,6 +119,7 @@ CORE_TASK_POLICY: tuple[Rule, ...] = (
         frozenset({StateType.RUNNING}),
         _only_in_a_running_flow,
     ),
+    Rule("SecureTaskConcurrencySlots", ANY | {None}, frozenset({StateType.RUNNING}), _secure_slots),
     COPY_SCHEDULED_TIME,
     WAIT_FOR_SCHEDULED_TIME,
     Rule(

@@ -90,6 +90,15 @@ class FlowRunFacts(msgspec.Struct, frozen=True):
     """Of its state; read when it is PAUSED."""
 
 
+class SlotFacts(msgspec.Struct, frozen=True):
+    """The concurrency limits of a task run's tags, as they are when it is to run."""
+
+    waits_for: tuple[str, ...] = ()
+    """Those whose slots it would have to wait for."""
+    refusal: str | None = None
+    """Why it would wait for ever."""
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What rules ask of the database beside the run itself.
 
@@ -98,6 +107,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     flow_run: FlowRunFacts | None = None
     """Of a task run: its flow run; None outside of flows."""
+    slots: SlotFacts | None = None
+    """Of a task run: the limits of its tags; None when there are none, or they were not read."""
 
 
 NO_FACTS = Facts()

@@ -18,7 +18,6 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.orchestration.slots import Spent, has_room
-from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +82,7 @@ class Answer(msgspec.Struct, frozen=True):
         is_taken: whether it has its slots.
         known: its limits that exist.
         blocking: the limits that it waits for, each with what they allow.
+        refusal: why it can never be served; None when it can.
         decays_in: microseconds after which there is room, if nobody else takes it; None when that
             is up to others.
     """
@@ -90,6 +90,7 @@ class Answer(msgspec.Struct, frozen=True):
     is_taken: bool
     known: tuple[str, ...]
     blocking: tuple[tuple[str, int], ...] = ()
+    refusal: str | None = None
     decays_in: int | None = None
 
 
@@ -119,8 +120,7 @@ def take(tx: Transaction, claim: Claim, *, now: int, waits: bool) -> Answer:
     Raises:
         ConcurrencySlotAcquisitionError: it can never be served.
     """
-    if tx.dialect == "postgres":
-        tx.rows("concurrency_limit.by_names_lock", names=_json(claim.names))
+    _lock(tx, claim.names)
     limits = _by_names(tx, claim.names)
     known = tuple(limit.name for limit in limits)
     active = [limit for limit in limits if limit.is_active]
@@ -129,6 +129,8 @@ def take(tx: Transaction, claim: Claim, *, now: int, waits: bool) -> Answer:
         return Answer(is_taken=True, known=known)
     lease_now = _expire(tx, active, now) if claim.lease is not None else now
     answer = _weigh(tx, claim, active, known, now=now)
+    if answer.refusal is not None:
+        raise errors.ConcurrencySlotAcquisitionError(answer.refusal)
     if answer.is_taken:
         if before:
             tx.run("slot_claim.delete", claim_id=claim.id)
@@ -140,8 +142,17 @@ def take(tx: Transaction, claim: Claim, *, now: int, waits: bool) -> Answer:
     return answer
 
 
-def look(tx: Transaction, claim: Claim, *, now: int) -> Answer:
-    """What :func:`take` would answer now, as far as a read can tell."""
+def look(tx: Transaction, claim: Claim, *, now: int, is_before_take: bool = False) -> Answer:
+    """What :func:`take` would answer now, as far as a read can tell.
+
+    Args:
+        tx: a transaction; one that writes, for a look before a take.
+        claim: what would be asked for.
+        now: microseconds since 1970 UTC.
+        is_before_take: the answer has to hold until the transaction ends.
+    """
+    if is_before_take:
+        _lock(tx, claim.names)
     limits = _by_names(tx, claim.names)
     active = [limit for limit in limits if limit.is_active]
     return _weigh(tx, claim, active, tuple(limit.name for limit in limits), now=now)
@@ -151,8 +162,8 @@ def release(tx: Transaction, *, claim_id: UUID, now: int) -> None:
     """Give back what a claim holds, and its place where it waits; nothing when it is over."""
     rows = tx.rows("slot_claim.of_claim", claim_id=claim_id)
     spent = {name: slots for _, state, slots, name, decay in rows if decay and state == "HOLDING"}
-    if spent and tx.dialect == "postgres":
-        tx.rows("concurrency_limit.by_names_lock", names=_json(tuple(spent)))
+    if spent:
+        _lock(tx, tuple(spent))
     for limit in _by_names(tx, tuple(spent)) if spent else ():
         left = limit.spent(now).give_back(spent[limit.name])
         _spend(tx, limit, left, claim_id=limit.spent_claim_id)
@@ -189,7 +200,9 @@ def _weigh(
     now: int,
 ) -> Answer:
     for limit in active:
-        _check(claim, limit)
+        refusal = _refusal(claim, limit)
+        if refusal is not None:
+            return Answer(False, known, ((limit.name, limit.slot_limit),), refusal)
     full = [
         limit
         for limit in active
@@ -200,20 +213,21 @@ def _weigh(
     decays_in = None
     if full and not behind and all(limit.decays for limit in full):
         decays_in = max(_decays_in(limit, claim.slots, now) for limit in full)
-    return Answer(not blocking, known, blocking, decays_in)
+    return Answer(not blocking, known, blocking, decays_in=decays_in)
 
 
-def _check(claim: Claim, limit: Limit) -> None:
+def _refusal(claim: Claim, limit: Limit) -> str | None:
     if claim.slots > limit.slot_limit:
-        raise errors.ConcurrencySlotAcquisitionError(
+        return (
             f"{claim.slots} slot(s) of the concurrency limit {limit.name!r} were asked for, which "
             f"has {limit.slot_limit}: that would wait for ever; raise the limit or ask for fewer"
         )
     if claim.is_rate and not limit.decays:
-        raise errors.ConcurrencySlotAcquisitionError(
+        return (
             f"the slots of the concurrency limit {limit.name!r} do not decay, so a rate limit "
             f"would wait for ever; give it a slot_decay_per_second, or use concurrency()"
         )
+    return None
 
 
 def _is_behind(tx: Transaction, claim: Claim, limit: Limit) -> bool:
@@ -271,9 +285,15 @@ def _expire(tx: Transaction, limits: Sequence[Limit], now: int) -> int:
     return clock
 
 
+def _lock(tx: Transaction, names: tuple[str, ...]) -> None:
+    """Keep other claims off these limits; on SQLite a transaction that writes does that anyway."""
+    if tx.dialect == "postgres":
+        tx.rows("concurrency_limit.by_names_lock", names=_json(names))
+
+
 def _by_names(tx: Transaction, names: tuple[str, ...]) -> list[Limit]:
     return [Limit(*row) for row in tx.rows("concurrency_limit.by_names", names=_json(names))]
 
 
 def _json(names: tuple[str, ...]) -> str:
-    return encode_struct(names)
+    return msgspec.json.encode(names).decode()

@@ -21,6 +21,7 @@ from embedded_orch.store.transitions import (
 
 if TYPE_CHECKING:
     from embedded_orch.db.port import Transaction
+    from embedded_orch.store.slots import Claim
 
 
 class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,10 +136,18 @@ def propose_task_state(
     now: int,
     epoch: int | None,
     force: bool = False,
+    claim: Claim | None = None,
 ) -> Decision:
     """Propose a state for a task run; see :func:`embedded_orch.store.transitions.propose`."""
     return propose(
-        tx, "task_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch, force=force
+        tx,
+        "task_run",
+        run_id=run_id,
+        proposal=proposal,
+        now=now,
+        epoch=epoch,
+        force=force,
+        claim=claim,
     )
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from embedded_orch import errors
+from embedded_orch.orchestration.task_rules import AWAITING_SLOT
 from embedded_orch.orchestration.transition import decide
 from embedded_orch.orchestration.values import (
     NO_FACTS,
@@ -22,8 +23,11 @@ from embedded_orch.orchestration.values import (
     Policy,
     Proposal,
     Run,
+    SlotFacts,
+    Verdict,
 )
 from embedded_orch.states import NO_DETAILS, StateType, is_value
+from embedded_orch.store import slots
 from embedded_orch.store.state_details import decode_details, encode_details
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Transaction
     from embedded_orch.states import StateDetails
+    from embedded_orch.store.slots import Claim
 
 Kind = Literal["flow_run", "task_run"]
 
@@ -52,6 +57,7 @@ def propose(
     now: int,
     epoch: int | None,
     force: bool = False,
+    claim: Claim | None = None,
 ) -> Decision:
     """Propose a state for a run, and store what comes of it.
 
@@ -64,6 +70,8 @@ def propose(
         epoch: the epoch in which the proposer took the flow run; None for a proposer that owns
             nothing, such as a person.
         force: whether only the rules are asked that nothing overrides.
+        claim: on slots that the run holds while it is RUNNING, taken and given back with its
+            states.
 
     Raises:
         RunNotFound: no run has this id.
@@ -75,9 +83,13 @@ def propose(
     if epoch is not None:
         check_epoch(row[-1], epoch, run_id)
     run, facts = _gathered(tx, kind, run_id, row, proposal)
+    if claim is not None and proposal.type is StateType.RUNNING and not force:
+        facts = msgspec.structs.replace(facts, slots=_slots_for(tx, claim, now=now))
     decision = decide(run, proposal, now=now, facts=facts, force=force)
     if decision.proposal is not None:
         _store(tx, kind, run, decision.run, decision.proposal, now=now)
+    if claim is not None and decision.verdict is not Verdict.ABORT:
+        _settle_claim(tx, claim, decision.run, now=now)
     return decision
 
 
@@ -89,13 +101,14 @@ def interrupt(
     crashed: Proposal,
     now: int,
     epoch: int | None,
+    claim: Claim | None = None,
 ) -> Decision:
     """Propose that a run crashed; one that was being cancelled is Cancelled by that."""
-    decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch)
+    decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch, claim=claim)
     if decision.run.state_type is not StateType.CANCELLING:
         return decision
     cancelled = msgspec.structs.replace(crashed, type=StateType.CANCELLED, name="Cancelled")
-    return propose(tx, kind, run_id=run_id, proposal=cancelled, now=now, epoch=epoch)
+    return propose(tx, kind, run_id=run_id, proposal=cancelled, now=now, epoch=epoch, claim=claim)
 
 
 def crash(
@@ -143,6 +156,19 @@ def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *,
         _insert_state(tx, kind, run.id, state)
     if run.parent_task_run_id is not None and states:
         _tell_parent(tx, run, states[-1], now=now)
+
+
+def _slots_for(tx: Transaction, claim: Claim, *, now: int) -> SlotFacts:
+    answer = slots.look(tx, claim, now=now, is_before_take=True)
+    return SlotFacts(tuple(name for name, _ in answer.blocking), answer.refusal)
+
+
+def _settle_claim(tx: Transaction, claim: Claim, run: Run, *, now: int) -> None:
+    """Take, keep or give back the slots of a run, as the state asks for that it has come to."""
+    if run.state_type is StateType.RUNNING or run.state_name == AWAITING_SLOT:
+        slots.take(tx, claim, now=now, waits=True)
+    elif run.state_type is not StateType.CANCELLING:
+        slots.release(tx, claim_id=claim.id, now=now)
 
 
 def _store(

@@ -35,6 +35,7 @@ def test_rules_are_asked_in_the_order_of_the_documentation() -> None:
     assert [rule.name for rule in CORE_TASK_POLICY] == [
         "HandleTaskTerminalStateTransitions",
         "PreventRunningTasksFromStoppedFlows",
+        "SecureTaskConcurrencySlots",
         "CopyScheduledTime",
         "WaitForScheduledTime",
         "RetryFailedTasks",

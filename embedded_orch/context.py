@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from embedded_orch.engine.transactions import BaseTransaction
     from embedded_orch.flows import Flow
     from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.tasks import Task
@@ -128,11 +129,17 @@ class TaskRunContext:
     """
 
     def __init__(self, here: contexts.TaskRunContext) -> None:
+        self._here = here
         decorated: Any = here.task.decorated
         self.task: Task[..., Any] = decorated
         self.task_run = TaskRunHere(here)
         self.parameters = dict(here.parameters)
         self.start_time: datetime = times.datetime_from_microseconds(here.start_time)
+
+    @property
+    def transaction(self) -> BaseTransaction:
+        """The transaction that this task run is; its ``connection`` commits with its completion."""
+        return self._here.transaction
 
     @classmethod
     def get(cls) -> Self | None:

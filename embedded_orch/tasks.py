@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.task_call import TaskCall
+    from embedded_orch.engine.transactions import BaseTransaction
     from embedded_orch.runs import TaskRun
     from embedded_orch.states import State
 
     TaskHook = Callable[["Task[..., Any]", TaskRun, State[Any]], Any]
+    TransactionHook = Callable[[BaseTransaction], Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 H = TypeVar("H", bound="TaskHook")
+TH = TypeVar("TH", bound="TransactionHook")
 
 
 class Task(Generic[P, R_co]):
@@ -101,6 +104,26 @@ class Task(Generic[P, R_co]):
     def on_running_hooks(self) -> list[TaskHook]:
         """What is called when an attempt at a run begins."""
         return self.options.hooks["on_running"]
+
+    @property
+    def on_commit_hooks(self) -> list[TransactionHook]:
+        """What is called with the transaction when it commits what a run did."""
+        return self.options.hooks["on_commit"]
+
+    @property
+    def on_rollback_hooks(self) -> list[TransactionHook]:
+        """What is called with the transaction when it undoes what a run did."""
+        return self.options.hooks["on_rollback"]
+
+    def on_commit(self, fn: TH) -> TH:
+        """Have ``fn(transaction)`` called when what a run did is committed; a decorator."""
+        self.on_commit_hooks.append(fn)
+        return fn
+
+    def on_rollback(self, fn: TH) -> TH:
+        """Have ``fn(transaction)`` called when what a run did is rolled back; a decorator."""
+        self.on_rollback_hooks.append(fn)
+        return fn
 
     def on_completion(self, fn: H) -> H:
         """Have ``fn(task, task_run, state)`` called when a run has completed; a decorator."""
@@ -432,6 +455,8 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
             ``hook(task, task_run, state)`` is called once the state is stored. One that raises is
             logged and changes nothing.
         timeout_seconds: how long a call of the function may take; what takes longer is interrupted.
+        on_commit, on_rollback: lists of hooks, plain or async: ``hook(transaction)`` is called when
+            the transaction that the run is a part of is committed, or rolled back.
         record_start: "announced" commits the start of a call with its end or within 10 ms, and
             "before" waits for that commit, so that a start is on record whatever happens.
 

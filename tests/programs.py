@@ -21,14 +21,18 @@ def environment(**added: str) -> dict[str, str]:
 
 
 def run_program(
-    text: str, *arguments: object, flags: tuple[str, ...] = (), **added: str
+    text: str,
+    *arguments: object,
+    flags: tuple[str, ...] = (),
+    patience: float = PATIENCE,
+    **added: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; it has failed when that does not come."""
     return subprocess.run(
         [sys.executable, *flags, "-c", dedent(text), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         env=environment(**added),
         check=False,
     )

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
+    from embedded_orch.engine.connection import AnyConnection
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.keeping import Keeping
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
+    from embedded_orch.engine.transactions import BaseTransaction
 
 
 class FlowRunContext:
@@ -161,11 +163,17 @@ class TaskRunContext:
         parameters: what the task was called with.
         tags: of the run.
         start_time: of this attempt, in microseconds since 1970 UTC.
+        around: what the call was made in: a block of a transaction, or the task run that made it.
+        is_tracker: whether it only stands for a flow that was called.
     """
 
     __slots__ = (
+        "_connection",
+        "_transaction",
+        "around",
         "engine",
         "flow_run",
+        "is_tracker",
         "name",
         "parameters",
         "run_count",
@@ -187,6 +195,8 @@ class TaskRunContext:
         parameters: Mapping[str, Any],
         tags: tuple[str, ...],
         start_time: int,
+        around: BaseTransaction | TaskRunContext | None,
+        is_tracker: bool,
     ) -> None:
         self.engine = engine
         self.task = task
@@ -197,6 +207,46 @@ class TaskRunContext:
         self.parameters = parameters
         self.tags = tags
         self.start_time = start_time
+        self.around = around
+        self.is_tracker = is_tracker
+        self._transaction: BaseTransaction | None = None
+        self._connection: AnyConnection | None = None
+
+    @property
+    def transaction(self) -> BaseTransaction:
+        """The transaction that this task run is; made when it is asked for."""
+        if self._transaction is None:
+            from embedded_orch.engine.transactions import transaction_of
+
+            self._transaction = transaction_of(self)
+        return self._transaction
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether its end matters to a transaction: one here, one around it, or its hooks."""
+        hooks = self.task.options.hooks
+        return not self.is_tracker and (
+            self._transaction is not None
+            or transaction_context.get() is not None
+            or bool(hooks["on_commit"])
+            or bool(hooks["on_rollback"])
+        )
+
+    @property
+    def connection(self) -> AnyConnection:
+        """The user's own SQL in this attempt; nothing is open until something is executed."""
+        if self._connection is None:
+            from embedded_orch.engine.connection import AsyncTaskConnection, TaskConnection
+
+            kind = AsyncTaskConnection if self.task.is_async else TaskConnection
+            self._connection = kind(self.engine.database)
+        return self._connection
+
+    @property
+    def open_connection(self) -> AnyConnection | None:
+        """The same, if something was executed."""
+        connection = self._connection
+        return connection if connection is not None and connection.is_open else None
 
     def __repr__(self) -> str:
         return f"<TaskRunContext {self.name} {self.run_id}>"
@@ -204,6 +254,7 @@ class TaskRunContext:
 
 flow_run_context: ContextVar[FlowRunContext | None] = ContextVar("flow_run", default=None)
 task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", default=None)
+transaction_context: ContextVar[BaseTransaction | None] = ContextVar("transaction", default=None)
 
 
 def current_flow_run() -> FlowRunContext | None:
@@ -230,3 +281,11 @@ def current_run() -> Spec | None:
     if task_run is not None:
         return task_run.task
     return None if flow_run is None else flow_run.flow
+
+
+def surrounding() -> BaseTransaction | TaskRunContext | None:
+    """What the running code is in: the block of a transaction, or a task run, the inner one."""
+    block, task_run = transaction_context.get(), current_task_run()
+    if task_run is None or (block is not None and block.opened_in is task_run):
+        return block
+    return task_run

@@ -153,6 +153,8 @@ class Options:
 class TaskOptions(Options):
     """Every option of ``@task``."""
 
+    HOOKS = (*Options.HOOKS, "on_commit", "on_rollback")
+
     NONE_IS_A_VALUE = Options.NONE_IS_A_VALUE | {
         "cache_policy",
         "refresh_cache",
@@ -276,8 +278,6 @@ NOT_YET = {
     "result_storage": "results are stored in the database",
     "result_storage_key": "results are stored in the database",
     "log_prints": "output is not captured",
-    "on_commit": "hooks are not called",
-    "on_rollback": "hooks are not called",
     "cache_policy": "results are not cached between runs",
     "cache_key_fn": "results are not cached between runs",
     "cache_expiration": "results are not cached between runs",

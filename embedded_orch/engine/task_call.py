@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
-from embedded_orch.engine import results
-from embedded_orch.engine.contexts import TaskRunContext, task_run_context
+from embedded_orch.engine import attempts, results
+from embedded_orch.engine.contexts import TaskRunContext, surrounding, task_run_context
 from embedded_orch.engine.effects import Call, Read, Sleep, Write
 from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
@@ -89,6 +89,7 @@ class TaskCall:
         self._tags = tags_of_run(task.tags)
         self._beginning_error: Exception | None = None
         self._slots: TagSlots | None = None
+        self._around = surrounding()
         self.run_id = engine.process.new_id()
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
 
@@ -118,6 +119,7 @@ class TaskCall:
                         call.data, call.data_format, self._keeping
                     )
                     if known:
+                        yield from attempts.settle(self._context(), value)
                         return self._recorded(value)
                     # A value that nobody can read is none that the rules have to keep.
                     is_lost = True
@@ -311,36 +313,43 @@ class TaskCall:
 
     def _attempt(self) -> Steps[State | None]:
         """Call the function once; the final state, or None when it is to be called again."""
+        context = self._context()
         if self._beginning_error is not None:
-            return (yield from self._finish_failed(self._beginning_error, is_final=True))
-        token = task_run_context.set(self._context())
+            return (yield from self._finish_failed(self._beginning_error, context, is_final=True))
+        token = task_run_context.set(context)
         told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
-                args, kwargs = self._task.signature.spread(self._arguments)
-                if self._task.is_plain:
-                    value = yield Call(self.function, args, kwargs)
-                else:
-                    value = yield self._timed_call(args, kwargs)
+                value = yield self._call()
+                if tells_the_end(value):
+                    told = yield from self._told(value)
             else:
                 final, is_told = yield from self._body(self.run_id, self._arguments)
                 if is_told:
                     return final
                 # Raised here and not in the body, where a StopIteration would end its generator.
                 value = final.result_now()
-            if self._body is None and tells_the_end(value):
-                told = yield from self._told(value)
-        except (errors.OwnershipLost, GeneratorExit):
+        except GeneratorExit:
             raise
         except ProcessDied as error:
+            yield from attempts.fail(context, is_final=True)
             return (yield from self._finish_crashed(error))
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-            return (yield from self._finish_failed(error))
+        except BaseException as error:
+            yield from attempts.undo(context, error)
+            if not isinstance(error, Exception) or isinstance(error, errors.OwnershipLost):
+                raise
+            return (yield from self._finish_failed(error, context))
         finally:
             task_run_context.reset(token)
         if told is not None:
-            return (yield from self._finish_as_told(*told))
-        return (yield from self._finish_completed(value))
+            return (yield from self._finish_as_told(*told, context))
+        return (yield from self._finish_completed(value, context))
+
+    def _call(self) -> Call:
+        args, kwargs = self._task.signature.spread(self._arguments)
+        if self._task.is_plain:
+            return Call(self.function, args, kwargs)
+        return self._timed_call(args, kwargs)
 
     def _told(self, value: object) -> Steps[tuple[Proposal, State]]:
         value = yield from settled(value)
@@ -367,6 +376,8 @@ class TaskCall:
             parameters=self._arguments,
             tags=self._tags,
             start_time=self._engine.process.now(),
+            around=self._around,
+            is_tracker=self._body is not None,
         )
 
     def _choose_name(self) -> None:
@@ -382,7 +393,7 @@ class TaskCall:
         finally:
             task_run_context.reset(token)
 
-    def _finish_completed(self, value: object) -> Steps[State | None]:
+    def _finish_completed(self, value: object, context: TaskRunContext) -> Steps[State | None]:
         process = self._engine.process
         try:
             completed = results.completed(
@@ -393,15 +404,26 @@ class TaskCall:
                 run_name=f"task run {self.name}",
             )
         except errors.ValueNotStorable as error:
-            return (yield from self._finish_failed(error, is_final=True))
-        decision: Decision = yield self._propose(completed)
+            yield from attempts.undo(context, error)
+            return (yield from self._finish_failed(error, context, is_final=True))
+        operation = self._operation(completed)
+        decision: Decision = yield attempts.completion(context, operation, after=self._announced)
+        yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
 
-    def _finish_as_told(self, proposal: Proposal, state: State) -> Steps[State | None]:
+    def _finish_as_told(
+        self, proposal: Proposal, state: State, context: TaskRunContext
+    ) -> Steps[State | None]:
         """End as the function said by what it returned; a failure may be retried."""
+        if proposal.type is StateType.COMPLETED:
+            yield attempts.completion(context, self._operation(proposal), after=self._announced)
+            yield from attempts.settle(context, state)
+            return self._own(state)
+        yield from attempts.undo(context, errors.FailedRun(f"it returned {state!r}"))
         if proposal.type is StateType.FAILED:
-            return (yield from self._end_failed(proposal, state.data))
+            return (yield from self._end_failed(proposal, state.data, context))
         yield self._propose(proposal)
+        yield from attempts.fail(context, is_final=True)
         return self._own(state)
 
     def _finish_crashed(self, died: ProcessDied) -> Steps[State]:
@@ -413,7 +435,9 @@ class TaskCall:
         decision: Decision = yield self._propose(crashed)
         return self._own(results.state_of(decision.proposal or crashed)).with_error(error)
 
-    def _finish_failed(self, error: Exception, *, is_final: bool = False) -> Steps[State | None]:
+    def _finish_failed(
+        self, error: Exception, context: TaskRunContext, *, is_final: bool = False
+    ) -> Steps[State | None]:
         """The final state, or None when the rules grant a retry, and its time has come."""
         process = self._engine.process
         failed = results.failed(
@@ -421,14 +445,18 @@ class TaskCall:
         )
         if is_final:
             failed = not_retriable(failed)
-        return (yield from self._end_failed(failed, error))
+        return (yield from self._end_failed(failed, error, context))
 
-    def _end_failed(self, failed: Proposal, error: object) -> Steps[State | None]:
+    def _end_failed(
+        self, failed: Proposal, error: object, context: TaskRunContext
+    ) -> Steps[State | None]:
         if failed.details.retriable is not False and self._retries < self._task.policy.retries:
             state = self._own(results.state_of(failed)).with_error(error)
             failed = yield from weighed(self._engine, self._task, failed, state)
         decision: Decision = yield self._propose(failed)
-        if decision.run.state_type not in (StateType.SCHEDULED, StateType.RUNNING):
+        has_ended = decision.run.state_type not in (StateType.SCHEDULED, StateType.RUNNING)
+        yield from attempts.fail(context, is_final=has_ended)
+        if has_ended:
             return self._own(results.state_of(decision.proposal or failed)).with_error(error)
         self._retries += 1
         if decision.run.state_type is StateType.RUNNING:
@@ -507,6 +535,12 @@ class TaskCall:
         )
 
     def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
+        operation = self._operation(proposal, force=force)
+        return Write(self._engine.database, operation, after=self._announced)
+
+    def _operation(
+        self, proposal: Proposal, *, force: bool = False
+    ) -> Callable[[Transaction], Decision]:
         now = self._engine.process.now()
 
         claim = self._claim
@@ -525,7 +559,7 @@ class TaskCall:
                 claim=claim,
             )
 
-        return Write(self._engine.database, operation, after=self._announced)
+        return operation
 
     def _interrupt(self, crashed: Proposal) -> Write[Decision]:
         now = self._engine.process.now()

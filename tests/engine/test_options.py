@@ -30,6 +30,7 @@ MADE_OF_MORE = {
     "tags",
     "validate_parameters",
     *FlowOptions.HOOKS,
+    *TaskOptions.HOOKS,
 }
 OF_BOTH = [(each, name) for each, options in OPTIONS.items() for name in options.names()]
 

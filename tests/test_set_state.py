@@ -385,3 +385,30 @@ def test_pending_state_of_a_run_that_runs_is_refused(orch: Orchestrator) -> None
 
     assert goes_on() == ["ABORT", "ACCEPT", "ACCEPT"]
     assert states(the_flow_run(orch))[-1] == "Completed"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_state_that_a_call_gives_is_the_one_that_is_stored(url: str, fails: bool) -> None:
+    """The clock is set back while the function runs; the history keeps its order."""
+    clock = Clock()
+
+    @flow
+    def sets_the_clock_back() -> str:
+        clock.sleep(-60)
+        if fails:
+            raise LookupError
+        return "done"
+
+    with opened(url, clock) as orch:
+        state = sets_the_clock_back(return_state=True)
+        run = the_flow_run(orch)
+
+    assert run.state is not None
+    assert (state.id, state.timestamp, state.name) == (
+        run.state.id,
+        run.state.timestamp,
+        run.state.name,
+    )
+    assert state.state_details == run.state.state_details
+    assert run.start_time is not None
+    assert state.timestamp > run.start_time

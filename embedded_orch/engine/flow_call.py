@@ -337,6 +337,8 @@ class FlowCall:
                 self._run_count = decision.run.run_count
                 self._has_records = True
                 continue
+            if decision.proposal is not None:
+                state = results.as_stored(state, decision.proposal)
             return self._own(state)
 
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:

@@ -182,6 +182,11 @@ def state_of(proposal: Proposal) -> State:
     )
 
 
+def as_stored(state: State, stored: Proposal) -> State:
+    """A state with its value or error at hand, as it was stored."""
+    return state.as_stored(name=stored.name, timestamp=stored.timestamp, details=stored.details)
+
+
 def state_of_run(run: Run, message: str | None) -> State:
     """The state that a run is in, as far as its rules know it."""
     assert run.state_type is not None

@@ -212,6 +212,13 @@ class State(Generic[R]):
         self._task_run_id = task_run_id
         return self
 
+    def as_stored(self, *, name: str, timestamp: int, details: StateDetails) -> State[R]:
+        """The same state, as it was entered: a rule may name it, and no two enter at one time."""
+        self.name = name
+        self.timestamp_microseconds = timestamp
+        self._details = details
+        return self
+
     def fresh_copy(self) -> State[R]:
         """The same state as a new one: with another id, entered now."""
         copy: State[R] = type(self)(

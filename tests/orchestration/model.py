@@ -6,6 +6,7 @@ and works everything else out from the whole history each time it is asked.
 
 from __future__ import annotations
 
+import random
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -426,6 +427,8 @@ class Machine(RuleBasedStateMachine):
         assert run.expected_start_time == model.expected
         is_due = here.type is SCHEDULED
         assert run.next_scheduled_start_time == (here.due if is_due else None)
+        if here.type in (SCHEDULED, PENDING):
+            assert times_or_none(run.state_details.scheduled_time) == here.due
         assert run.has_value == here.has_value
         if model.is_flow_run:
             assert set(run.policy.pause_keys) == model.keys
@@ -446,3 +449,32 @@ class Machine(RuleBasedStateMachine):
         for before, entry in zip(model.history, model.history[1:], strict=False):
             pair = before.type, entry.type
             assert entry.was_forced or pair in LEGAL[model.is_flow_run], pair
+
+
+def walk(machine: Machine, seed: int, *, steps: int) -> None:
+    """Drive a machine further than Hypothesis does, by chance alone: rare paths take many steps."""
+    chance = random.Random(seed)
+    pick = chance.choice
+    machine.begin(pick([True, False]), pick([0, 0, 1, 3]), pick([0, 2]))
+    for _ in range(steps):
+        if chance.random() < 0.1 and machine.last is not None:
+            machine.propose_the_last_again()
+            continue
+        if chance.random() < 0.1 and not machine.model.is_flow_run:
+            machine.move_the_flow_run(pick([RUNNING, RUNNING, PAUSED, CANCELLING, CRASHED]))
+            continue
+        is_plain = chance.random() < 0.5
+        machine.propose(
+            pick(list(StateType)),
+            None if is_plain else pick(NAMES),
+            chance.randint(-1, 5),
+            None if is_plain else pick([None, -2, 2, 7]),
+            None if is_plain else pick([None, 3, 30]),
+            None if is_plain else pick([None, "a", "b"]),
+            (not is_plain and pick([True, False]), None if is_plain else pick([None, False])),
+            None if is_plain else pick([None, UUID(int=1), UUID(int=2)]),
+            chance.random() < 0.2,
+            chance.random() < 0.15,
+        )
+        machine.run_agrees_with_its_history()
+    machine.history_is_a_legal_path()

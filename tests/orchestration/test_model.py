@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
@@ -20,7 +21,7 @@ from embedded_orch.orchestration.values import (
     Verdict,
 )
 from embedded_orch.states import StateDetails, StateType
-from tests.orchestration.model import Machine
+from tests.orchestration.model import Machine, walk
 from tests.orchestration.runs import RUNNING, a_run, an_id, at, in_flow, proposed
 
 
@@ -53,6 +54,13 @@ def test_any_proposals_leave_a_run_that_agrees_with_its_history() -> None:
     run_state_machine_as_test(
         PureMachine, settings=settings(max_examples=60, stateful_step_count=20, deadline=None)
     )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_long_walks_leave_a_run_that_agrees_with_its_history(seed: int) -> None:
+    """Seen to fail with any one of the rules taken away."""
+    for turn in range(20):
+        walk(PureMachine(), 100 * seed + turn, steps=60)
 
 
 @settings(max_examples=150, deadline=None)

@@ -22,7 +22,7 @@ from embedded_orch.process import Process
 from embedded_orch.states import State, StateDetails, StateType
 from embedded_orch.store import flow_runs, task_runs
 from embedded_orch.store.transitions import _gathered, propose
-from tests.orchestration.model import Machine
+from tests.orchestration.model import Machine, walk
 from tests.store.builders import (
     a_flow_run,
     a_new_flow_run,
@@ -129,6 +129,8 @@ def test_any_proposals_leave_rows_that_agree_with_the_history(
         pass
 
     Here.database, Here.process = database, process
+    for seed in range(2 if database.dialect == "postgres" else 6):
+        walk(Here(), seed, steps=40)
     count = 8 if database.dialect == "postgres" else 20
     run_state_machine_as_test(
         Here, settings=settings(max_examples=count, stateful_step_count=15, deadline=None)

@@ -8,13 +8,16 @@ from uuid import UUID
 import msgspec
 
 from embedded_orch import times, values
+from embedded_orch.orchestration.values import Policy
+from embedded_orch.process import OWN
+from embedded_orch.states import TERMINAL_TYPES, StateType
 from embedded_orch.store import flow_runs, task_runs
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from embedded_orch.db.port import Database
-    from embedded_orch.states import State, StateType
+    from embedded_orch.states import State
     from embedded_orch.store.flow_runs import FlowRunRow
     from embedded_orch.store.flows import FlowRow
     from embedded_orch.store.task_runs import TaskRunRow
@@ -87,6 +90,11 @@ class Run:
         return times.datetime_from_microseconds(self._row.created)
 
     @property
+    def updated(self) -> datetime:
+        """When its row was last written, UTC."""
+        return times.datetime_from_microseconds(self._row.updated)
+
+    @property
     def expected_start_time(self) -> datetime | None:
         """When it was first due, UTC."""
         return times.optional_datetime(self._row.expected_start_time)
@@ -112,9 +120,35 @@ class Run:
         return times.duration(self._row.total_run_time)
 
     @property
+    def estimated_run_time(self) -> timedelta:
+        """:attr:`total_run_time`, and since when it is RUNNING now, if it is."""
+        if self.state is None or self.state_type is not StateType.RUNNING:
+            return self.total_run_time
+        running = OWN.now() - self.state.timestamp_microseconds
+        return times.duration(self._row.total_run_time + max(0, running))
+
+    @property
+    def estimated_start_time_delta(self) -> timedelta:
+        """How late it began; of a run that has not, how late it is now."""
+        expected, started = self._row.expected_start_time, self._row.start_time
+        if expected is None or (started is None and self.state_type in TERMINAL_TYPES):
+            return times.duration(0)
+        return times.duration(max(0, (OWN.now() if started is None else started) - expected))
+
+    @property
     def tags(self) -> list[str]:
         """Its tags."""
         return list(self._row.tags or ())
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Its labels."""
+        return dict(self._row.labels or {})
+
+    @property
+    def empirical_policy(self) -> Policy:
+        """What it may do by itself: its retries."""
+        return msgspec.convert(self._row.empirical_policy or {}, Policy)
 
     def __repr__(self) -> str:
         state = self.state.name if self.state is not None else "no state"
@@ -146,6 +180,16 @@ class FlowRun(Run):
     def flow_version(self) -> str | None:
         """The version that the flow had."""
         return self._flow_row.flow_version
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The key under which it was made, so that it is made once."""
+        return self._flow_row.idempotency_key
+
+    @property
+    def deployment_id(self) -> UUID | None:
+        """The deployment that it is a run of, if any."""
+        return self._flow_row.deployment_id
 
     @property
     def parent_task_run_id(self) -> UUID | None:

@@ -74,6 +74,11 @@ class FlowRunRow(msgspec.Struct, frozen=True):
     entrypoint: str | None
     flow_version: str | None
     tags: list[str]
+    labels: dict[str, Any]
+    empirical_policy: dict[str, Any]
+    idempotency_key: str | None
+    deployment_id: UUID | None
+    updated: int
     parent_task_run_id: UUID | None
     created: int
 

@@ -72,7 +72,10 @@ class TaskRunRow(msgspec.Struct, frozen=True):
     task_version: str | None
     flow_run_run_count: int
     tags: list[str] | None
+    labels: dict[str, Any] | None
+    empirical_policy: dict[str, Any] | None
     task_inputs: dict[str, list[dict[str, str]]] | None
+    updated: int
     created: int
 
 

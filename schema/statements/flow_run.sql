@@ -84,7 +84,9 @@ select flow_run.id, flow_run.flow_id, flow.name as flow_name, flow_run.name, flo
        flow_run.start_time, flow_run.end_time, flow_run.total_run_time,
        flow_run.owner_id, flow_run.epoch, flow_run.on_crash,
        flow_run.parameters, flow_run.unstored_parameters, flow_run.entrypoint,
-       flow_run.flow_version, flow_run.tags, flow_run.parent_task_run_id, flow_run.created
+       flow_run.flow_version, flow_run.tags, flow_run.labels, flow_run.empirical_policy,
+       flow_run.idempotency_key, flow_run.deployment_id, flow_run.updated,
+       flow_run.parent_task_run_id, flow_run.created
 from json_each(:ids) as wanted
 join flow_run on flow_run.id = unhex(wanted.value, '-')
 join flow on flow.id = flow_run.flow_id
@@ -101,7 +103,9 @@ select flow_run.id, flow_run.flow_id, flow.name as flow_name, flow_run.name, flo
        flow_run.start_time, flow_run.end_time, flow_run.total_run_time,
        flow_run.owner_id, flow_run.epoch, flow_run.on_crash,
        flow_run.parameters, flow_run.unstored_parameters, flow_run.entrypoint,
-       flow_run.flow_version, flow_run.tags, flow_run.parent_task_run_id, flow_run.created
+       flow_run.flow_version, flow_run.tags, flow_run.labels, flow_run.empirical_policy,
+       flow_run.idempotency_key, flow_run.deployment_id, flow_run.updated,
+       flow_run.parent_task_run_id, flow_run.created
 from jsonb_array_elements_text(:ids) with ordinality as wanted (value, key)
 join flow_run on flow_run.id = wanted.value::uuid
 join flow on flow.id = flow_run.flow_id

@@ -92,7 +92,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        current.data, current.data_format, task_run.run_count, task_run.expected_start_time,
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
        task_run.total_run_time, task_run.source_hash, task_run.task_version,
-       task_run.flow_run_run_count, task_run.tags, task_run.task_inputs, task_run.created
+       task_run.flow_run_run_count, task_run.tags, task_run.labels, task_run.empirical_policy,
+       task_run.task_inputs, task_run.updated, task_run.created
 from json_each(:ids) as wanted
 join task_run on task_run.id = unhex(wanted.value, '-')
 left join task_run_state as current
@@ -107,7 +108,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        current.data, current.data_format, task_run.run_count, task_run.expected_start_time,
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
        task_run.total_run_time, task_run.source_hash, task_run.task_version,
-       task_run.flow_run_run_count, task_run.tags, task_run.task_inputs, task_run.created
+       task_run.flow_run_run_count, task_run.tags, task_run.labels, task_run.empirical_policy,
+       task_run.task_inputs, task_run.updated, task_run.created
 from jsonb_array_elements_text(:ids) with ordinality as wanted (value, key)
 join task_run on task_run.id = wanted.value::uuid
 left join task_run_state as current

@@ -6,6 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from embedded_orch import errors, times
+from embedded_orch.engine.effects import drive
+from embedded_orch.engine.moving import moved
 from embedded_orch.filters import (
     FlowFilters,
     FlowRunFilters,
@@ -16,9 +18,9 @@ from embedded_orch.filters import (
     checked,
     order,
 )
-from embedded_orch.proposals import creating, proposing
+from embedded_orch.proposals import SetStateStatus, creating, proposing
 from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
-from embedded_orch.states import Pending
+from embedded_orch.states import Cancelling, Pending
 from embedded_orch.store import finding, flow_runs, flows, run_history, task_runs
 from embedded_orch.store.run_history import CalendarStep
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.engine import Engine
     from embedded_orch.flows import Flow
     from embedded_orch.process import Process
     from embedded_orch.proposals import OrchestrationResult
@@ -132,9 +135,10 @@ class FlowRuns(Records[FlowRun]):
 
     _what: ClassVar[str] = "flow run"
 
-    def __init__(self, database: Database, process: Process) -> None:
-        super().__init__(database)
-        self._process = process
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.database)
+        self._engine = engine
+        self._process = engine.process
 
     def find(
         self,
@@ -260,9 +264,38 @@ class FlowRuns(Records[FlowRun]):
             ValueNotStorable: its data would not come back equal and of their type.
         """
         id = as_uuid(run_id, self._what)
-        return self._database.write(
+        result = self._database.write(
             proposing(self._process, "flow_run", id, state, force=bool(force))
         )
+        drive(moved(self._engine, id))
+        return result
+
+    def cancel(self, run_id: UUID | str) -> FlowRun:
+        """Have a run end as CANCELLED, and all that it has called.
+
+        One that runs, here or in another process, becomes CANCELLING: its code is interrupted, its
+        submitted tasks and the flows that it called end first, and hooks of ``on_cancellation``
+        are called. What is blocked in C goes on until it returns, and is named by the state then.
+        One that nobody runs is CANCELLED at once.
+
+        Args:
+            run_id: the run.
+
+        Returns:
+            The run as it is now: CANCELLING or CANCELLED.
+
+        Raises:
+            RunNotFound: no flow run has this id.
+            RunNotCancellable: it has ended otherwise.
+        """
+        result = self.set_state(run_id, Cancelling())
+        run = self.get(run_id)
+        if result.status is SetStateStatus.ABORT and not (run.state and run.state.is_cancelled()):
+            raise errors.RunNotCancellable(
+                f"flow run {run.name} ({run.id}) cannot be cancelled: it has ended as "
+                f"{run.state_name}"
+            )
+        return run
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]

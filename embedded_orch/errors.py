@@ -32,6 +32,7 @@ OrchestratorError
 ├── RunError                        about one flow or task run
 │   ├── RunNotFound
 │   ├── RunNotResumable
+│   ├── RunNotCancellable           it has ended otherwise
 │   ├── ParametersNeeded            a resumed run has parameters that were not stored
 │   ├── OwnershipLost               another process has taken the run over
 │   ├── MissingResult               the run finished, its value was not kept
@@ -190,6 +191,10 @@ class RunNotFound(RunError, LookupError):
 
 class RunNotResumable(RunError):
     """The run is in a state that a resume cannot continue, or it runs elsewhere now."""
+
+
+class RunNotCancellable(RunError):
+    """The run has ended, and not by being cancelled."""
 
 
 class ParametersNeeded(RunError):

@@ -199,7 +199,8 @@ class Orchestrator:
         """The flow runs in it."""
         from embedded_orch.collections import FlowRuns
 
-        return FlowRuns(self.database, self.engine.process)
+        self.check_open()
+        return FlowRuns(self.engine)
 
     @property
     def task_runs(self) -> TaskRuns:

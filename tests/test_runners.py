@@ -325,7 +325,7 @@ def test_close_cancels_what_runs(tmp_path: Path, loop: str) -> None:
         [flow_run] = flow_runs(orch)
         assert states(flow_run) == ["Pending", "Running", "Cancelled"]
         for each in (endless.plain, endless.later):
-            assert states(the_run_of(orch, each))[-1] == "Crashed"
+            assert states(the_run_of(orch, each))[-1] == "Cancelled"
 
 
 def test_close_cancels_flows_in_flows_and_delays(quick: Orchestrator) -> None:

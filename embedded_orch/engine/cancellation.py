@@ -1,8 +1,8 @@
 """Ending a flow run early, from any thread, wherever its function runs.
 
-The function of a flow runs in a thread or on a loop that is the user's. Where it would be called,
-or waited for, it can be reached: plain code by an exception at its next bytecode, a coroutine by
-the cancellation of what it awaits.
+The function of a flow runs in a thread or on a loop that is the user's. Plain code is interrupted
+as when a time limit ends (:mod:`embedded_orch.engine.timeouts`), and a coroutine by the
+cancellation of what it awaits. Who asks for it stands in :mod:`embedded_orch.engine.watching`.
 """
 
 from __future__ import annotations
@@ -10,96 +10,171 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch import errors
 from embedded_orch.db.handoff import call_in_running_loop
-from embedded_orch.engine.workers import Interruption, interruptible_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from embedded_orch.engine.contexts import FlowRunContext
-    from embedded_orch.engine.effects import Effect
+    from embedded_orch.engine.effects import Call
 
 
 class Cancellation:
     """Whether one flow run is to end early, and how it is reached. Any thread may ask for it.
 
     Attributes:
-        attempt: that goes on, if one does.
+        run_id: the run.
+        name: of the run.
+        caller: that of the run that called it, if any.
+        is_suspended: whether somebody else has suspended the run.
     """
 
-    __slots__ = ("_lock", "_reach", "_reason", "attempt")
+    __slots__ = (
+        "_context",
+        "_interrupt",
+        "_lock",
+        "_reason",
+        "caller",
+        "is_suspended",
+        "name",
+        "run_id",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: UUID, name: str, caller: Cancellation | None) -> None:
+        self.run_id = run_id
+        self.name = name
+        self.caller = caller
+        self.is_suspended = False
         self._lock = threading.Lock()
         self._reason: str | None = None
-        self._reach: Callable[[str], object] | None = None
-        self.attempt: FlowRunContext | None = None
+        self._context: FlowRunContext | None = None
+        self._interrupt: Callable[[], object] | None = None
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether it was asked for this very run, and not only for one that called it."""
+        return self._reason is not None
 
     @property
     def reason(self) -> str | None:
         """Why the run is to end; None if it is not."""
-        return self._reason
+        if self._reason is not None:
+            return self._reason
+        if self.caller is None or self.caller.reason is None:
+            return None
+        return "the flow run that called it was cancelled"
+
+    def begin(self, context: FlowRunContext | None, interrupt: Callable[[], object]) -> None:
+        """From here on the run is reached by ``interrupt``; at once when it is to end already.
+
+        Args:
+            context: of the attempt that goes on, if one does.
+            interrupt: ends what the run does.
+        """
+        with self._lock:
+            self._context, self._interrupt = context, interrupt
+            is_due = self._reason is not None
+        if is_due:
+            interrupt()
+
+    def end(self) -> None:
+        """From here on it cannot be reached."""
+        with self._lock:
+            self._interrupt = None
 
     def request(self, reason: str) -> None:
-        """Have the run end, with what it submitted; the first reason counts."""
+        """Have the run end, and then what it submitted; the first reason counts."""
         with self._lock:
             if self._reason is not None:
                 return
             self._reason = reason
-            reach, attempt = self._reach, self.attempt
-            if reach is not None:
-                reach(reason)
-        if attempt is not None:
-            attempt.abandon_runner()
+            context, interrupt = self._context, self._interrupt
+        if interrupt is not None:
+            # First, or its code would see its tasks fail, and deal with that.
+            interrupt()
+        if context is not None:
+            context.abandon_runner()
 
-    def enter(self, reach: Callable[[str], object]) -> None:
-        """From here on the run can be reached.
+    def check(self) -> None:
+        """Refuse to begin anything more that is part of the run.
 
         Raises:
-            Interruption: it is to end.
+            CancelledRun: it is to end.
         """
-        with self._lock:
-            if self._reason is not None:
-                raise Interruption(self._reason)
-            self._reach = reach
+        reason = self.reason
+        if reason is not None:
+            raise errors.CancelledRun(f"flow run {self.name} is being cancelled: {reason}")
 
-    def leave(self) -> None:
-        """From here on it cannot."""
+    def blocked(self) -> list[str]:
+        """What of the run goes on: its function, and tasks that it submitted."""
         with self._lock:
-            self._reach = None
+            context, is_in_function = self._context, self._interrupt is not None
+        names = [] if context is None else context.running_names()
+        tasks = [f"task run {name}" for name in names]
+        return [*tasks, f"the function of flow run {self.name}"] if is_in_function else tasks
+
+    def __repr__(self) -> str:
+        return f"<Cancellation of {self.name}>"
 
 
 class Cancellable:
-    """Another effect, which ends when its flow run is to end."""
+    """The call of a flow's function, which ends when its run is to end.
 
-    __slots__ = ("_cancellation", "_effect")
+    Args:
+        call: the call.
+        context: of the attempt that it is.
+    """
 
-    def __init__(self, cancellation: Cancellation, effect: Effect) -> None:
-        self._cancellation = cancellation
-        self._effect = effect
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, call: Call, context: FlowRunContext) -> None:
+        self._call = call
+        self._context = context
 
     def perform(self) -> Any:
         """Do it in this thread."""
-        code = interruptible_here()
-        self._cancellation.enter(code.interrupt)
+        from embedded_orch.engine.timeouts import within
+
+        cancellation = self._context.cancellation
         try:
-            with code:
-                return self._effect.perform()
+            return within(
+                None,
+                self._perform,
+                self._error,
+                begun=lambda limit: cancellation.begin(self._context, limit.expire),
+            )
         finally:
-            self._cancellation.leave()
-            if self._cancellation.reason is not None:
-                # What this thread does next is not meant.
-                code.forget(self._cancellation.reason)
+            cancellation.end()
+
+    def _perform(self) -> Any:
+        from embedded_orch.engine.inputs import futures_in
+
+        value = self._call.perform()
+        for future in futures_in(value):
+            future.wait()
+        return value
 
     async def perform_async(self) -> Any:
         """Do it without blocking the event loop."""
         import anyio
 
+        from embedded_orch.engine.inputs import futures_in
+
+        cancellation = self._context.cancellation
         with anyio.CancelScope() as scope:
             cancel = call_in_running_loop(scope.cancel)
-            self._cancellation.enter(lambda _: cancel())
             try:
-                return await self._effect.perform_async()
+                cancellation.begin(self._context, cancel)
+                value = await self._call.perform_async()
+                for future in futures_in(value):
+                    await future.wait_async()
+                return value
             finally:
-                self._cancellation.leave()
-        raise Interruption(self._cancellation.reason)
+                cancellation.end()
+        raise self._error()
+
+    def _error(self) -> errors.CancelledRun:
+        name, reason = self._context.name, self._context.cancellation.reason
+        return errors.CancelledRun(f"flow run {name} was cancelled: {reason}")

@@ -6,6 +6,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch.engine.cancellation import Cancellation
 from embedded_orch.engine.identity import call_digest
 from embedded_orch.engine.links import Links
 
@@ -40,6 +41,7 @@ class FlowRunContext:
         caller: the flow run that calls it, if any.
         links: which task run made which objects.
         keeping: how its value is kept, and those of what it calls that say nothing else.
+        cancellation: of the run, which somebody may ask for.
         is_over: whether the attempt has ended, with all that it submitted.
     """
 
@@ -48,6 +50,7 @@ class FlowRunContext:
         "_occurrences",
         "_runner",
         "caller",
+        "cancellation",
         "engine",
         "epoch",
         "flow",
@@ -80,6 +83,7 @@ class FlowRunContext:
         start_time: int,
         caller: FlowRunContext | None,
         keeping: Keeping,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -95,6 +99,9 @@ class FlowRunContext:
         self.caller = caller
         self.links = Links()
         self.keeping = keeping
+        self.cancellation: Cancellation = cancellation or Cancellation(
+            run_id, name, None if caller is None else caller.cancellation
+        )
         self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
@@ -129,6 +136,10 @@ class FlowRunContext:
     def has_runner(self) -> bool:
         """Whether something was submitted."""
         return self._runner is not None
+
+    def running_names(self) -> list[str]:
+        """The names of submitted task runs that have begun and have not ended."""
+        return [] if self._runner is None else self._runner.running_names()
 
     def abandon_runner(self) -> None:
         """Cancel and interrupt what was submitted, and wait for nothing."""

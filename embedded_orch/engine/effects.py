@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
 
     from embedded_orch.db.port import Announced, Database, Transaction
+    from embedded_orch.db.waiting_room import Waiter
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.futures import Future
 
@@ -183,6 +184,38 @@ class Sleep:
         import anyio
 
         await anyio.sleep(self._seconds)
+
+
+class Turn:
+    """The ring of a waiter's bell, or some seconds; whether it was the bell.
+
+    Args:
+        waiter: that waits.
+        seconds: at most so long; None for as long as it takes.
+        sleep: of the process; time.sleep where time goes by itself.
+    """
+
+    __slots__ = ("_seconds", "_sleep", "_waiter")
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        seconds: float | None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._waiter = waiter
+        self._seconds = seconds
+        self._sleep = sleep
+
+    def perform(self) -> bool:
+        """Do it in this thread; an interruption of the code in it ends it."""
+        if self._seconds is None or self._sleep is time.sleep:
+            return self._waiter.wait(self._seconds, doze_here)
+        return self._waiter.wait(self._seconds, lambda _, seconds: self._sleep(seconds or 0))
+
+    async def perform_async(self) -> bool:
+        """Do it without blocking the event loop."""
+        return await self._waiter.wait_async(self._seconds)
 
 
 class WaitFor:

@@ -8,6 +8,7 @@ from embedded_orch.db.waiting_room import WaitingRoom
 from embedded_orch.engine import results
 from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.ownership import Owner
+from embedded_orch.engine.watching import Watch
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import StateType
 from embedded_orch.store import task_runs
@@ -43,6 +44,7 @@ class Engine:
         self.owner = Owner(database, process, life_path)
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
+        self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
 
     def task_run_state(self, run_id: UUID) -> State:
         """The state that a task run is in; Pending as long as there is nothing of it on record."""
@@ -58,6 +60,7 @@ class Engine:
 
     def close(self) -> None:
         """Give up what it owns."""
+        self.watch.close()
         self.leases.close()
         self.owner.end()
 

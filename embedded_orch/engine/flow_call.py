@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from embedded_orch import errors
+from embedded_orch.db.waiting_room import Waiter
 from embedded_orch.engine import results
 from embedded_orch.engine.cancellation import Cancellable, Cancellation
 from embedded_orch.engine.contexts import (
@@ -13,7 +16,7 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.creating import new_flow_run
-from embedded_orch.engine.effects import Call, Sleep, Stop, Write
+from embedded_orch.engine.effects import Call, Stop, Turn, Write
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
@@ -23,7 +26,7 @@ from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled
 from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.tags import tags_of_run
-from embedded_orch.engine.workers import Interruption
+from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store import flow_runs, owed_hooks
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
-    from embedded_orch.engine.effects import Effect, Steps
+    from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
@@ -100,11 +103,13 @@ class FlowCall:
         self._run_count = 1
         self._has_records = False
         self._owes_hooks = has_final_hooks(flow.options)
-        self._cancellation = Cancellation()
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
         self.run_id = run_id or engine.process.new_id()
         self.name = run_name(engine.process.random_bytes(4))
+        self._cancellation = Cancellation(
+            self.run_id, self.name, None if caller is None else caller.cancellation
+        )
 
     def create_and_run(self) -> Steps[State]:
         """Make the run and run it; returns its final state, or raises what interrupted it."""
@@ -133,8 +138,10 @@ class FlowCall:
 
     def _run(self, beginning: Beginning) -> Steps[State]:
         take, running = beginning
-        owner = self._engine.owner
+        owner, watch = self._engine.owner, self._engine.watch
+        self._cancellation.name = self.name
         owner.begin(self.run_id, self._cancellation)
+        watch.add(self._cancellation)
         try:
             yield Write(self._engine.database, take)
             if self._refusal is not None:
@@ -149,27 +156,18 @@ class FlowCall:
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
-            ending = self._ending(error)
+            process, reason = self._engine.process, self._cancellation.reason
+            ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
+            if reason is not None:
+                ending = results.cancelled(process.new_id(), process.now(), reason)
             stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
             if stored is not None:
                 state = self._own(results.state_of(stored)).with_error(error)
                 yield from self._call_final_hooks(state, is_interrupted=True)
-            if self._was_cancelled(error) and self._caller is None:
-                # Whoever called the flow is told so, and not interrupted too.
-                raise errors.CancelledRun(f"flow run {self.name}: {ending.message}") from None
             raise
         finally:
+            watch.discard(self._cancellation)
             owner.finish(self.run_id, self._cancellation)
-
-    def _was_cancelled(self, error: BaseException) -> bool:
-        return self._cancellation.reason is not None and isinstance(error, Interruption)
-
-    def _ending(self, error: BaseException) -> Proposal:
-        """The state of a run that was interrupted."""
-        process, reason = self._engine.process, self._cancellation.reason
-        if reason is not None and self._was_cancelled(error):
-            return results.cancelled(process.new_id(), process.now(), reason)
-        return results.crashed(process.new_id(), process.now(), error, kind="Flow")
 
     # -- taking it -------------------------------------------------------------------------------
 
@@ -311,6 +309,7 @@ class FlowCall:
             start_time=self._engine.process.now(),
             caller=self._caller,
             keeping=self._keeping,
+            cancellation=self._cancellation,
         )
 
     def _own(self, state: State) -> State:
@@ -320,7 +319,7 @@ class FlowCall:
     def _attempts(self) -> Steps[State]:
         """Call the function until a final state is accepted."""
         while True:
-            context = self._cancellation.attempt = self._context()
+            context = self._context()
             try:
                 proposal, state = yield from self._attempt(context)
             finally:
@@ -332,7 +331,7 @@ class FlowCall:
                     return (yield from self._give_way(decision, proposal, state))
                 # The rules granted a retry. What this attempt completed is on record, and stands.
                 decision = yield from self._enter_running(decision.run)
-                if decision.verdict is Verdict.ABORT:
+                if decision.run.state_type is not StateType.RUNNING:
                     return (yield from self._give_way(decision, proposal, state))
                 self._run_count = decision.run.run_count
                 self._has_records = True
@@ -349,18 +348,23 @@ class FlowCall:
         try:
             args, kwargs = self._flow.signature.spread(self._arguments)
             if self._flow.is_plain:
-                value = yield self._cancellable(Call(self._flow.function, args, kwargs))
+                call = Call(self._flow.function, args, kwargs)
             else:
-                value = yield self._cancellable(self._timed_call(args, kwargs))
+                call = self._timed_call(args, kwargs)
+            value = yield Cancellable(call, context)
             value = yield from settled(value)
             outcome = outcome_of(value, process, self._keeping, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()
             raise
         except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-            proposal = results.failed(
-                process.new_id(), process.now(), error, kind="Flow", run_id=self.run_id
-            )
+            reason = self._cancellation.reason
+            if reason is not None:
+                proposal = results.cancelled(process.new_id(), process.now(), reason)
+            else:
+                proposal = results.failed(
+                    process.new_id(), process.now(), error, kind="Flow", run_id=self.run_id
+                )
             outcome = proposal, results.state_of(proposal).with_error(error)
             has_failed = True
         except BaseException:
@@ -371,9 +375,6 @@ class FlowCall:
             task_run_context.reset(task_token)
         yield from self._stop(context, is_interrupting=has_failed)
         return outcome
-
-    def _cancellable(self, effect: Effect) -> Cancellable:
-        return Cancellable(self._cancellation, effect)
 
     def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         from embedded_orch.engine.timeouts import TimedCall
@@ -396,15 +397,29 @@ class FlowCall:
 
     def _enter_running(self, waiting: Run) -> Steps[Decision]:
         """Begin the next attempt once it is due, unless somebody moved the run meanwhile."""
-        process = self._engine.process
-        while True:
-            running = self._running(process.now(), follows=waiting.state_id)
-            decision: Decision = yield self._propose(running)
-            if decision.verdict is not Verdict.WAIT:
-                if decision.verdict is Verdict.ACCEPT:
-                    yield from self._has_begun(decision.proposal or running)
-                return decision
-            yield self._cancellable(Sleep(decision.delay_seconds, process.sleep))
+        process, room = self._engine.process, self._engine.room
+        waiter = Waiter(process.new_id(), (place_of(self.run_id),), passes=True)
+        room.enter(waiter)
+        cancellation = self._cancellation
+        cancellation.begin(None, waiter.ring)
+        try:
+            while True:
+                reason = cancellation.reason
+                next_one = self._running(process.now())
+                if reason is not None:
+                    next_one = results.cancelled(process.new_id(), process.now(), reason)
+                running = replace(next_one, follows=waiting.state_id)
+                decision: Decision = yield self._propose(running)
+                if decision.run.state_type is StateType.CANCELLED:
+                    return decision
+                if decision.verdict is not Verdict.WAIT:
+                    if decision.verdict is Verdict.ACCEPT:
+                        yield from self._has_begun(decision.proposal or running)
+                    return decision
+                yield Turn(waiter, decision.delay_seconds, process.sleep)
+        finally:
+            cancellation.end()
+            room.leave(waiter)
 
     def _give_way(self, decision: Decision, proposal: Proposal, state: State) -> Steps[State]:
         """The state of a run that somebody else moved while it ran; Cancelled when that was asked.
@@ -415,7 +430,8 @@ class FlowCall:
             state: the same, with its value or error at hand.
         """
         if decision.proposal is not None:
-            error = None if state.is_completed() else state.data
+            is_told = state.is_completed() or decision.run.state_type is StateType.CANCELLED
+            error = None if is_told else state.data
             return self._own(results.state_of(decision.proposal).with_error(error))
         if decision.run.state_type is StateType.CANCELLING:
             process = self._engine.process
@@ -445,19 +461,18 @@ class FlowCall:
         state = self._own(results.state_of(running))
         yield from call_flow_hooks(self._engine, self._flow, state)
 
-    def _running(
-        self, timestamp: int, message: str | None = None, follows: UUID | None = None
-    ) -> Proposal:
+    def _running(self, timestamp: int, message: str | None = None) -> Proposal:
         return Proposal(
             id=self._engine.process.new_id(),
             type=StateType.RUNNING,
             name="Running",
             timestamp=timestamp,
             message=message,
-            follows=follows,
         )
 
     def _propose(self, proposal: Proposal) -> Write[Decision]:
+        if proposal.type is StateType.CANCELLED:
+            return self._end_cancelled(proposal)
         now = self._engine.process.now()
         return Write(
             self._engine.database,
@@ -466,7 +481,24 @@ class FlowCall:
             ),
         )
 
+    def _end_cancelled(self, cancelled: Proposal) -> Write[Decision]:
+        process = self._engine.process
+        now = process.now()
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.end_cancelled(
+                tx,
+                run_id=self.run_id,
+                cancelled=cancelled,
+                now=now,
+                epoch=self._epoch,
+                new_id=process.new_id,
+            ),
+        )
+
     def _interrupt(self, crashed: Proposal) -> Write[Decision]:
+        if crashed.type is StateType.CANCELLED:
+            return self._end_cancelled(crashed)
         now = self._engine.process.now()
         return Write(
             self._engine.database,

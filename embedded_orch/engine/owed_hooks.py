@@ -47,7 +47,7 @@ def call_owed_hooks(engine: Engine, flow: FlowSpec, seen: DueHooks) -> Steps[boo
         return run.state
 
     # It has ended: there is nothing that a cancellation could reach.
-    cancellation = Cancellation()
+    cancellation = Cancellation(run_id, seen.flow_name, None)
     engine.owner.begin(run_id, cancellation)
     try:
         state: State | None = yield Write(engine.database, claim)

@@ -52,7 +52,7 @@ def resume_run(
         RunNotResumable: it is another flow's, or runs in a living process.
         ParametersNeeded: it was called with values that could not be stored.
     """
-    found: Owned = yield Read(engine.database, lambda tx: _with_owner(tx, run_id))
+    found: Owned = yield Read(engine.database, lambda tx: owned_run(tx, run_id))
     run, owner = found
     if run.flow_name != flow.name:
         raise errors.RunNotResumable(
@@ -81,12 +81,22 @@ def refuse_running(engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, boo
     """
     if not _is_at_work(run) or owner is None:
         return
-    row, has_ended = owner
-    if not has_ended and engine.owner.is_running(run.id, row):
+    if runs_in_living_process(engine, run, owner):
+        row, _ = owner
         raise errors.RunNotResumable(
             f"{_label(run)} is running in process {row.pid} on {row.host}; wait for it, or stop it "
             f"first"
         )
+
+
+def runs_in_living_process(
+    engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, bool] | None
+) -> bool:
+    """Whether the process that a run names as its owner, if any, lives and is at it."""
+    if owner is None:
+        return False
+    row, has_ended = owner
+    return not has_ended and engine.owner.is_running(run.id, row)
 
 
 def take_over_steps(
@@ -131,7 +141,12 @@ def resume_or_start(engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]
     return (yield from resume_run(engine, flow, run_id, {}, bound=arguments))
 
 
-def _with_owner(tx: Transaction, run_id: UUID) -> Owned:
+def owned_run(tx: Transaction, run_id: UUID) -> Owned:
+    """A run, and the process that it names as its owner.
+
+    Raises:
+        RunNotFound: no flow run has this id.
+    """
     found = flow_runs.get_flow_runs(tx, [run_id])
     if not found:
         raise errors.RunNotFound(f"no flow run has the id {run_id} in this database")

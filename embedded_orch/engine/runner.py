@@ -303,6 +303,11 @@ class Runner:
                 )
         worker.thread.join()
 
+    def running_names(self) -> list[str]:
+        """The names of the task runs that have begun in threads and have not ended."""
+        with self._lock:
+            return sorted(worker.name for worker in self._workers - set(self._idle))
+
     @property
     def is_interrupted(self) -> bool:
         """Whether what it runs is not wanted any more."""

@@ -17,8 +17,7 @@ from embedded_orch import errors
 from embedded_orch.db.current import scope_for
 from embedded_orch.db.waiting_room import Waiter
 from embedded_orch.engine.contexts import current_flow_run, current_task_run
-from embedded_orch.engine.effects import Read, Write
-from embedded_orch.engine.workers import doze_here
+from embedded_orch.engine.effects import Read, Turn, Write
 from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
 
@@ -44,24 +43,6 @@ _MICROSECONDS = 1_000_000
 
 holds_slots: ContextVar[bool] = ContextVar("holds_slots", default=False)
 """Whether the running code holds slots, and so is not kept behind those who wait for some."""
-
-
-class Turn:
-    """The ring of a waiter's bell, or some seconds."""
-
-    __slots__ = ("_seconds", "_waiter")
-
-    def __init__(self, waiter: Waiter, seconds: float | None) -> None:
-        self._waiter = waiter
-        self._seconds = seconds
-
-    def perform(self) -> bool:
-        """Do it in this thread; an interruption of the code in it ends it."""
-        return self._waiter.wait(self._seconds, doze_here)
-
-    async def perform_async(self) -> bool:
-        """Do it without blocking the event loop."""
-        return await self._waiter.wait_async(self._seconds)
 
 
 class Patience:

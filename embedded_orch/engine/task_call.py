@@ -222,6 +222,9 @@ class TaskCall:
 
     def _begin(self, key: str) -> Steps[None]:
         """Record the start: announced, unless it has to be on disk before the function runs."""
+        flow_run = self._flow_run
+        if flow_run is not None:
+            flow_run.cancellation.check()
         self._choose_name()
         process = self._engine.process
         now = process.now()
@@ -239,7 +242,6 @@ class TaskCall:
             return
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
-        flow_run = self._flow_run
         is_awaited = (
             self._task.options.record_start == "before"
             or (flow_run is not None and flow_run.has_records)
@@ -289,9 +291,12 @@ class TaskCall:
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
-            process = self._engine.process
-            crashed = results.crashed(process.new_id(), process.now(), error, kind="Task")
-            yield from record_crash(self._interrupt(crashed), f"task run {self.name}")
+            process, flow_run = self._engine.process, self._flow_run
+            ending = results.crashed(process.new_id(), process.now(), error, kind="Task")
+            if flow_run is not None and flow_run.cancellation.reason is not None:
+                message = "the flow run that it belongs to was cancelled"
+                ending = results.cancelled(process.new_id(), process.now(), message)
+            yield from record_crash(self._interrupt(ending), f"task run {self.name}")
             raise
 
     def _attempts_with_slots(self, held: TagSlots, beginning: Steps[None]) -> Steps[State]:

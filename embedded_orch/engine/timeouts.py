@@ -1,5 +1,7 @@
 """Time limits of calls: what has not returned in time is interrupted, and counts as a failure.
 
+What may be interrupted at any time, because its run is cancelled, has a limit without a time.
+
 On an event loop a cancel scope does it. Plain code is interrupted by one thread that watches the
 limits of the whole process and ends when there has been none for a while. In the main thread it
 sends SIGURG, whose handler raises; the signal ends a wait in C too, means nothing to anybody else,
@@ -49,7 +51,7 @@ class _Expired(BaseException):
     """Raised in a user's function whose time is up."""
 
     def __str__(self) -> str:
-        return "the time limit of a call around it ran out"
+        return "a call around it was cancelled, or its time limit ran out"
 
 
 class TimedCall(Call):
@@ -112,19 +114,28 @@ class TimedCall(Call):
         )
 
 
-def within(seconds: float, call: Callable[[], Any], error: Callable[[], RunTimedOut]) -> Any:
+def within(
+    seconds: float | None,
+    call: Callable[[], Any],
+    error: Callable[[], Exception],
+    *,
+    begun: Callable[[Limit], object] | None = None,
+) -> Any:
     """What a call returns, if it does in time.
 
     Args:
-        seconds: how long it may take.
+        seconds: how long it may take; None until somebody ends it.
         call: the call.
         error: makes what is raised when it takes longer.
+        begun: told of the limit, for those who end it by :meth:`Limit.expire`.
     """
     with interruptible_here() as code:
-        limit = _Limit(seconds, code)
+        limit = Limit(seconds, code)
         try:
             try:
                 limit.start()
+                if begun is not None:
+                    begun(limit)
                 return call()
             finally:
                 limit.stop()
@@ -136,11 +147,11 @@ def within(seconds: float, call: Callable[[], Any], error: Callable[[], RunTimed
             raise
 
 
-class _Limit:
+class Limit:
     """The time that one call in this thread has.
 
     Attributes:
-        deadline: when it is over, on the monotonic clock.
+        deadline: when it is over, on the monotonic clock; infinity when it has no time.
         outer: the limit of a call around it, if any.
         way: into its thread.
         is_active: whether the call goes on.
@@ -150,20 +161,21 @@ class _Limit:
 
     __slots__ = ("_lock", "deadline", "has_expired", "is_active", "is_raised", "outer", "way")
 
-    def __init__(self, seconds: float, code: Interruptible) -> None:
-        self.deadline = monotonic() + seconds
+    def __init__(self, seconds: float | None, code: Interruptible) -> None:
+        self.deadline = float("inf") if seconds is None else monotonic() + seconds
         self.has_expired = False
         self.is_active = True
         self.is_raised = False
         self._lock = threading.Lock()
-        self.outer: _Limit | None = getattr(_here, "limit", None)
+        self.outer: Limit | None = getattr(_here, "limit", None)
         self.way = self.outer.way if self.outer is not None else _way_into(code)
 
     def start(self) -> None:
         """From here on the call may be interrupted."""
         self.way.open()
         _here.limit = self
-        _watch.add(self)
+        if self.deadline != float("inf"):
+            _watch.add(self)
 
     def stop(self) -> None:
         """From here on it is not; may be called twice."""
@@ -177,7 +189,7 @@ class _Limit:
             self.way.close()
 
     def expire(self) -> None:
-        """Interrupt the call, unless it has ended; called by the watch."""
+        """Interrupt the call, unless it has ended; called by whoever sees that it is over."""
         with self._lock:
             if self.is_active:
                 # Before it is sent: who gets it asks whose it is.
@@ -186,8 +198,8 @@ class _Limit:
 
     def raise_if_due(self) -> None:
         """Raise what is due in this thread, once; called where the signal arrives."""
-        limit: _Limit | None = self
-        due: list[_Limit] = []
+        limit: Limit | None = self
+        due: list[Limit] = []
         while limit is not None:
             if limit.has_expired and limit.is_active and not limit.is_raised:
                 due.append(limit)
@@ -266,7 +278,7 @@ def _way_into(code: Interruptible) -> _BySignal | _ByException:
 
 
 def _raise_what_is_due(_: int, __: FrameType | None) -> None:
-    limit: _Limit | None = getattr(_here, "limit", None)
+    limit: Limit | None = getattr(_here, "limit", None)
     if limit is not None:
         limit.raise_if_due()
 
@@ -276,12 +288,12 @@ class _Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._limits: set[_Limit] = set()
+        self._limits: set[Limit] = set()
         self._next = float("inf")
         self._bell = Bell()
         self._thread: threading.Thread | None = None
 
-    def add(self, limit: _Limit) -> None:
+    def add(self, limit: Limit) -> None:
         """Watch a limit."""
         with self._lock:
             self._limits.add(limit)
@@ -296,7 +308,7 @@ class _Watch:
         if is_next:
             self._bell.ring()
 
-    def discard(self, limit: _Limit) -> None:
+    def discard(self, limit: Limit) -> None:
         """Watch it no more."""
         with self._lock:
             self._limits.discard(limit)
@@ -311,7 +323,7 @@ class _Watch:
             elif not self._bell.wait(_IDLE_SECONDS) and self._leaves():
                 return
 
-    def _due(self) -> tuple[list[_Limit], float | None]:
+    def _due(self) -> tuple[list[Limit], float | None]:
         """The limits that have run out, and when the next one does."""
         with self._lock:
             now = monotonic()

@@ -96,15 +96,6 @@ class Interruptible:
         if self._due is not None and not self._depth:
             raise self._due
 
-    def forget(self, reason: str) -> None:
-        """The interruption for this reason is over, whether it was raised or came too late."""
-        with self._lock:
-            if self._due is not None and self._due.args == (reason,):
-                self._due = None
-                if self._is_sent:
-                    self._is_sent = False
-                    _raise_in(self._thread_id, None)
-
     def reset(self) -> None:
         """What the thread runs next is something else; it is in no block."""
         with self._lock:

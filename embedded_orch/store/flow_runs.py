@@ -10,7 +10,7 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
-from embedded_orch.states import NO_DETAILS, State, StateType
+from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, State, StateType
 from embedded_orch.store.flows import ensure_flow, flow_id
 from embedded_orch.store.state_details import decode_details
 from embedded_orch.store.transitions import (
@@ -207,6 +207,67 @@ def take_over(
             f"flow run {row[11]} ({run_id}) cannot become {running.name}: {decision.reason}"
         )
     return decision.run
+
+
+def moved_among(tx: Transaction, ids: Sequence[UUID]) -> list[tuple[UUID, StateType, bool]]:
+    """Those of some runs that are cancelled or paused: type, and whether it is suspended."""
+    rows = tx.rows("flow_run.moved_among", ids=encode_struct([str(id) for id in ids]))
+    return [(row[0], StateType(row[1]), row[2] == "Suspended") for row in rows]
+
+
+def end_cancelled(
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    cancelled: Proposal,
+    now: int,
+    epoch: int | None,
+    new_id: Callable[[], UUID],
+) -> Decision:
+    """Propose that a run is CANCELLED, and then of all that belongs to it and has not ended.
+
+    Args:
+        tx: a write transaction.
+        run_id: the run.
+        cancelled: the state.
+        now: microseconds since 1970 UTC.
+        epoch: see :func:`embedded_orch.store.transitions.propose`.
+        new_id: makes the ids of the other states.
+    """
+    decision = propose(tx, "flow_run", run_id=run_id, proposal=cancelled, now=now, epoch=epoch)
+    if decision.run.state_type is StateType.CANCELLED:
+        cancel_children(tx, run_id=run_id, now=now, new_id=new_id)
+    return decision
+
+
+def cancel_children(tx: Transaction, *, run_id: UUID, now: int, new_id: Callable[[], UUID]) -> None:
+    """Set the task runs and flow runs CANCELLED that a flow run called and that have not ended.
+
+    The ids of the states are made here: a second time there is nothing left to set.
+    """
+    for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
+        cancelled = Proposal(
+            id=new_id(),
+            type=StateType.CANCELLED,
+            name="Cancelled",
+            timestamp=now,
+            message="the flow run that it belongs to was cancelled",
+        )
+        child = tx.row("flow_run.child_of", parent_task_run_id=task_run_id)
+        if child is None or StateType(child[1]) in TERMINAL_TYPES:
+            propose(tx, "task_run", run_id=task_run_id, proposal=cancelled, now=now, epoch=None)
+        else:
+            # It takes the task run that tracks it along.
+            end_cancelled(
+                tx, run_id=child[0], cancelled=cancelled, now=now, epoch=None, new_id=new_id
+            )
+
+
+def note_cancelling(tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int) -> None:
+    """Say what a run waits for that is being cancelled; nothing when it has ended meanwhile."""
+    row = tx.row("flow_run.for_transition", id=run_id)
+    if row is not None and row[1] == StateType.CANCELLING:
+        propose(tx, "flow_run", run_id=run_id, proposal=proposal, now=now, epoch=None, force=True)
 
 
 def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:

@@ -26,7 +26,7 @@ from embedded_orch.orchestration.values import (
     SlotFacts,
     Verdict,
 )
-from embedded_orch.states import NO_DETAILS, StateType, is_value
+from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateType, is_value
 from embedded_orch.store import slots
 from embedded_orch.store.state_details import decode_details, encode_details
 
@@ -103,7 +103,15 @@ def interrupt(
     epoch: int | None,
     claim: Claim | None = None,
 ) -> Decision:
-    """Propose that a run crashed; one that was being cancelled is Cancelled by that."""
+    """Propose that a run crashed, or was cancelled; nothing when it has ended.
+
+    One that was being cancelled, and crashes, is Cancelled by that.
+    """
+    if crashed.type is StateType.CANCELLED:
+        row = tx.row(f"{kind}.for_transition", id=run_id)
+        if row is not None and _TYPES[row[1]] in TERMINAL_TYPES:
+            run, _ = _gathered(tx, kind, run_id, row, crashed)
+            return Decision(Verdict.ABORT, run, f"the run has ended as {run.state_name}")
     decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch, claim=claim)
     if decision.run.state_type is not StateType.CANCELLING:
         return decision

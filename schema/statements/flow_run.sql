@@ -143,9 +143,27 @@ where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
 order by id
 limit :limit;
 
+-- name: moved_among [sqlite]
+-- Those of the runs at work in a process that somebody has moved. Index: primary key.
+select flow_run.id, flow_run.state_type, flow_run.state_name
+from json_each(:ids) as wanted
+join flow_run on flow_run.id = unhex(wanted.value, '-')
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
+
+-- name: moved_among [postgres]
+-- The same.
+select flow_run.id, flow_run.state_type, flow_run.state_name
+from jsonb_array_elements_text(:ids) as wanted (value)
+join flow_run on flow_run.id = wanted.value::uuid
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
+
 -- name: child_of
 -- The newest flow run that a task run called. Index: flow_run_by_parent.
-select id from flow_run where parent_task_run_id = :parent_task_run_id order by id desc limit 1;
+select id, state_type
+from flow_run
+where parent_task_run_id = :parent_task_run_id
+order by id desc
+limit 1;
 
 -- name: to_resume [sqlite]
 -- Runs whose owner died and that asked to be resumed. The states are those of the index, word for

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from embedded_orch import errors, times
 from embedded_orch.collections import FlowRuns
+from embedded_orch.engine.engine import Engine
 from embedded_orch.orchestration.values import Policy, Run, Verdict
 from embedded_orch.process import Process
 from embedded_orch.states import StateDetails, StateType
@@ -40,7 +41,7 @@ UNKNOWN = UUID(int=5)
 
 
 def flow_runs_in(database: Database) -> FlowRuns:
-    return FlowRuns(database, Process())
+    return FlowRuns(Engine(database, Process(), None))
 
 
 def propose(
@@ -564,7 +565,7 @@ def test_listing_reads_no_more_than_is_taken(database: Database, process: Proces
             reads.append(len(ids))
             return ids, end
 
-    listing = Counting(database, process).find()
+    listing = Counting(Engine(database, process, None)).find()
     next(listing)
     assert reads == [200]
     assert len(list(listing)) == 400

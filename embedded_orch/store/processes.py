@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from embedded_orch.errors import OwnershipLost
 from embedded_orch.store.transitions import crash
 
 if TYPE_CHECKING:
@@ -79,8 +80,14 @@ def bury(
         How many runs were set; fewer than ``limit`` when none is left.
     """
     rows = tx.rows("flow_run.to_crash", owner_id=id, limit=limit)
-    for (run_id,) in rows:
-        crash(tx, "flow_run", run_id=run_id, new_id=new_id, now=now, message=message)
+    for run_id, epoch in rows:
+        try:
+            crash(
+                tx, "flow_run", run_id=run_id, new_id=new_id, now=now, message=message, epoch=epoch
+            )
+        except OwnershipLost:
+            # Somebody took it over since these rows were read, and runs it.
+            continue
     if len(rows) < limit:
         end(tx, id=id, now=now)
     return len(rows)

@@ -120,19 +120,30 @@ def interrupt(
 
 
 def crash(
-    tx: Transaction, kind: Kind, *, run_id: UUID, new_id: Callable[[], UUID], now: int, message: str
+    tx: Transaction,
+    kind: Kind,
+    *,
+    run_id: UUID,
+    new_id: Callable[[], UUID],
+    now: int,
+    message: str,
+    epoch: int | None = None,
 ) -> None:
     """Set a run Crashed whose process died, and with a flow run the task runs it left unfinished.
 
-    The ids of the states are made here: a second time there is nothing left to set.
+    The ids of the states are made here: a second time there is nothing left to set. The flow run
+    comes first, so that its lock is waited for before anything is set.
+
+    Raises:
+        OwnershipLost: another process has taken the flow run since ``epoch``; nothing was set.
     """
-    if kind == "flow_run":
-        for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
-            crash(tx, "task_run", run_id=task_run_id, new_id=new_id, now=now, message=message)
     crashed = Proposal(
         id=new_id(), type=StateType.CRASHED, name="Crashed", timestamp=now, message=message
     )
-    interrupt(tx, kind, run_id=run_id, crashed=crashed, now=now, epoch=None)
+    interrupt(tx, kind, run_id=run_id, crashed=crashed, now=now, epoch=epoch)
+    if kind == "flow_run":
+        for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
+            crash(tx, "task_run", run_id=task_run_id, new_id=new_id, now=now, message=message)
 
 
 def check_epoch(found: int | None, epoch: int, run_id: UUID) -> None:

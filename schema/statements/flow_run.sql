@@ -134,8 +134,9 @@ order by id desc
 limit 1;
 
 -- name: to_crash
--- What a dead process was running and nobody is to resume by itself. Index: flow_run_owned.
-select id
+-- What a dead process was running and nobody is to resume by itself, and the epoch in which it did.
+-- Index: flow_run_owned.
+select id, epoch
 from flow_run
 where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
       and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')

@@ -20,7 +20,7 @@ from embedded_orch.db.statements import schema_folder
 from embedded_orch.orchestration.values import Policy, Proposal, Run, Verdict
 from embedded_orch.process import Process
 from embedded_orch.states import State, StateDetails, StateType
-from embedded_orch.store import flow_runs, task_runs
+from embedded_orch.store import flow_runs, processes, task_runs
 from embedded_orch.store.transitions import _gathered, propose
 from tests.orchestration.model import Machine, walk
 from tests.store.builders import (
@@ -363,6 +363,55 @@ def test_write_that_meets_a_take_over_on_its_way_is_refused(
             finishing.result(30)
 
     assert task_history(database, task_run_id)[-1] == "Crashed"
+
+
+def test_run_that_is_taken_over_while_its_dead_owner_is_buried_goes_on(
+    database: Database, process: Process
+) -> None:
+    """The one who buries has read the runs of the dead when another takes one of them over.
+
+    Seen to fail on Postgres when the epoch was not looked at: the run was Crashed under its owner.
+    """
+    dead, heir = an_owner(database, process).id, an_owner(database, process).id
+    run_id = a_flow_run(database, process, owner_id=dead)
+    other = a_flow_run(database, process, owner_id=dead)
+    has_taken, may_commit = threading.Event(), threading.Event()
+
+    def take(tx: Transaction) -> None:
+        flow_runs.take_over(
+            tx,
+            run_id=run_id,
+            owner_id=heir,
+            epoch=0,
+            states=[
+                a_proposal(process, StateType.CRASHED),
+                a_proposal(process, StateType.RUNNING),
+            ],
+            now=process.now(),
+            new_id=process.new_id,
+        )
+        has_taken.set()
+        assert may_commit.wait(30)
+
+    def bury() -> int:
+        now = process.now()
+        return database.write(
+            lambda tx: processes.bury(
+                tx, id=dead, now=now, new_id=process.new_id, message="it died", limit=9
+            )
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        taking = pool.submit(database.write, take)
+        assert has_taken.wait(30)
+        burying = pool.submit(bury)
+        until_blocked(database, process)
+        may_commit.set()
+        taking.result(30)
+        burying.result(30)
+
+    assert flow_names(database, run_id)[-2:] == ["Crashed", "Running"]
+    assert flow_names(database, other)[-1] == "Crashed"
 
 
 def until_blocked(database: Database, process: Process) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedded_orch import runtime
     from embedded_orch.annotations import allow_failure, unmapped
+    from embedded_orch.client import get_client
     from embedded_orch.engine.tags import tags
     from embedded_orch.flows import Flow, flow
     from embedded_orch.futures import Future, FutureList
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.states import State, StateType
     from embedded_orch.tasks import Task, task
+    from embedded_orch.transactions import Transaction
     from embedded_orch.values import Secret
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "StateType",
     "Task",
     "TaskRun",
+    "Transaction",
     "allow_failure",
     "flow",
+    "get_client",
     "open",
     "runtime",
     "tags",
@@ -51,8 +55,10 @@ _HOMES = {
     "StateType": "states",
     "Task": "tasks",
     "TaskRun": "runs",
+    "Transaction": "transactions",
     "allow_failure": "annotations",
     "flow": "flows",
+    "get_client": "client",
     "open": "orchestrator",
     "tags": "engine.tags",
     "task": "tasks",

@@ -1,0 +1,7 @@
+"""Orders of runs."""
+
+from __future__ import annotations
+
+from embedded_orch.filters import FlowRunSort, TaskRunSort
+
+__all__ = ["FlowRunSort", "TaskRunSort"]

@@ -7,6 +7,7 @@ which strict mypy reports.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from datetime import datetime
 from typing import Any, assert_type
 
 import embedded_orch
@@ -23,6 +24,7 @@ from embedded_orch import (
     unmapped,
 )
 from embedded_orch.futures import as_completed, wait
+from embedded_orch.states import Completed, Paused, StateType
 from embedded_orch.tasks import exponential_backoff
 
 
@@ -106,6 +108,22 @@ def right() -> None:
             assert_type(run.parameters, dict[str, Any])
         orch.resume_crashed(*flows)
     del tasks, waiting
+
+
+def states() -> None:
+    checked = Completed(message="by hand", data=1)
+    assert_type(checked, State[Any])
+    known: State[int] = checked
+    assert_type(known.result(), int)
+    assert_type(known.result(raise_on_failure=False), int | BaseException)
+    assert_type(known.type, StateType)
+    assert_type(known.state_details.pause_timeout, datetime | None)
+    with embedded_orch.open(":memory:") as orch:
+        run = orch.flow_runs.create(report, parameters={"root": "x"})
+        answer = orch.flow_runs.set_state(run.id, Paused(timeout_seconds=60))
+        assert_type(answer.state, State[Any] | None)
+        Paused(timeout="60")  # type: ignore[call-arg]
+        orch.flow_runs.set_state(run.id, "COMPLETED")  # type: ignore[arg-type]
 
 
 async def right_later() -> None:

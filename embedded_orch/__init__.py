@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.tags import tags
     from embedded_orch.flows import Flow, flow
     from embedded_orch.futures import Future, FutureList
+    from embedded_orch.logging import get_run_logger
     from embedded_orch.orchestrator import Orchestrator, open
     from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.states import State, StateType
@@ -37,6 +38,7 @@ __all__ = [
     "allow_failure",
     "flow",
     "get_client",
+    "get_run_logger",
     "open",
     "runtime",
     "tags",
@@ -59,6 +61,7 @@ _HOMES = {
     "allow_failure": "annotations",
     "flow": "flows",
     "get_client": "client",
+    "get_run_logger": "logging",
     "open": "orchestrator",
     "tags": "engine.tags",
     "task": "tasks",

@@ -99,9 +99,11 @@ class FlowRunContext:
         flow_run: the run.
         parameters: what it was called with, by parameter.
         start_time: when this attempt began, UTC.
+        here: the engine's own, for ours that are given this one.
     """
 
     def __init__(self, here: contexts.FlowRunContext) -> None:
+        self.here = here
         decorated: Any = here.flow.decorated
         self.flow: Flow[..., Any] = decorated
         self.flow_run = FlowRunHere(here)
@@ -126,10 +128,11 @@ class TaskRunContext:
         task_run: the run.
         parameters: what it was called with, by parameter.
         start_time: when this attempt began, UTC.
+        here: the engine's own, for ours that are given this one.
     """
 
     def __init__(self, here: contexts.TaskRunContext) -> None:
-        self._here = here
+        self.here = here
         decorated: Any = here.task.decorated
         self.task: Task[..., Any] = decorated
         self.task_run = TaskRunHere(here)
@@ -139,7 +142,7 @@ class TaskRunContext:
     @property
     def transaction(self) -> BaseTransaction:
         """The transaction that this task run is; its ``connection`` commits with its completion."""
-        return self._here.transaction
+        return self.here.transaction
 
     @classmethod
     def get(cls) -> Self | None:

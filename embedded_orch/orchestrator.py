@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.rows import Rows
     from embedded_orch.db.session import AsyncSession, Session
     from embedded_orch.flows import Flow
+    from embedded_orch.logs import Logs
     from embedded_orch.runs import FlowRun
     from embedded_orch.store_access import Store
 
@@ -109,6 +110,12 @@ class Registry:
         """
         if self._refusal is not None:
             raise errors.MissingContextError(self._refusal)
+
+    def hand_over_logs(self, database: Database) -> None:
+        """Announce what the orchestrators of a database have logged, before it is read."""
+        for orchestrator in list(self._open):
+            if orchestrator.engine.database is database:
+                orchestrator.engine.logs.hand_over()
 
     def close_all(self) -> None:
         """Close what is open, when the interpreter exits."""
@@ -215,6 +222,13 @@ class Orchestrator:
         from embedded_orch.concurrency.limits import ConcurrencyLimits
 
         return ConcurrencyLimits(self.engine)
+
+    @property
+    def logs(self) -> Logs:
+        """What the runs in it have logged."""
+        from embedded_orch.logs import Logs
+
+        return Logs(self.database)
 
     @property
     def store(self) -> Store:

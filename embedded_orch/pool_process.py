@@ -21,7 +21,9 @@ from embedded_orch.engine.contexts import (
     flow_run_context,
     task_run_context,
 )
+from embedded_orch.engine.printing import keeping_prints
 from embedded_orch.engine.processes import Request, Setup
+from embedded_orch.engine.run_logging import HandlerElsewhere, listen
 from embedded_orch.engine.transfer import (
     MAIN_MODULES,
     Name,
@@ -31,6 +33,7 @@ from embedded_orch.engine.transfer import (
     text_of,
 )
 from embedded_orch.orchestrator import registry
+from embedded_orch.values.secret import in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,6 +103,7 @@ class Service:
         registry.refuse(f"this code {_NO_DATABASE}")
         logging.getLogger().setLevel(self._setup.log_level)
         logging.getLogger().addHandler(_Forwarding(self._send))
+        listen(HandlerElsewhere)
         threading.Thread(target=self._receive, name="embedded_orch requests", daemon=True).start()
         self._initialize()
         while True:
@@ -152,7 +156,7 @@ class Service:
     def _call(self, request: Request) -> Any:
         function = self._function(request.function)
         args, kwargs, parameters = self._load(request.arguments)
-        missing = _NotHere(request.label)
+        missing = _NotHere(request.label, self._send)
         flow_run = None
         if request.flow_run is not None:
             flow_run = _restored(FlowRunContext, request.flow_run, missing)
@@ -162,14 +166,8 @@ class Service:
         task_run.flow_run, task_run.parameters = flow_run, parameters
         tokens = flow_run_context.set(flow_run), task_run_context.set(task_run)
         try:
-            if request.backend is None:
-                return function(*args, **kwargs)
-            import anyio
-
-            async def run() -> Any:
-                return await function(*args, **kwargs)
-
-            return anyio.run(run, backend=request.backend)
+            with keeping_prints(task_run.log_prints):
+                return _called(function, args, kwargs, request.backend)
         finally:
             flow_run_context.reset(tokens[0])
             task_run_context.reset(tokens[1])
@@ -207,6 +205,22 @@ class Service:
         self._has_main = True
 
 
+def _called(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    backend: str | None,
+) -> Any:
+    if backend is None:
+        return function(*args, **kwargs)
+    import anyio
+
+    async def run() -> Any:
+        return await function(*args, **kwargs)
+
+    return anyio.run(run, backend=backend)
+
+
 class _Forwarding(logging.Handler):
     """Hands records over to the process that is served, which treats them as its own."""
 
@@ -215,11 +229,12 @@ class _Forwarding(logging.Handler):
         self._forward = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand it over, with all that is no text made text."""
+        """Hand it over, with all that is no text made text, and without the secrets made here."""
         fields = dict(vars(record))
-        fields["msg"], fields["args"] = record.getMessage(), None
+        fields["msg"], fields["args"] = in_use.masked(record.getMessage()), None
         if record.exc_info:
-            fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+            trace = logging.Formatter().formatException(record.exc_info)
+            fields["exc_text"] = in_use.masked(trace)
         fields["exc_info"] = None
         kept = {name: value for name, value in fields.items() if isinstance(value, _LOGGED)}
         self._forward("log", pickle.dumps(kept))
@@ -228,11 +243,23 @@ class _Forwarding(logging.Handler):
 _LOGGED = (str, int, float, type(None))
 
 
+class _ForwardedLines:
+    """Hands over what a run prints to the queue of the process that is served."""
+
+    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+        self._forward = send
+
+    def put(self, level: int, name: str, message: str, *_: object) -> None:
+        """Hand a line over; it belongs to the run that is called here."""
+        self._forward("line", pickle.dumps((level, name, message)))
+
+
 class _NotHere:
     """Stands for what only the process has that is served."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, send: Callable[[str, bytes], None]) -> None:
         self._label = label
+        self.logs = _ForwardedLines(send)
 
     def __getattr__(self, name: str) -> Any:
         raise errors.MissingContextError(f"{self._label} {_NO_DATABASE}")
@@ -256,5 +283,7 @@ def _restored(kind: Any, facts: Mapping[str, Any], missing: _NotHere) -> Any:
         "caller": None if caller is None else _restored(FlowRunContext, caller, missing),
     }
     for name in kind.__slots__:
+        if name == "__weakref__":
+            continue
         setattr(context, name, known.get(name, missing))
     return context

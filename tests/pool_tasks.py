@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from embedded_orch import runtime, task
+from embedded_orch import get_run_logger, runtime, task
 
 STARTED: list[str] = []
 
@@ -154,3 +154,10 @@ def run_on(path: str, *, is_deaf: bool = False) -> None:
             if not is_deaf:
                 Path(path).with_suffix(".cleaned").touch()
                 raise
+
+
+@task
+def tells(word: str) -> None:
+    """Logs and prints."""
+    get_run_logger().info("logs %s", word)
+    print("prints", word)

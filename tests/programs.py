@@ -13,11 +13,14 @@ PATIENCE = 60
 
 
 def environment(**added: str) -> dict[str, str]:
-    """This process's environment without databases of its own, and what is added."""
+    """This process's environment without databases of its own, and what is added.
+
+    What runs log is not shown: the programs say on standard error what went wrong.
+    """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("EMBEDDED_ORCH")
     }
-    return {**kept, "PYTHONPATH": str(ROOT), **added}
+    return {**kept, "EMBEDDED_ORCH_LOG_LEVEL": "CRITICAL", "PYTHONPATH": str(ROOT), **added}
 
 
 def run_program(

@@ -1,6 +1,6 @@
 """A thread that works off a queue a few milliseconds after something came in, or at once.
 
-It starts with the first thing that comes in. While work keeps coming it looks every 10 ms, so that
+It starts with the first thing that comes in. While work keeps coming it looks every few ms, so that
 whoever adds to the queue pays nothing for waking it. After half a second without work it parks,
 and the next one to add something wakes it.
 """
@@ -32,6 +32,7 @@ class Flusher:
         has_work: whether the queue holds something.
         work: takes from the queue what there is, or less.
         rest: called before the thread parks.
+        soon_seconds: how long what came in may wait.
     """
 
     def __init__(
@@ -41,20 +42,23 @@ class Flusher:
         has_work: Callable[[], bool],
         work: Callable[[], None],
         rest: Callable[[], None] | None = None,
+        soon_seconds: float = _SOON_SECONDS,
     ) -> None:
         self._name = name
         self._has_work = has_work
         self._work = work
         self._rest = rest
+        self._soon_seconds = soon_seconds
         self._bell = Bell()
         self._is_parked = True
         self._is_urgent = False
         self._is_stopping = False
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        # Entered again by a signal handler that interrupts the starting.
+        self._starting = threading.RLock()
 
     def wake_soon(self) -> None:
-        """Something was put into the queue; it is worked off within 10 ms."""
+        """Something was put into the queue; it is worked off within ``soon_seconds``."""
         if self._is_parked:
             self._wake()
 
@@ -82,15 +86,20 @@ class Flusher:
             if self._thread is None and not self._is_stopping:
                 self._is_parked = False
                 thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-                thread.start()
+                # Before it runs: a signal handler that comes here once more finds it.
                 self._thread = thread
+                try:
+                    thread.start()
+                except BaseException:
+                    self._thread = None
+                    raise
 
     def _serve(self) -> None:
         last_work = time.monotonic()
         while not self._is_stopping:
             # A waker sets the flag before it rings, so a flag that is missed here has rung.
             if not self._is_urgent:
-                self._bell.wait(_SOON_SECONDS)
+                self._bell.wait(self._soon_seconds)
             self._is_urgent = False
             if self._has_work():
                 self._attempt(self._work)

@@ -68,6 +68,11 @@ class Announced(Protocol):
         """Why it failed; None while it waits, and when it is committed."""
         ...
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it is committed, or has failed."""
+        ...
+
 
 class Database(Protocol):
     """One open database, shared by all threads and event loops of the process."""

@@ -6,6 +6,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch.engine import log_settings
 from embedded_orch.engine.cancellation import Cancellation
 from embedded_orch.engine.identity import call_digest
 from embedded_orch.engine.links import Links
@@ -38,6 +39,7 @@ class FlowRunContext:
         parameters: what the flow was called with.
         tags: of the run.
         start_time: of this attempt, in microseconds since 1970 UTC.
+        log_prints: whether what it prints is kept.
         caller: the flow run that calls it, if any.
         links: which task run made which objects.
         keeping: how its value is kept, and those of what it calls that say nothing else.
@@ -46,6 +48,7 @@ class FlowRunContext:
     """
 
     __slots__ = (
+        "__weakref__",
         "_counting",
         "_occurrences",
         "_runner",
@@ -58,6 +61,7 @@ class FlowRunContext:
         "is_over",
         "keeping",
         "links",
+        "log_prints",
         "name",
         "on_crash",
         "parameters",
@@ -102,6 +106,7 @@ class FlowRunContext:
         self.cancellation: Cancellation = cancellation or Cancellation(
             run_id, name, None if caller is None else caller.cancellation
         )
+        self.log_prints = prints_are_kept(flow, caller)
         self.is_over = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
@@ -120,6 +125,21 @@ class FlowRunContext:
             occurrence = self._occurrences.get(digest, 0)
             self._occurrences[digest] = occurrence + 1
         return f"{digest.hex()}-{occurrence}"
+
+    @property
+    def flow_run_id(self) -> UUID:
+        """The flow run."""
+        return self.run_id
+
+    @property
+    def task_run_id(self) -> None:
+        """None: it is not in a task run."""
+        return
+
+    @property
+    def label(self) -> str:
+        """The run, for people."""
+        return self.name
 
     @property
     def runner(self) -> Runner:
@@ -176,15 +196,18 @@ class TaskRunContext:
         start_time: of this attempt, in microseconds since 1970 UTC.
         around: what the call was made in: a block of a transaction, or the task run that made it.
         is_tracker: whether it only stands for a flow that was called.
+        log_prints: whether what it prints is kept.
     """
 
     __slots__ = (
+        "__weakref__",
         "_connection",
         "_transaction",
         "around",
         "engine",
         "flow_run",
         "is_tracker",
+        "log_prints",
         "name",
         "parameters",
         "run_count",
@@ -220,8 +243,24 @@ class TaskRunContext:
         self.start_time = start_time
         self.around = around
         self.is_tracker = is_tracker
+        self.log_prints = prints_are_kept(task, flow_run)
         self._transaction: BaseTransaction | None = None
         self._connection: AnyConnection | None = None
+
+    @property
+    def flow_run_id(self) -> UUID | None:
+        """The flow run it belongs to, if any."""
+        return None if self.flow_run is None else self.flow_run.run_id
+
+    @property
+    def task_run_id(self) -> UUID:
+        """The task run."""
+        return self.run_id
+
+    @property
+    def label(self) -> str:
+        """The run, for people."""
+        return self.name if self.flow_run is None else f"{self.flow_run.name}/{self.name}"
 
     @property
     def transaction(self) -> BaseTransaction:
@@ -263,6 +302,8 @@ class TaskRunContext:
         return f"<TaskRunContext {self.name} {self.run_id}>"
 
 
+RunContext = FlowRunContext | TaskRunContext
+
 flow_run_context: ContextVar[FlowRunContext | None] = ContextVar("flow_run", default=None)
 task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", default=None)
 transaction_context: ContextVar[BaseTransaction | None] = ContextVar("transaction", default=None)
@@ -281,9 +322,21 @@ def current_flow_run() -> FlowRunContext | None:
 def current_task_run() -> TaskRunContext | None:
     """The task run that the running code is in, if its flow run goes on."""
     found = task_run_context.get()
-    if found is None or (found.flow_run is not None and found.flow_run.is_over):
-        return None
-    return found
+    return found if found is not None and is_going_on(found) else None
+
+
+def is_going_on(run: RunContext) -> bool:
+    """Whether a run, or the flow run that it belongs to, is not over."""
+    flow_run = run if isinstance(run, FlowRunContext) else run.flow_run
+    return flow_run is None or not flow_run.is_over
+
+
+def prints_are_kept(spec: FlowSpec | TaskSpec, caller: FlowRunContext | None) -> bool:
+    """Whether a run says so, or the flow run that calls it, or the environment."""
+    option = spec.options.log_prints
+    if option is not None:
+        return option
+    return log_settings.log_prints() if caller is None else caller.log_prints
 
 
 def current_run() -> Spec | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.waiting_room import WaitingRoom
-from embedded_orch.engine import results
+from embedded_orch.engine import log_settings, results
 from embedded_orch.engine.leases import Leases
+from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.ownership import Owner
 from embedded_orch.engine.watching import Watch
 from embedded_orch.orchestration.values import Proposal
@@ -45,6 +46,7 @@ class Engine:
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
         self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
+        self.logs = LogQueue(database, process, lines_per_second=log_settings.lines_per_second())
 
     def task_run_state(self, run_id: UUID) -> State:
         """The state that a task run is in; Pending as long as there is nothing of it on record."""
@@ -59,10 +61,13 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Give up what it owns."""
-        self.watch.close()
-        self.leases.close()
-        self.owner.end()
+        """Give up what it owns, after what was logged."""
+        try:
+            self.logs.close()
+        finally:
+            self.watch.close()
+            self.leases.close()
+            self.owner.end()
 
     def __repr__(self) -> str:
         return f"<Engine on {self.database.url}>"

@@ -24,7 +24,9 @@ from embedded_orch.engine.keeping import KEPT, keeping_of
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled
+from embedded_orch.engine.printing import keeping_prints
 from embedded_orch.engine.retrying import not_retriable
+from embedded_orch.engine.run_logging import listen, log_beginning, log_end, log_retry
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
@@ -95,6 +97,7 @@ class FlowCall:
         self._arguments = arguments
         self._caller = caller
         self._keeping = keeping_of(flow.options, KEPT if caller is None else caller.keeping)
+        self._begun: FlowRunContext | None = None
         self._parent_task_run_id = parent_task_run_id
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
@@ -140,15 +143,19 @@ class FlowCall:
         take, running = beginning
         owner, watch = self._engine.owner, self._engine.watch
         self._cancellation.name = self.name
+        listen()
         owner.begin(self.run_id, self._cancellation)
         watch.add(self._cancellation)
         try:
             yield Write(self._engine.database, take)
+            self._begun = self._context()
+            log_beginning(self._begun)
             if self._refusal is not None:
                 state = yield from self._refuse(self._refusal)
             else:
                 yield from self._has_begun(running)
                 state = yield from self._attempts()
+            self._log_end(state)
             yield from self._call_final_hooks(state)
             return state
         except (Exception, GeneratorExit):
@@ -163,6 +170,7 @@ class FlowCall:
             stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
             if stored is not None:
                 state = self._own(results.state_of(stored)).with_error(error)
+                self._log_end(state)
                 yield from self._call_final_hooks(state, is_interrupted=True)
             raise
         finally:
@@ -316,6 +324,10 @@ class FlowCall:
         """A state of this flow run, which says so."""
         return state.of_run(flow_run_id=self.run_id, task_run_id=self._parent_task_run_id)
 
+    def _log_end(self, state: State) -> None:
+        if self._begun is not None:
+            log_end(self._begun, state)
+
     def _attempts(self) -> Steps[State]:
         """Call the function until a final state is accepted."""
         while True:
@@ -329,6 +341,7 @@ class FlowCall:
             if decision.verdict is Verdict.REJECT:
                 if decision.run.state_type is not StateType.SCHEDULED:
                     return (yield from self._give_way(decision, proposal, state))
+                log_retry(context, proposal.message)
                 # The rules granted a retry. What this attempt completed is on record, and stands.
                 decision = yield from self._enter_running(decision.run)
                 if decision.run.state_type is not StateType.RUNNING:
@@ -351,7 +364,8 @@ class FlowCall:
                 call = Call(self._flow.function, args, kwargs)
             else:
                 call = self._timed_call(args, kwargs)
-            value = yield Cancellable(call, context)
+            with keeping_prints(context.log_prints):
+                value = yield Cancellable(call, context)
             value = yield from settled(value)
             outcome = outcome_of(value, process, self._keeping, run_name=f"flow run {self.name}")
         except (errors.OwnershipLost, GeneratorExit):
@@ -471,6 +485,8 @@ class FlowCall:
         )
 
     def _propose(self, proposal: Proposal) -> Write[Decision]:
+        # What it has logged is committed no later than its state.
+        self._engine.logs.hand_over()
         if proposal.type is StateType.CANCELLED:
             return self._end_cancelled(proposal)
         now = self._engine.process.now()
@@ -497,6 +513,7 @@ class FlowCall:
         )
 
     def _interrupt(self, crashed: Proposal) -> Write[Decision]:
+        self._engine.logs.hand_over()
         if crashed.type is StateType.CANCELLED:
             return self._end_cancelled(crashed)
         now = self._engine.process.now()

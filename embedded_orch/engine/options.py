@@ -277,7 +277,6 @@ class FlowArguments(Arguments, total=False):
 NOT_YET = {
     "result_storage": "results are stored in the database",
     "result_storage_key": "results are stored in the database",
-    "log_prints": "output is not captured",
     "cache_policy": "results are not cached between runs",
     "cache_key_fn": "results are not cached between runs",
     "cache_expiration": "results are not cached between runs",

@@ -124,6 +124,8 @@ class Process:
             kind, answer = self._receive()
             if kind == "log":
                 _handle_again(answer)
+            elif kind == "line":
+                _keep(answer)
             else:
                 return kind == "value", answer
 
@@ -316,6 +318,14 @@ def _facts_of(context: FlowRunContext | TaskRunContext, spec: Any) -> dict[str, 
         "caller": None if caller is None else _facts_of(caller, caller.flow),
         "spec": {name: getattr(spec, name, None) for name in ("name", "key", "tags", "version")},
     }
+
+
+def _keep(line: bytes) -> None:
+    """A line that the process printed, which is shown already."""
+    run = current_task_run()
+    if run is not None:
+        level, name, message = pickle.loads(line)  # noqa: S301 - from a process of our own
+        run.engine.logs.put(level, name, message, run.flow_run_id, run.task_run_id)
 
 
 def _handle_again(record: bytes) -> None:

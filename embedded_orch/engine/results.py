@@ -17,6 +17,7 @@ from embedded_orch.errors import (
 )
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import ERROR, VALUE, State, StateType, checked_details, is_value
+from embedded_orch.values.text import storable_text
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -42,7 +43,7 @@ def completed(id: UUID, now: int, value: object, keeping: Keeping, *, run_name: 
                 raise
             # As text: who keeps the record would keep the value, by the frames of the error.
             _log.warning("%s: %s", run_name, str(error))
-            message = _storable_text(f"the result was not stored: {error}")
+            message = storable_text(f"the result was not stored: {error}")
     else:
         message = "the result was not stored: persist_result=False"
     return Proposal(
@@ -159,9 +160,9 @@ def proposal_of(state: object, *, id: UUID, now: int) -> Proposal:
     return Proposal(
         id=id,
         type=state.type,
-        name=_storable_text(state.name),
+        name=storable_text(state.name),
         timestamp=now,
-        message=None if message is None else _storable_text(message),
+        message=None if message is None else storable_text(message),
         details=checked_details(state.state_details),
         data=data,
         data_format=data_format,
@@ -229,7 +230,7 @@ def recorded_value(state: State, keeping: Keeping) -> tuple[bool, object]:
 
 
 def _describe(error: BaseException) -> str:
-    return _storable_text(f"{type(error).__name__}: {_text_of(error)}".removesuffix(": "))
+    return storable_text(f"{type(error).__name__}: {_text_of(error)}".removesuffix(": "))
 
 
 def _text_of(error: BaseException) -> str:
@@ -247,9 +248,5 @@ def _encode_error(error: BaseException) -> bytes:
         "message": _text_of(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
-    clean = {key: _storable_text(value) for key, value in text.items()}
+    clean = {key: storable_text(value) for key, value in text.items()}
     return msgspec.json.encode(clean)
-
-
-def _storable_text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -14,7 +14,9 @@ from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.keeping import KEPT, keeping_of
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled, tells_the_end
+from embedded_orch.engine.printing import NOTHING, keeping_prints
 from embedded_orch.engine.retrying import not_retriable, weighed
+from embedded_orch.engine.run_logging import listen, log_failure, log_retry
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import State, StateType
@@ -24,6 +26,7 @@ from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from embedded_orch.db.port import Announced, Transaction
@@ -325,7 +328,8 @@ class TaskCall:
         told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
-                value = yield self._call()
+                with self._keeping_prints(context):
+                    value = yield self._call()
                 if tells_the_end(value):
                     told = yield from self._told(value)
             else:
@@ -385,6 +389,14 @@ class TaskCall:
             is_tracker=self._body is not None,
         )
 
+    def _keeping_prints(self, context: TaskRunContext) -> AbstractContextManager[None]:
+        if self._flow_run is None:
+            listen()
+            return keeping_prints(context.log_prints)
+        # Where the flow run asks for it, it has seen to it.
+        is_asked_for = context.log_prints and not self._flow_run.log_prints
+        return keeping_prints(True) if is_asked_for else NOTHING
+
     def _choose_name(self) -> None:
         """Name the run as the task says; a name that cannot be made fails it once it has begun."""
         naming = self._task.options.task_run_name
@@ -412,7 +424,9 @@ class TaskCall:
             yield from attempts.undo(context, error)
             return (yield from self._finish_failed(error, context, is_final=True))
         operation = self._operation(completed)
-        decision: Decision = yield attempts.completion(context, operation, after=self._announced)
+        decision: Decision = yield attempts.completion(
+            context, operation, after=self._written_before()
+        )
         yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
 
@@ -421,7 +435,9 @@ class TaskCall:
     ) -> Steps[State | None]:
         """End as the function said by what it returned; a failure may be retried."""
         if proposal.type is StateType.COMPLETED:
-            yield attempts.completion(context, self._operation(proposal), after=self._announced)
+            yield attempts.completion(
+                context, self._operation(proposal), after=self._written_before()
+            )
             yield from attempts.settle(context, state)
             return self._own(state)
         yield from attempts.undo(context, errors.FailedRun(f"it returned {state!r}"))
@@ -461,6 +477,10 @@ class TaskCall:
         decision: Decision = yield self._propose(failed)
         has_ended = decision.run.state_type not in (StateType.SCHEDULED, StateType.RUNNING)
         yield from attempts.fail(context, is_final=has_ended)
+        if self._body is None:
+            # Of a flow that is called, its own run tells.
+            log = log_failure if has_ended else log_retry
+            log(context, failed.message)
         if has_ended:
             return self._own(results.state_of(decision.proposal or failed)).with_error(error)
         self._retries += 1
@@ -541,7 +561,7 @@ class TaskCall:
 
     def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
         operation = self._operation(proposal, force=force)
-        return Write(self._engine.database, operation, after=self._announced)
+        return Write(self._engine.database, operation, after=self._written_before())
 
     def _operation(
         self, proposal: Proposal, *, force: bool = False
@@ -581,7 +601,14 @@ class TaskCall:
                 claim=self._claim,
             )
 
-        return Write(self._engine.database, operation, after=self._announced)
+        return Write(self._engine.database, operation, after=self._written_before())
+
+    def _written_before(self) -> Announced | None:
+        """What is committed no later than a state: the start, and what was logged until now.
+
+        None for everything that is announced.
+        """
+        return None if self._engine.logs.hand_over() else self._announced
 
     def _insert_missing_start(self, tx: Transaction) -> None:
         """The start did not reach the database, or may not have: it goes with this state."""

@@ -42,6 +42,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "task_run_state": (Key(("task_run_id", "timestamp")),),
     "concurrency_limit": (_ID, Key(("name",))),
     "slot_claim": (Key(("claim_id", "limit_id")),),
+    "log": (Key(("timestamp", "id")),),
     "schema_migration": (Key(("version",)),),
 }
 """The unique keys of each table; the first is its primary key."""

@@ -288,6 +288,23 @@ create table slot_claim (
 create index slot_claim_by_limit on slot_claim (limit_id, state, claim_id, slots);
 create index slot_claim_by_owner on slot_claim (owner_id);
 
+-- What runs have logged. No key to the runs: a line may be stored before the announced start of its
+-- task run is.
+
+create table log (
+    timestamp    bigint  not null,
+    id           uuid    not null,                            -- of its batch, and its place there
+    level        integer not null,                            -- as logging numbers them
+    name         text    not null,                            -- of the logger
+    message      text    not null,
+    flow_run_id  uuid,
+    task_run_id  uuid,
+    primary key (timestamp, id)
+);
+
+create index log_by_flow_run on log (flow_run_id, timestamp, id) where flow_run_id is not null;
+create index log_by_task_run on log (task_run_id, timestamp, id) where task_run_id is not null;
+
 -- The same tables for people, with times.
 
 create view flows as
@@ -328,3 +345,7 @@ select task_run_id, to_timestamp(timestamp / 1e6) as timestamp, type, name, mess
        case data_format when 'json' then convert_from(data, 'UTF8') end as value,
        data_format
 from task_run_state;
+
+create view logs as
+select to_timestamp(timestamp / 1e6) as timestamp, level, name, message, flow_run_id, task_run_id
+from log;

@@ -280,6 +280,23 @@ create table slot_claim (
 create index slot_claim_by_limit on slot_claim (limit_id, state, claim_id, slots);
 create index slot_claim_by_owner on slot_claim (owner_id);
 
+-- What runs have logged, clustered by time, so that lines append. No key to the runs: a line may be
+-- stored before the announced start of its task run is.
+
+create table log (
+    timestamp    integer not null,
+    id           blob    not null check (length(id) = 16),   -- of its batch, and its place there
+    level        integer not null,                            -- as logging numbers them
+    name         text    not null,                            -- of the logger
+    message      text    not null,
+    flow_run_id  blob    check (flow_run_id is null or length(flow_run_id) = 16),
+    task_run_id  blob    check (task_run_id is null or length(task_run_id) = 16),
+    primary key (timestamp, id)
+) strict, without rowid;
+
+create index log_by_flow_run on log (flow_run_id, timestamp, id) where flow_run_id is not null;
+create index log_by_task_run on log (task_run_id, timestamp, id) where task_run_id is not null;
+
 -- The same tables for people: readable ids and times, in any SQLite tool.
 
 create view flows as
@@ -336,3 +353,12 @@ select substr(t, 1, 8) || '-' || substr(t, 9, 4) || '-' || substr(t, 13, 4) || '
        case data_format when 'json' then cast(data as text) end as value,
        data_format
 from (select lower(hex(task_run_id)) as t, * from task_run_state);
+
+create view logs as
+select strftime('%Y-%m-%d %H:%M:%f', timestamp / 1e6, 'unixepoch') as timestamp,
+       level, name, message,
+       substr(f, 1, 8) || '-' || substr(f, 9, 4) || '-' || substr(f, 13, 4) || '-'
+       || substr(f, 17, 4) || '-' || substr(f, 21) as flow_run_id,
+       substr(t, 1, 8) || '-' || substr(t, 9, 4) || '-' || substr(t, 13, 4) || '-'
+       || substr(t, 17, 4) || '-' || substr(t, 21) as task_run_id
+from (select lower(hex(flow_run_id)) as f, lower(hex(task_run_id)) as t, * from log);

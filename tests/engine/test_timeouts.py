@@ -17,7 +17,7 @@ import pytest
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.engine import timeouts
 from tests.engine.waiting import PATIENCE, passed, until
-from tests.opened import flow_runs, opened, states, the_flow_run, the_run_of
+from tests.opened import opened, states, the_flow_run, the_run_of
 from tests.programs import environment
 
 SOON = 0.05
@@ -186,9 +186,11 @@ def test_wait_in_c_goes_on_elsewhere_and_the_run_ends_when_it_returns(quick: Orc
     lock = threading.Lock()
     lock.acquire()
     went_on: list[str] = []
+    has_begun = threading.Event()
 
     @flow(timeout_seconds=SOON)
     def blocked() -> None:
+        has_begun.set()
         lock.acquire()
         went_on.append("after")
 
@@ -202,7 +204,7 @@ def test_wait_in_c_goes_on_elsewhere_and_the_run_ends_when_it_returns(quick: Orc
 
     caller = threading.Thread(target=call)
     caller.start()
-    until(lambda: len(flow_runs(quick)) == 1, "the run")
+    passed(has_begun)
     until(lambda: not timeouts._watch._limits, "the end of the time")
     assert states(the_flow_run(quick)) == ["Pending", "Running"]
 

@@ -39,7 +39,7 @@ from embedded_orch.store.processes import ProcessRow, register
 from tests.builders import NOON, SECOND, Builder
 
 FOLDER = Path(schema_folder()) / "statements"
-GROWING = frozenset({"flow_run", "flow_run_state", "task_run", "task_run_state"})
+GROWING = frozenset({"log", "flow_run", "flow_run_state", "task_run", "task_run_state"})
 
 # -- what the files say ----------------------------------------------------------------------------
 
@@ -160,8 +160,13 @@ AN_ID = UUID(int=7 << 76)
 # Parameters whose value does not follow from the ending of their name.
 VALUES: dict[str, object] = {
     "after": UUID(int=0),
+    "after_timestamp": NOON,
     "after_key": NOON,
     "lead": "COMPLETED",
+    "max_level": 50,
+    "min_level": 0,
+    "since": NOON,
+    "until": NOON,
     "before": UUID(int=(1 << 128) - 1),
     "at_least": 1,
     "boot_id": "b",
@@ -205,9 +210,13 @@ VALUES: dict[str, object] = {
 ARRAYS = frozenset(
     {
         "all_tags",
+        "all_terms",
         "any_tags",
+        "any_terms",
         "flow_versions",
+        "lines",
         "names",
+        "no_terms",
         "not_state_names",
         "not_state_types",
         "queue_names",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import pickle
 import traceback
@@ -11,6 +12,8 @@ import pytest
 
 from embedded_orch.errors import ValueNotStorable
 from embedded_orch.values import Secret, encode, encode_parameters, examine_inputs, hash_inputs
+from embedded_orch.values.secret import SecretsInUse
+from embedded_orch.values.secret import in_use as known
 
 PASSWORD = "correct horse"
 
@@ -96,3 +99,53 @@ def test_inputs_with_another_secret_have_the_same_hash() -> None:
     assert hash_inputs(one) == hash_inputs(other)
     assert hash_inputs(one) != hash_inputs({"key": "a", "rows": [1, "b"]})
     assert examine_inputs(one).by_type.keys() == {"key", "rows"}
+
+
+# -- in what is logged -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "masked"),
+    [
+        (PASSWORD, f"it is {PASSWORD}, {PASSWORD}", "it is **********, **********"),
+        ("pass/word", "postgresql://me:pass%2Fword@host", "postgresql://me:**********@host"),
+        ("it's\n", repr("say it's\n now"), '"say ********** now"'),
+        (b"token", "a token", "a **********"),
+        (12345678, "call 12345678", "call **********"),
+        ({"user": "me", "keys": ["first key", ("second key",)]}, "first key", "**********"),
+        ("abc", "abc is too short to be looked for", "abc is too short to be looked for"),
+        (None, "None", "None"),
+    ],
+)
+def test_values_in_use_are_masked_in_texts(value: object, text: str, masked: str) -> None:
+    in_use = SecretsInUse()
+    secret = Secret(value)
+    in_use.add(secret)
+
+    assert in_use.masked(text) == masked
+
+
+def test_the_longest_value_is_masked_first() -> None:
+    in_use = SecretsInUse()
+    secrets = [Secret("long"), Secret("longer than long"), Secret("longer")]
+    for secret in secrets:
+        in_use.add(secret)
+
+    assert in_use.masked("longer than long, longer, long") == "**********, **********, **********"
+
+
+def test_a_secret_that_is_gone_is_looked_for_no_longer() -> None:
+    in_use = SecretsInUse()
+    secret = Secret(PASSWORD)
+    in_use.add(secret)
+    assert in_use.masked(PASSWORD) != PASSWORD
+    del secret
+    gc.collect()
+
+    assert in_use.masked(PASSWORD) == PASSWORD
+
+
+def test_making_a_secret_makes_it_known() -> None:
+    secret = Secret("known from now on")
+
+    assert known.masked("known from now on") == str(secret)

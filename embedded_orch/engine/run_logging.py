@@ -1,0 +1,255 @@
+"""The loggers of runs, and the handler that keeps what they log.
+
+``embedded_orch.flow_runs`` and ``embedded_orch.task_runs`` are ordinary loggers. When the first run
+of a process begins they get a handler, as do the loggers that the environment names: it puts each
+record that belongs to a run into the :class:`~embedded_orch.engine.log_queue.LogQueue` of the run's
+orchestrator, and shows it on standard error, unless the program has set up handlers of its own,
+which get the record as they get every other. Nothing is set up before: importing changes nothing.
+
+A record belongs to the run whose logger made it, wherever that is; else to the run that the running
+code is in (:func:`embedded_orch.engine.printing.run_here`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from embedded_orch.engine import log_settings
+from embedded_orch.engine.contexts import FlowRunContext, TaskRunContext
+from embedded_orch.engine.printing import run_here
+from embedded_orch.values.secret import in_use
+from embedded_orch.values.text import storable_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+    from uuid import UUID
+
+    from embedded_orch.engine.contexts import RunContext
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.states import State
+
+FLOW_RUNS, TASK_RUNS = "embedded_orch.flow_runs", "embedded_orch.task_runs"
+LONGEST_MESSAGE = 100_000
+"""Characters of one line that are kept."""
+
+_RUN = "_embedded_orch_run"
+_KEPT = "_embedded_orch_kept"
+_UNKNOWN = "<unknown>"
+# One format for all: the message, a traceback, a stack.
+_whole = logging.Formatter("%(message)s").format
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records say which run they belong to, wherever they are made.
+
+    The attributes of a record are those of Prefect: ``flow_run_id``, ``flow_run_name``,
+    ``flow_name``, and in a task ``task_run_id``, ``task_run_name``, ``task_name``.
+    """
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the attributes to those that a call gives."""
+        given: Mapping[str, object] | None = kwargs.get("extra")
+        kwargs["extra"] = {**(self.extra or {}), **given} if given else self.extra
+        return msg, kwargs
+
+    def getChild(self, suffix: str, extra: Mapping[str, object] | None = None) -> RunLogger:  # noqa: N802 - logging's own name
+        """The logger of a part of the run's code."""
+        return RunLogger(self.logger.getChild(suffix), {**(self.extra or {}), **(extra or {})})
+
+
+def logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> RunLogger:
+    """The logger of a run.
+
+    Args:
+        run: the run.
+        extra: more attributes for its records.
+    """
+    listen()
+    name = FLOW_RUNS if isinstance(run, FlowRunContext) else TASK_RUNS
+    return RunLogger(logging.getLogger(name), {**_attributes(run), **(extra or {}), _RUN: run})
+
+
+class RunElsewhere(NamedTuple):
+    """A run that need not go on here, and who keeps what is logged about it."""
+
+    engine: Engine
+    flow_run_id: UUID | None
+    task_run_id: UUID | None
+    label: str
+
+
+def logger_of_run_elsewhere(name: str, run: RunElsewhere, extra: Mapping[str, object]) -> RunLogger:
+    """The logger of a run that need not go on here.
+
+    Args:
+        name: of the logger.
+        run: the run.
+        extra: attributes for its records.
+    """
+    listen()
+    return RunLogger(logging.getLogger(name), {**extra, _RUN: run})
+
+
+def _attributes(run: RunContext) -> dict[str, object]:
+    flow_run = run if isinstance(run, FlowRunContext) else run.flow_run
+    of_flow: dict[str, object] = {
+        "flow_run_id": _UNKNOWN if flow_run is None else str(flow_run.run_id),
+        "flow_run_name": _UNKNOWN if flow_run is None else flow_run.name,
+        "flow_name": _UNKNOWN if flow_run is None else flow_run.flow.name,
+    }
+    if isinstance(run, FlowRunContext):
+        return of_flow
+    return {
+        "task_run_id": str(run.run_id),
+        "task_run_name": run.name,
+        "task_name": run.task.name,
+        **of_flow,
+    }
+
+
+def listen(handler: type[RunHandler] | None = None) -> None:
+    """See to it that the loggers of runs, and those that the environment names, have a handler.
+
+    Args:
+        handler: the kind that one gets that has none.
+
+    Raises:
+        ConfigurationError: the environment names a level that is none.
+    """
+    for name in (FLOW_RUNS, TASK_RUNS, *log_settings.extra_loggers()):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, RunHandler) for each in logger.handlers):
+            if logger.level == logging.NOTSET:
+                logger.setLevel(log_settings.level())
+            logger.addHandler((handler or RunHandler)())
+
+
+class RunHandler(logging.Handler):
+    """Keeps the records of runs, and shows them where nothing else does."""
+
+    def createLock(self) -> None:  # noqa: N802 - logging's own name
+        """None: a signal handler that logs would wait for a thread that it has interrupted."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep and show a record. Never raises into the code that logs."""
+        try:
+            attributes = record.__dict__
+            if _KEPT in attributes:
+                # On its way from a logger to one above it.
+                return
+            run: RunContext | RunElsewhere | None = attributes.get(_RUN) or run_here()
+            if run is None:
+                _show_what_belongs_to_no_run(record)
+                return
+            attributes[_KEPT] = True
+            message = message_of(record)
+            run.engine.logs.put(
+                record.levelno, record.name, message, run.flow_run_id, run.task_run_id
+            )
+            if not _is_shown_by_others(record.name):
+                _show(record, run, message)
+        except Exception:  # noqa: BLE001 - what is logged is a user's, and the user's code goes on
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Say what is wrong on standard error, if that is possible at all."""
+        try:
+            super().handleError(record)
+        except Exception:  # noqa: BLE001 - standard error is in the middle of a write, or broken
+            return
+
+
+class HandlerElsewhere(RunHandler):
+    """For a process of a pool: what runs log goes on to the root, which hands it over."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Nothing: the process that is served keeps and shows it."""
+        return
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """What is kept of a record: its message, with its traceback."""
+    if record.exc_info or record.exc_text or record.stack_info:
+        text = _whole(record)
+    else:
+        text = record.getMessage()
+    return kept(text)
+
+
+def kept(text: str) -> str:
+    """What is kept of a text: secrets are masked, and it ends somewhere."""
+    text = storable_text(in_use.masked(text))
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    return f"{text[:LONGEST_MESSAGE]}... (cut off here, of {len(text):,} characters)"
+
+
+# -- the terminal --------------------------------------------------------------------------------
+
+
+def _is_shown_by_others(name: str) -> bool:
+    """Whether the program has set up handlers that get the records of a logger."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        for handler in logger.handlers:
+            # One that does nothing says on the root that nothing is to be shown; on another logger
+            # it is the custom of libraries, and says nothing.
+            is_idle = type(handler) is logging.NullHandler and logger.parent is not None
+            if not isinstance(handler, RunHandler) and not is_idle:
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _show(record: logging.LogRecord, run: RunContext | RunElsewhere, message: str) -> None:
+    if sys.stderr is None:
+        # A program without a terminal.
+        return
+    at = time.strftime("%H:%M:%S", time.localtime(record.created))
+    sys.stderr.write(f"{at}.{int(record.msecs):03} {record.levelname:<8} {run.label}: {message}\n")
+
+
+def _show_what_belongs_to_no_run(record: logging.LogRecord) -> None:
+    """As if our handler were not there."""
+    last = logging.lastResort
+    if last is not None and record.levelno >= last.level and not _is_shown_by_others(record.name):
+        last.handle(record)
+
+
+# -- what the engine says about a run --------------------------------------------------------------
+
+
+def log_beginning(run: FlowRunContext) -> None:
+    """A flow run begins."""
+    how = f"begins: flow {run.flow.name!r}"
+    if run.caller is not None:
+        how += f", called by {run.caller.name}"
+    if run.run_count > 1:
+        how += f", attempt {run.run_count}"
+    logger_of(run).info(how)
+
+
+def log_retry(run: RunContext, message: str | None) -> None:
+    """An attempt at a run failed, and there will be another."""
+    logger_of(run).warning("attempt %d failed, and is retried: %s", run.run_count, message)
+
+
+def log_end(run: FlowRunContext, state: State) -> None:
+    """A flow run has ended."""
+    seconds = (run.engine.process.now() - run.start_time) / 1e6
+    level = logging.INFO if state.is_completed() else logging.ERROR
+    why = "" if state.is_completed() or not state.message else f": {state.message}"
+    logger_of(run).log(level, "ends as %s after %.2f s%s", state.name, seconds, why)
+    # It is the last line for now: other processes see it as soon as the end itself.
+    run.engine.logs.hand_over()
+
+
+def log_failure(run: TaskRunContext, message: str | None) -> None:
+    """A task run has failed for good."""
+    logger_of(run).error("fails: %s", message)

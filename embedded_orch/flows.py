@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 
 from embedded_orch import errors
 from embedded_orch.engine.checking import flow_name
-from embedded_orch.engine.naming import check_template, description_of
+from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import FlowOptions
 from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
 from embedded_orch.engine.signatures import Signature
+from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -55,7 +56,8 @@ class Flow(Generic[P, R]):
         self.options = FlowOptions(options)
         self.name = flow_name(fn, self.options.name)
         self._signature = Signature(fn)
-        check_template("flow_run_name", self.options.flow_run_name, self._signature.parameters)
+        parameters = self._signature.parameters
+        self.options.naming = checked_naming("flow_run_name", self.options.naming, parameters)
         self._spec: FlowSpec | None = None
         self._parameters: ParameterSchema | None = None
         # Not the attributes of a callable object, which would take the place of ours.
@@ -388,8 +390,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArgument
 
     Options:
         name: of the flow; the function's name with ``-`` for ``_`` when not given.
-        flow_run_name: of its runs: a template such as ``"load-{path}"``, or a function that
-            returns the name and may take ``parameters``.
+        flow_run_name: of its runs: a template such as ``"load-{path}"``, also over ``flow_run``
+            and ``task_run``, or a function that returns the name and may take ``parameters``.
         description: for people; the docstring when not given.
         version: for people; an MD5 of the file that defines the function when not given.
         tags: of its runs.

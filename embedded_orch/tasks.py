@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from embedded_orch import errors
 from embedded_orch.annotations import unmapped
 from embedded_orch.engine.checking import MOST_DELAYS
-from embedded_orch.engine.naming import check_template, description_of
+from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import TaskOptions
 from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
 from embedded_orch.engine.signatures import Signature
+from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -64,7 +65,8 @@ class Task(Generic[P, R_co]):
         self.options = TaskOptions(options)
         self.name: str = self.options.name or getattr(fn, "__name__", None) or type(fn).__name__
         self._signature = Signature(fn)
-        check_template("task_run_name", self.options.task_run_name, self._signature.parameters)
+        parameters = self._signature.parameters
+        self.options.naming = checked_naming("task_run_name", self.options.naming, parameters)
         self._spec: TaskSpec | None = None
         # Not the attributes of a callable object, which would take the place of ours.
         update_wrapper(self, fn, updated=())
@@ -437,8 +439,8 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArgument
 
     Options:
         name: for people; the function's name when not given.
-        task_run_name: of its runs: a template such as ``"load-{path}"``, or a function that
-            returns the name and may take ``parameters``.
+        task_run_name: of its runs: a template such as ``"load-{path}"``, also over ``flow_run``
+            and ``task_run``, or a function that returns the name and may take ``parameters``.
         description: for people; the docstring when not given.
         version: for people, recorded with each run.
         tags: of its runs.

@@ -44,6 +44,19 @@ def test_runs_are_named_by_templates_over_their_parameters(orch: Orchestrator) -
     assert (task_run.name, task_run.task_version) == ("load-a.csv-010", "7")
 
 
+def test_templates_may_name_what_a_run_knows_of_itself(quick: Orchestrator) -> None:
+    @task(task_run_name="{flow_run.name}: {task_run.task_name} of {parameters[path]} {path}")
+    def load(path: str) -> None: ...
+
+    @flow(flow_run_name="{flow_run.flow_name} {task_run}")
+    def report(task_run: str) -> None:
+        load(task_run)
+
+    report("a")
+
+    assert the_run_of(quick, load).name == "report a: load of a a"
+
+
 def test_runs_are_named_by_functions_that_may_take_the_parameters(quick: Orchestrator) -> None:
     def by_parameters(parameters: dict[str, Any]) -> str:
         return f"of {parameters['path']}"

@@ -277,7 +277,7 @@ class FlowCall:
 
     def _choose_name(self) -> None:
         """Name the run as the flow says; a name that cannot be made fails it before it runs."""
-        naming = self._flow.options.flow_run_name
+        naming = self._flow.options.naming
         if naming is None:
             return
         token, task_token = flow_run_context.set(self._context()), task_run_context.set(None)

@@ -17,27 +17,36 @@ if TYPE_CHECKING:
     Naming = str | Callable[..., str]
 
 
-def check_template(option: str, naming: Naming | None, parameters: Sequence[str]) -> None:
-    """Refuse a template that names what the function does not take.
+def fields_of(template: str) -> set[str]:
+    """The names that a template asks for.
+
+    Raises:
+        ValueError: it is no template.
+    """
+    if "{" not in template and "}" not in template:
+        return set()
+    from string import Formatter
+
+    fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+    return {field.partition(".")[0].partition("[")[0] for field in fields}
+
+
+def check_template(option: str, naming: Naming | None, names: Sequence[str]) -> None:
+    """Refuse a template that asks for a name that it is not given.
 
     Raises:
         ConfigurationError: it does, or it is no template.
     """
-    if not isinstance(naming, str) or "{" not in naming:
+    if not isinstance(naming, str):
         return
-    from string import Formatter
-
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(naming) if field is not None]
+        unknown = sorted(fields_of(naming) - {*names})
     except ValueError as error:
         raise ConfigurationError(f"{option}={naming!r} is no template: {error}") from error
-    for field in fields:
-        name = field.partition(".")[0].partition("[")[0]
-        if name not in parameters:
-            raise ConfigurationError(
-                f"{option}={naming!r} names {name!r}; the parameters are "
-                f"{', '.join(parameters) or 'none'}"
-            )
+    if unknown:
+        raise ConfigurationError(
+            f"{option}={naming!r} names {unknown[0]!r}; it can name {', '.join(names)}"
+        )
 
 
 def chosen_name(option: str, naming: Naming, parameters: Mapping[str, Any]) -> str:

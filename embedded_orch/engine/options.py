@@ -41,6 +41,7 @@ class Options:
 
     Attributes:
         HOOKS: the options that are lists of functions to call.
+        naming: of tasks and of flows, what names their runs.
         hooks: those lists; hooks may be added to them at any time.
         KEEPING: the options that say how results are kept.
         says_how_to_keep: whether one of those is given.
@@ -182,6 +183,7 @@ class TaskOptions(Options):
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
         check_run_name("task_run_name", self.task_run_name)
+        self.naming = self.task_run_name
         check_callable("retry_condition_fn", self.retry_condition_fn)
         check_jitter(self.retry_jitter_factor)
         if self.record_start not in ("announced", "before"):
@@ -215,6 +217,7 @@ class FlowOptions(Options):
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
         check_run_name("flow_run_name", self.flow_run_name)
+        self.naming = self.flow_run_name
         if isinstance(given.get("retry_delay_seconds"), Sequence):
             raise ConfigurationError("retry_delay_seconds of a flow is one number of seconds")
         if self.task_runner is not None:

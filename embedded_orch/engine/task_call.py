@@ -399,7 +399,7 @@ class TaskCall:
 
     def _choose_name(self) -> None:
         """Name the run as the task says; a name that cannot be made fails it once it has begun."""
-        naming = self._task.options.task_run_name
+        naming = self._task.options.naming
         if naming is None:
             return
         token = task_run_context.set(self._context())

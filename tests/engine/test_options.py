@@ -230,7 +230,7 @@ def test_condition_that_cannot_be_called_is_refused() -> None:
     ("naming", "says"),
     [
         (3, "give a template"),
-        ("of {file}", "names 'file'; the parameters are path"),
+        ("of {file}", "names 'file'; it can name path, deployment, flow_run, parameters, task_run"),
         ("of {path.name} {other[0]}", "names 'other'"),
         ("of {0}", "names '0'"),
         ("of {}", "names ''"),

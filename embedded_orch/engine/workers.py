@@ -55,7 +55,7 @@ class Interruptible:
             if self._is_sent and not self._depth:
                 # What was sent and has not been raised is not raised outside of the block.
                 self._is_sent = False
-                _raise_in(self._thread_id, None)
+                _take_back()
 
     def interrupt(self, reason: str) -> None:
         """Raise :class:`Interruption` in the block, now or when it is entered; once."""
@@ -83,7 +83,7 @@ class Interruptible:
         """What :meth:`send` sent is not to be raised any more; called by the thread itself."""
         with self._lock:
             if self._due is None:
-                _raise_in(self._thread_id, None)
+                _take_back()
 
     def wait(self, bell: Bell, timeout: float | None = None) -> None:
         """Wait until it rings, or ``timeout`` seconds, or until the interruption."""
@@ -245,10 +245,27 @@ def _code_here() -> Interruptible | None:
     return code
 
 
-def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:
-    """Raise an exception in another thread at its next bytecode; None takes back what is due."""
+def _raise_in(thread_id: int, kind: type[BaseException]) -> None:
+    """Raise an exception in a thread at its next bytecode, in the place of one that is due."""
     import ctypes
 
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), None if kind is None else ctypes.py_object(kind)
-    )
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
+
+
+class _Nothing(BaseException):
+    """Takes the place of what is not to be raised any more."""
+
+
+def _take_back() -> None:
+    """What is due in this thread, if anything is, is not raised.
+
+    Another exception takes its place and is caught. The interpreter has a call that takes it back,
+    and does not forget after that call that something is due: all its threads look for it at every
+    jump from then on, and with a trace function hang (CPython 3.11).
+    """
+    try:
+        _raise_in(threading.get_ident(), _Nothing)
+        while True:
+            pass
+    except _Nothing:
+        return

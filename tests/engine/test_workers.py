@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +99,32 @@ def test_block_in_a_block_is_still_inside() -> None:
     code.interrupt("enough")
 
     assert isinstance(thread.ended(), Interruption)
+
+
+LEFT_OVER = """
+import sys
+from embedded_orch.engine.workers import _take_back
+
+_take_back()
+
+def trace(frame, event, argument):
+    return trace
+
+sys.settrace(trace)
+for _ in range(3):
+    def function(): return 1
+    function()
+print("done")
+"""
+
+
+def test_nothing_is_left_in_the_interpreter_by_what_was_taken_back() -> None:
+    """Seen to hang when the interpreter's own way of taking back was used."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OVER], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert ended.stdout == "done\n"
 
 
 @pytest.mark.parametrize("is_in_block", [False, True])

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     Filters = Mapping[str, object]
 
-_PAGE = 200
+PAGE = 200
 
-RecordT = TypeVar("RecordT", FlowRecord, FlowRun, TaskRun)
+RecordT = TypeVar("RecordT")
 
 
 class Records(Generic[RecordT]):
@@ -127,7 +127,7 @@ class Flows(Records[FlowRecord]):
     def _find(
         self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
     ) -> tuple[list[UUID], Cursor | None]:
-        return finding.find_flow_ids(tx, filters, after=after, limit=_PAGE)
+        return finding.find_flow_ids(tx, filters, after=after, limit=PAGE)
 
 
 class FlowRuns(Records[FlowRun]):
@@ -160,7 +160,7 @@ class FlowRuns(Records[FlowRun]):
             UnknownFilter: there is no such filter or order, or it cannot have this value.
         """
         by = order(self._what, sort, FlowRunSort)
-        return _some(self._pages(_flow_run_filters(filters), by), limit)
+        return some(self._pages(_flow_run_filters(filters), by), limit)
 
     def count(self, **filters: Unpack[FlowRunFilters]) -> int:
         """How many runs fit all filters.
@@ -303,7 +303,7 @@ class FlowRuns(Records[FlowRun]):
     def _find(
         self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
     ) -> tuple[list[UUID], Cursor | None]:
-        return finding.find_ids(tx, "flow_run", filters, order=sort, after=after, limit=_PAGE)
+        return finding.find_ids(tx, "flow_run", filters, order=sort, after=after, limit=PAGE)
 
 
 class TaskRuns(Records[TaskRun]):
@@ -334,7 +334,7 @@ class TaskRuns(Records[TaskRun]):
             UnknownFilter: there is no such filter or order, or it cannot have this value.
         """
         by = order(self._what, sort, TaskRunSort)
-        return _some(self._pages(_task_run_filters(filters), by), limit)
+        return some(self._pages(_task_run_filters(filters), by), limit)
 
     def count(self, **filters: Unpack[TaskRunFilters]) -> int:
         """How many runs fit all filters.
@@ -360,7 +360,7 @@ class TaskRuns(Records[TaskRun]):
     def _find(
         self, tx: Transaction, filters: Filters, sort: str, after: Cursor | None
     ) -> tuple[list[UUID], Cursor | None]:
-        return finding.find_ids(tx, "task_run", filters, order=sort, after=after, limit=_PAGE)
+        return finding.find_ids(tx, "task_run", filters, order=sort, after=after, limit=PAGE)
 
 
 def _flow_run_filters(filters: FlowRunFilters) -> Filters:
@@ -371,7 +371,8 @@ def _task_run_filters(filters: TaskRunFilters) -> Filters:
     return checked("task run", dict(filters), TaskRunFilters.__annotations__)
 
 
-def _some(records: Iterator[RecordT], limit: int | None) -> Iterator[RecordT]:
+def some(records: Iterator[RecordT], limit: int | None) -> Iterator[RecordT]:
+    """The first ``limit`` of them; all when it is None."""
     if limit is None:
         return records
     if limit < 0:

@@ -51,6 +51,25 @@ class TaskRunSort(StrEnum):
     END_TIME_DESC = "END_TIME_DESC"
 
 
+class VariableSort(StrEnum):
+    """Orders of variables."""
+
+    CREATED_DESC = "CREATED_DESC"
+    UPDATED_DESC = "UPDATED_DESC"
+    NAME_ASC = "NAME_ASC"
+    NAME_DESC = "NAME_DESC"
+
+
+class ArtifactSort(StrEnum):
+    """Orders of artifacts. Those without a key are sorted as if it were empty."""
+
+    ID_DESC = "ID_DESC"
+    CREATED_DESC = "CREATED_DESC"
+    UPDATED_DESC = "UPDATED_DESC"
+    KEY_ASC = "KEY_ASC"
+    KEY_DESC = "KEY_DESC"
+
+
 class FlowFilters(TypedDict, total=False):
     """Filters of flows."""
 
@@ -109,6 +128,33 @@ class TaskRunFilters(RunFilters, total=False):
     has_flow_run: bool | None
     task_key: Texts | None
     has_subflow: bool | None
+
+
+class VariableFilters(TypedDict, total=False):
+    """Filters of variables."""
+
+    id: Ids | None
+    name: Texts | None
+    name_like: str | None
+    tags: Texts | None
+    """All of these."""
+    any_tag: Texts | None
+    has_tags: bool | None
+
+
+class ArtifactFilters(TypedDict, total=False):
+    """Filters of artifacts."""
+
+    id: Ids | None
+    key: Texts | None
+    key_like: str | None
+    has_key: bool | None
+    flow_run_id: Ids | None
+    task_run_id: Ids | None
+    type: Texts | None
+    not_type: Texts | None
+    is_latest: bool | None
+    """Whether it is the newest of its key."""
 
 
 def checked(

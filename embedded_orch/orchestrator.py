@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
 
+    from embedded_orch.artifacts import Artifacts
     from embedded_orch.collections import FlowRuns, Flows, TaskRuns
     from embedded_orch.concurrency.limits import ConcurrencyLimits
     from embedded_orch.db.opening import Shared
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from embedded_orch.logs import Logs
     from embedded_orch.runs import FlowRun
     from embedded_orch.store_access import Store
+    from embedded_orch.variables import Variables
 
 
 class Registry:
@@ -136,6 +138,18 @@ class Registry:
         self._inherited = inherited
 
 
+def current_engine() -> Engine:
+    """The engine of the run that the running code is in; outside of runs that of :meth:`current`.
+
+    Raises:
+        AmbiguousOrchestrator: several are open on different databases.
+    """
+    from embedded_orch.engine.contexts import current_flow_run, current_task_run
+
+    run = current_task_run() or current_flow_run()
+    return registry.current().engine if run is None else run.engine
+
+
 _entered: ContextVar[Orchestrator | None] = ContextVar("embedded_orch_entered", default=None)
 registry = Registry()
 atexit.register(registry.close_all)
@@ -221,6 +235,7 @@ class Orchestrator:
         """The concurrency limits in it."""
         from embedded_orch.concurrency.limits import ConcurrencyLimits
 
+        self.check_open()
         return ConcurrencyLimits(self.engine)
 
     @property
@@ -229,6 +244,22 @@ class Orchestrator:
         from embedded_orch.logs import Logs
 
         return Logs(self.database)
+
+    @property
+    def variables(self) -> Variables:
+        """The variables in it."""
+        from embedded_orch.variables import Variables
+
+        self.check_open()
+        return Variables(self.engine)
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """The artifacts in it."""
+        from embedded_orch.artifacts import Artifacts
+
+        self.check_open()
+        return Artifacts(self.engine)
 
     @property
     def store(self) -> Store:

@@ -12,14 +12,13 @@ from uuid import UUID
 
 from embedded_orch import errors
 from embedded_orch.engine import slots
-from embedded_orch.engine.contexts import current_flow_run
 from embedded_orch.engine.slots import Patience, holds_slots
+from embedded_orch.orchestrator import current_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from embedded_orch.engine.effects import Steps
-    from embedded_orch.engine.engine import Engine
     from embedded_orch.store.slots import Answer
 
     class LeaseHolder(Protocol):
@@ -149,16 +148,6 @@ def rate_steps(
 def as_names(names: str | Sequence[str]) -> list[str]:
     """One name or several, as a list."""
     return ([names] if names else []) if isinstance(names, str) else list(names)
-
-
-def current_engine() -> Engine:
-    """The engine of the run that the running code is in, or of the orchestrator that is open."""
-    flow_run = current_flow_run()
-    if flow_run is not None:
-        return flow_run.engine
-    from embedded_orch.orchestrator import registry
-
-    return registry.current().engine
 
 
 def _check_slots(names: Sequence[str], occupy: int) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Transaction
 
-Table = Literal["flow_run", "task_run"]
+Table = Literal["flow_run", "task_run", "variable", "artifact"]
 
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
@@ -67,6 +67,16 @@ ORDERS: dict[Table, dict[str, Order]] = {
         "START_TIME_ASC": Order("start_asc", _EARLIEST, _FIRST_ID),
         "START_TIME_DESC": Order("start_desc", _LATEST, _LAST_ID),
     },
+    "variable": {
+        "NAME_ASC": Order("name_asc", "", _FIRST_ID),
+        "NAME_DESC": Order("name_desc", _LAST_TEXT, _LAST_ID),
+        "UPDATED_DESC": Order("updated_desc", _LATEST, _LAST_ID),
+    },
+    "artifact": {
+        "KEY_ASC": Order("key_asc", "", _FIRST_ID),
+        "KEY_DESC": Order("key_desc", _LAST_TEXT, _LAST_ID),
+        "UPDATED_DESC": Order("updated_desc", _LATEST, _LAST_ID),
+    },
 }
 # The filters that can lead, the most selective first, each with its statement.
 _LEADS: dict[Table, dict[str, str]] = {
@@ -79,6 +89,13 @@ _LEADS: dict[Table, dict[str, str]] = {
         "state_types": "by_state",
     },
     "task_run": {"ids": "by_id", "flow_run_ids": "by_flow_run", "state_types": "by_state"},
+    "variable": {"ids": "by_id", "names": "by_name"},
+    "artifact": {
+        "ids": "by_id",
+        "keys": "by_key",
+        "task_run_ids": "by_task_run",
+        "flow_run_ids": "by_flow_run",
+    },
 }
 # What the conditions of each kind of run are called.
 _BOTH = (
@@ -120,6 +137,18 @@ CONDITIONS: dict[Table, tuple[str, ...]] = {
         "work_queue_names",
     ),
     "task_run": (*_BOTH, "flow_run_ids", "has_flow_run", "task_keys", "has_subflow"),
+    "variable": ("ids", "names", "name_like", "tags", "any_tags", "has_tags"),
+    "artifact": (
+        "ids",
+        "keys",
+        "key_like",
+        "has_key",
+        "flow_run_ids",
+        "task_run_ids",
+        "types",
+        "not_types",
+        "is_latest",
+    ),
 }
 
 

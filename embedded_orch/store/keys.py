@@ -43,6 +43,9 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "concurrency_limit": (_ID, Key(("name",))),
     "slot_claim": (Key(("claim_id", "limit_id")),),
     "log": (Key(("timestamp", "id")),),
+    "variable": (_ID, Key(("name",))),
+    "artifact": (_ID,),
+    "artifact_collection": (Key(("key",)),),
     "schema_migration": (Key(("version",)),),
 }
 """The unique keys of each table; the first is its primary key."""

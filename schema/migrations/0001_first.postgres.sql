@@ -305,6 +305,42 @@ create table log (
 create index log_by_flow_run on log (flow_run_id, timestamp, id) where flow_run_id is not null;
 create index log_by_task_run on log (task_run_id, timestamp, id) where task_run_id is not null;
 
+-- Named values that runs and people share.
+create table variable (
+    id       uuid    not null primary key,
+    name     text    collate "C" not null unique,
+    value    json    not null,
+    tags     jsonb   not null default '[]' check (jsonb_typeof(tags) = 'array'),
+    created  bigint  not null,
+    updated  bigint  not null
+);
+
+-- What runs show to people. Those of one key are versions of one thing, the last of which is found
+-- by the key.
+create table artifact (
+    id           uuid    not null primary key,
+    key          text    collate "C",
+    type         text,
+    description  text,
+    data         json    not null,
+    metadata     jsonb   check (jsonb_typeof(metadata) = 'object'),
+    flow_run_id  uuid,                           -- no key: they outlive their run
+    task_run_id  uuid,
+    created      bigint  not null,
+    updated      bigint  not null
+);
+
+create index artifact_by_key on artifact (key, id) where key is not null;
+create index artifact_by_flow_run on artifact (flow_run_id, id) where flow_run_id is not null;
+create index artifact_by_task_run on artifact (task_run_id, id) where task_run_id is not null;
+
+create table artifact_collection (
+    key        text    not null primary key,
+    latest_id  uuid    not null,
+    created    bigint  not null,
+    updated    bigint  not null
+);
+
 -- The same tables for people, with times.
 
 create view flows as

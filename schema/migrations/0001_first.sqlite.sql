@@ -297,6 +297,42 @@ create table log (
 create index log_by_flow_run on log (flow_run_id, timestamp, id) where flow_run_id is not null;
 create index log_by_task_run on log (task_run_id, timestamp, id) where task_run_id is not null;
 
+-- Named values that runs and people share.
+create table variable (
+    id       blob    not null primary key check (length(id) = 16),
+    name     text    not null unique,
+    value    text    not null check (json_valid(value)),
+    tags     text    not null default '[]' check (json_type(tags) = 'array'),
+    created  integer not null,
+    updated  integer not null
+) strict, without rowid;
+
+-- What runs show to people. Those of one key are versions of one thing, the last of which is found
+-- by the key.
+create table artifact (
+    id           blob    not null primary key check (length(id) = 16),
+    key          text,
+    type         text,
+    description  text,
+    data         text    not null check (json_valid(data)),
+    metadata     text    check (json_type(metadata) = 'object'),
+    flow_run_id  blob,                           -- no key: they outlive their run
+    task_run_id  blob,
+    created      integer not null,
+    updated      integer not null
+) strict, without rowid;
+
+create index artifact_by_key on artifact (key, id) where key is not null;
+create index artifact_by_flow_run on artifact (flow_run_id, id) where flow_run_id is not null;
+create index artifact_by_task_run on artifact (task_run_id, id) where task_run_id is not null;
+
+create table artifact_collection (
+    key        text    not null primary key,
+    latest_id  blob    not null,
+    created    integer not null,
+    updated    integer not null
+) strict, without rowid;
+
 -- The same tables for people: readable ids and times, in any SQLite tool.
 
 create view flows as

@@ -39,7 +39,7 @@ from embedded_orch.store.processes import ProcessRow, register
 from tests.builders import NOON, SECOND, Builder
 
 FOLDER = Path(schema_folder()) / "statements"
-GROWING = frozenset({"log", "flow_run", "flow_run_state", "task_run", "task_run_state"})
+GROWING = frozenset({"artifact", "log", "flow_run", "flow_run_state", "task_run", "task_run_state"})
 
 # -- what the files say ----------------------------------------------------------------------------
 
@@ -152,6 +152,8 @@ def a_world(build: Builder) -> dict[str, UUID]:
     limit = {**values_for(catalog["concurrency_limit.insert"], world), "id": limit_id}
     limit["name"] = "of the world"
     build.database.write(lambda tx: tx.run("concurrency_limit.insert", **limit))
+    artifact = values_for(catalog["artifact.insert"], world)
+    build.database.write(lambda tx: tx.run("artifact.insert", **artifact))
     return world
 
 
@@ -182,6 +184,8 @@ VALUES: dict[str, object] = {
     "expires": NOON,
     "free_priority": 2,
     "from_priority": 1,
+    "json_data": "1",
+    "json_value": "1",
     "lease": SECOND,
     "life_slot": 1,
     "limit": 2,
@@ -219,10 +223,12 @@ ARRAYS = frozenset(
         "no_terms",
         "not_state_names",
         "not_state_types",
+        "not_types",
         "queue_names",
         "state_names",
         "state_types",
         "tags",
+        "types",
         "work_queue_names",
     }
 )
@@ -233,6 +239,7 @@ OBJECTS = frozenset(
         "empirical_policy",
         "job_variables",
         "labels",
+        "metadata",
         "parameter_openapi_schema",
         "parameters",
         "state_details",

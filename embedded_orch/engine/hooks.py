@@ -1,16 +1,15 @@
 """Functions of the user's that are called when a run has entered a state.
 
-They are called in the order of their list, once the state is stored. One that raises is logged, and
-changes nothing.
+They are called in the order of their list, once the state is stored. One that raises is logged on
+the run, and changes nothing.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.effects import Invoke, Shielded
-from embedded_orch.engine.showing import flow_run_shown, task_run_shown
+from embedded_orch.engine.showing import flow_run_shown, logger_of_shown, task_run_shown
 from embedded_orch.states import StateType
 
 if TYPE_CHECKING:
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import Options
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
+    from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.states import State
-
-_log = logging.getLogger("embedded_orch.engine")
 
 _OPTIONS = {
     StateType.RUNNING: "on_running",
@@ -58,7 +56,7 @@ def call_flow_hooks(
     run_id = state.state_details.flow_run_id
     if hooks and run_id is not None:
         shown = flow_run_shown(engine.database, run_id)
-        yield from _call(hooks, flow, shown, state, is_interrupted=is_interrupted)
+        yield from _call(engine, hooks, flow, shown, state, is_interrupted=is_interrupted)
 
 
 def call_task_hooks(engine: Engine, task: TaskSpec, state: State) -> Steps[None]:
@@ -67,10 +65,11 @@ def call_task_hooks(engine: Engine, task: TaskSpec, state: State) -> Steps[None]
     run_id = state.state_details.task_run_id
     if hooks and run_id is not None:
         shown = task_run_shown(engine.database, run_id)
-        yield from _call(hooks, task, shown, state, is_interrupted=False)
+        yield from _call(engine, hooks, task, shown, state, is_interrupted=False)
 
 
 def _call(
+    engine: Engine,
     hooks: Sequence[Callable[..., Any]],
     spec: Spec,
     shown: Effect,
@@ -81,17 +80,13 @@ def _call(
     def kept(effect: Effect) -> Effect:
         return Shielded(effect) if is_interrupted else effect
 
-    run = yield kept(shown)
+    run: FlowRun | TaskRun = yield kept(shown)
     for hook in hooks:
         try:
             yield kept(Invoke(hook, (spec.decorated, run, state)))
         except Exception:  # noqa: BLE001 - the user's function may raise anything
-            _log.exception(
-                "%s: its hook %s for the state %s raised",
-                run.name,
-                _name_of(hook),
-                state.name,
-                extra={"run": run},
+            logger_of_shown(engine, run).exception(
+                "the hook %s for the state %s raised", _name_of(hook), state.name
             )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from embedded_orch.engine.effects import Invoke
-from embedded_orch.engine.showing import task_run_shown
+from embedded_orch.engine.showing import logger_of_shown, task_run_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +16,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.orchestration.values import Proposal
+    from embedded_orch.runs import TaskRun
     from embedded_orch.states import State
-
-_log = logging.getLogger("embedded_orch.engine")
 
 
 def not_retriable(failed: Proposal) -> Proposal:
@@ -50,11 +48,11 @@ def _holds(
     """What the condition says; no when it raises."""
     run_id = state.state_details.task_run_id
     assert run_id is not None, "the state is of a task run"
-    run = yield task_run_shown(engine.database, run_id)
+    run: TaskRun = yield task_run_shown(engine.database, run_id)
     try:
         answer: object = yield Invoke(condition, (task.decorated, run, state))
     except Exception:  # noqa: BLE001 - the user's function may raise anything
         # Whether to retry is not known, so it is not done.
-        _log.exception("task run %s is not retried: its retry_condition_fn raised", run.name)
+        logger_of_shown(engine, run).exception("not retried: the retry_condition_fn raised")
         return False
     return bool(answer)

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Read
+from embedded_orch.engine.run_logging import (
+    FLOW_RUNS,
+    TASK_RUNS,
+    RunElsewhere,
+    RunLogger,
+    logger_of_run_elsewhere,
+)
 from embedded_orch.runs import FlowRun, TaskRun
 from embedded_orch.store import flow_runs, task_runs
 
@@ -12,6 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.engine import Engine
 
 
 def flow_run_shown(database: Database, run_id: UUID) -> Read[FlowRun]:
@@ -32,3 +40,12 @@ def task_run_shown(database: Database, run_id: UUID) -> Read[TaskRun]:
         return TaskRun(database, row)
 
     return Read(database, read)
+
+
+def logger_of_shown(engine: Engine, run: FlowRun | TaskRun) -> RunLogger:
+    """The logger of a run that need not be the one that the running code is in."""
+    if isinstance(run, FlowRun):
+        here = RunElsewhere(engine, run.id, None, run.name)
+        return logger_of_run_elsewhere(FLOW_RUNS, here, {"flow_run_name": run.name})
+    here = RunElsewhere(engine, run.flow_run_id, run.id, run.name)
+    return logger_of_run_elsewhere(TASK_RUNS, here, {"task_run_name": run.name})

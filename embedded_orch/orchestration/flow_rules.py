@@ -26,7 +26,7 @@ from embedded_orch.orchestration.rules import (
     with_policy,
 )
 from embedded_orch.orchestration.values import Objection, Verdict
-from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateType, is_value
+from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateDetails, StateType, is_value
 
 if TYPE_CHECKING:
     from embedded_orch.orchestration.rules import Answer
@@ -80,7 +80,13 @@ def _cancel_at_once(run: Run, proposal: Proposal, facts: Facts, now: int) -> Ans
         is_idle = run.state_details.pause_reschedule
     if not is_idle:
         return None
-    cancelled = msgspec.structs.replace(proposal, type=StateType.CANCELLED, name="Cancelled")
+    cancelled = msgspec.structs.replace(
+        proposal,
+        type=StateType.CANCELLED,
+        name="Cancelled",
+        # The same transition again is still the same one.
+        details=StateDetails(transition_id=proposal.details.transition_id),
+    )
     return Objection(
         Verdict.REJECT, "nothing of the run has to be stopped first", proposal=cancelled
     )

@@ -197,7 +197,8 @@ class Model:
         elif type is PENDING and here is not None and due is None and not force:
             is_substate = here.type is PENDING and self.is_flow_run
             due = here.due if here.type is SCHEDULED or is_substate else None
-        is_own = type is proposal.type or type is CANCELLED
+        is_own = type is proposal.type
+        keeps_transition = is_own or type in (SCHEDULED, CANCELLED)
         stamp = proposal.timestamp
         self.history.append(
             Entry(
@@ -207,7 +208,7 @@ class Model:
                 due=due if is_own or type is SCHEDULED else None,
                 pause_until=times_or_none(details.pause_timeout) if is_own else None,
                 is_suspension=details.pause_reschedule and is_own,
-                transition_id=details.transition_id if is_own or type is SCHEDULED else None,
+                transition_id=details.transition_id if keeps_transition else None,
                 has_value=type is COMPLETED and proposal.data_format == VALUE,
                 is_attempt=type is RUNNING and not self.is_resuming,
                 was_forced=force,

@@ -196,13 +196,19 @@ def test_run_that_nobody_could_resume_is_not_scheduled_again(leaving: StateType)
 def test_run_without_a_process_is_cancelled_at_once(
     state: StateType, fields: dict[str, Any], becomes: StateType, force: bool
 ) -> None:
-    decision = proposed(a_run(state, **fields), CANCELLING, message="stop", force=force)
+    details = StateDetails(transition_id=an_id(5), pause_key="a")
+
+    decision = proposed(
+        a_run(state, **fields), CANCELLING, message="stop", details=details, force=force
+    )
 
     assert decision.run.state_type is becomes
     assert decision.run.state_name == becomes.value.capitalize()
     assert decision.verdict is (ACCEPT if becomes is CANCELLING else REJECT)
     assert decision.proposal is not None
     assert decision.proposal.message == "stop"
+    kept = details if becomes is CANCELLING else StateDetails(transition_id=an_id(5))
+    assert decision.proposal.details == kept
 
 
 # -- PreventPendingTransitions -------------------------------------------------------------------

@@ -13,12 +13,12 @@ from embedded_orch import errors
 from embedded_orch.engine.checking import flow_name
 from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import FlowOptions
-from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
+from embedded_orch.engine.running import begun, is_async_function, is_generator_function
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
     from typing import Literal, Unpack
     from uuid import UUID
 
@@ -47,11 +47,13 @@ class Flow(Generic[P, R]):
         name: of the flow; all its runs are found by it.
         options: what its decorator was given, and the defaults of the rest; each is an attribute of
             the flow too.
-        is_async: whether calling it gives a coroutine.
+        is_async: whether calling it gives a coroutine or an asynchronous generator.
+        is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
     def __init__(self, fn: Callable[P, R], **options: Unpack[FlowArguments]) -> None:
         self.is_async = is_async_function(fn)
+        self.is_generator = is_generator_function(fn)
         self.fn = fn
         self.options = FlowOptions(options)
         self.name = flow_name(fn, self.options.name)
@@ -71,8 +73,13 @@ class Flow(Generic[P, R]):
 
     @property
     def isasync(self) -> bool:
-        """Whether calling it gives a coroutine."""
+        """Whether calling it gives a coroutine or an asynchronous generator."""
         return self.is_async
+
+    @property
+    def isgenerator(self) -> bool:
+        """Whether calling it gives a generator, plain or asynchronous."""
+        return self.is_generator
 
     @property
     def description(self) -> str | None:
@@ -222,6 +229,22 @@ class Flow(Generic[P, R]):
     ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
+        self: Flow[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[list[T]]]: ...
+    @overload
+    def __call__(
+        self: Flow[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> State[list[T]]: ...
+    @overload
+    def __call__(
         self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
     ) -> State[R]: ...
     @overload
@@ -345,9 +368,12 @@ class Flow(Generic[P, R]):
         return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)
 
     def _run(self, steps: Steps[State], return_state: bool = False) -> Any:
-        if self.is_async:
-            return ending_of_async(steps, return_state)
-        return ending_of(steps, return_state)
+        return begun(
+            steps,
+            is_async=self.is_async,
+            is_generator=self.is_generator,
+            return_state=return_state,
+        )
 
     def __repr__(self) -> str:
         return f"<Flow {self.name}>"

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
@@ -212,11 +213,16 @@ def _called(
     backend: str | None,
 ) -> Any:
     if backend is None:
-        return function(*args, **kwargs)
+        value = function(*args, **kwargs)
+        # A generator does not travel; its items do.
+        return list(value) if isinstance(value, GeneratorType) else value
     import anyio
 
     async def run() -> Any:
-        return await function(*args, **kwargs)
+        value = function(*args, **kwargs)
+        if isinstance(value, AsyncGeneratorType):
+            return [item async for item in value]
+        return await value
 
     return anyio.run(run, backend=backend)
 

@@ -14,12 +14,19 @@ from embedded_orch.annotations import unmapped
 from embedded_orch.engine.checking import MOST_DELAYS
 from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import TaskOptions
-from embedded_orch.engine.running import ending_of, ending_of_async, is_async_function
+from embedded_orch.engine.running import begun, is_async_function, is_generator_function
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Callable,
+        Coroutine,
+        Generator,
+        Mapping,
+        Sequence,
+    )
     from typing import Literal, Unpack
     from uuid import UUID
 
@@ -56,11 +63,13 @@ class Task(Generic[P, R_co]):
         name: for people.
         options: what its decorator was given, and the defaults of the rest; each is an attribute of
             the task too.
-        is_async: whether calling it gives a coroutine.
+        is_async: whether calling it gives a coroutine or an asynchronous generator.
+        is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
     def __init__(self, fn: Callable[P, R_co], **options: Unpack[TaskArguments]) -> None:
         self.is_async = is_async_function(fn)
+        self.is_generator = is_generator_function(fn)
         self.fn = fn
         self.options = TaskOptions(options)
         self.name: str = self.options.name or getattr(fn, "__name__", None) or type(fn).__name__
@@ -79,8 +88,13 @@ class Task(Generic[P, R_co]):
 
     @property
     def isasync(self) -> bool:
-        """Whether calling it gives a coroutine."""
+        """Whether calling it gives a coroutine or an asynchronous generator."""
         return self.is_async
+
+    @property
+    def isgenerator(self) -> bool:
+        """Whether calling it gives a generator, plain or asynchronous."""
+        return self.is_generator
 
     @property
     def description(self) -> str | None:
@@ -190,6 +204,22 @@ class Task(Generic[P, R_co]):
     ) -> Coroutine[Any, Any, State[T]]: ...
     @overload
     def __call__(
+        self: Task[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[list[T]]]: ...
+    @overload
+    def __call__(
+        self: Task[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> State[list[T]]: ...
+    @overload
+    def __call__(
         self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
     ) -> State[R_co]: ...
     @overload
@@ -217,10 +247,45 @@ class Task(Generic[P, R_co]):
         wait_for: object = kwargs.pop("wait_for", None)
         arguments = self._signature.bind(args, kwargs)
         steps = self._new_call(current_flow_run(), arguments, wait_for).steps()
-        if self.is_async:
-            return ending_of_async(steps, return_state)
-        return ending_of(steps, return_state)
+        return begun(
+            steps,
+            is_async=self.is_async,
+            is_generator=self.is_generator,
+            return_state=return_state,
+        )
 
+    @overload
+    def submit(
+        self: Task[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> State[list[T]]: ...
+    @overload
+    def submit(
+        self: Task[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> State[list[T]]: ...
+    @overload
+    def submit(
+        self: Task[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Future[list[T]]: ...
+    @overload
+    def submit(
+        self: Task[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> Future[list[T]]: ...
     @overload
     def submit(
         self: Task[P, Coroutine[Any, Any, T]],
@@ -267,6 +332,38 @@ class Task(Generic[P, R_co]):
         future = self._submit(runner, self._signature.bind(args, kwargs), wait_for)
         return _state_of(future) if return_state else future
 
+    @overload
+    def map(
+        self: Task[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> list[State[list[T]]]: ...
+    @overload
+    def map(
+        self: Task[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[True],
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> list[State[list[T]]]: ...
+    @overload
+    def map(
+        self: Task[P, Generator[T, Any, Any]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> FutureList[list[T]]: ...
+    @overload
+    def map(
+        self: Task[P, AsyncGenerator[T, Any]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: object = None,
+        **kwargs: Any,
+    ) -> FutureList[list[T]]: ...
     @overload
     def map(
         self: Task[P, Coroutine[Any, Any, T]],

@@ -290,19 +290,9 @@ def test_option_that_cannot_be_is_refused_when_decorated(
         task(**options)(lambda: None)
 
 
-def a_generator() -> Iterator[int]:
-    yield 1
-
-
-async def an_async_generator() -> Any:
-    yield 1
-
-
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (a_generator, "generator"),
-        (an_async_generator, "generator"),
         (classmethod(lambda cls: None), "below @classmethod"),
         (staticmethod(lambda: None), "@staticmethod"),
         (3, "cannot be called"),

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from embedded_orch import errors
 from embedded_orch.engine import slots
-from embedded_orch.engine.slots import Patience, holds_slots
+from embedded_orch.engine.contexts import holds_slots
+from embedded_orch.engine.slots import Patience
 from embedded_orch.orchestrator import current_engine
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.engine.contexts import FlowRunContext
-    from embedded_orch.engine.effects import Call
+    from embedded_orch.engine.effects import Effect
 
 
 class Cancellation:
@@ -129,7 +129,7 @@ class Cancellable:
 
     __slots__ = ("_call", "_context")
 
-    def __init__(self, call: Call, context: FlowRunContext) -> None:
+    def __init__(self, call: Effect, context: FlowRunContext) -> None:
         self._call = call
         self._context = context
 

@@ -309,6 +309,31 @@ task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", def
 transaction_context: ContextVar[BaseTransaction | None] = ContextVar("transaction", default=None)
 
 
+holds_slots: ContextVar[bool] = ContextVar("holds_slots", default=False)
+"""Whether the running code holds slots, and so is not kept behind those who wait for some."""
+
+_PLACE: tuple[ContextVar[Any], ...] = (
+    flow_run_context,
+    task_run_context,
+    transaction_context,
+    holds_slots,
+)
+
+
+def place_here() -> tuple[object, ...]:
+    """Which runs and which transaction the code here is in, and whether it holds slots."""
+    return tuple([variable.get() for variable in _PLACE])
+
+
+def go_to(place: tuple[object, ...]) -> None:
+    """The code that follows is there, whichever context it has.
+
+    Where code may go on in another context, as that of a generator does, tokens cannot be reset.
+    """
+    for variable, value in zip(_PLACE, place, strict=True):
+        variable.set(value)
+
+
 def current_flow_run() -> FlowRunContext | None:
     """The flow run that the running code is in, if it goes on.
 

@@ -327,8 +327,8 @@ def drive(steps: Steps[R]) -> R:
                 value = effect.perform()
                 resume = steps.send
         except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if _have_ended(steps):
-                ending: R = _ending_of(error)
+            if have_ended(steps):
+                ending: R = ending_of_steps(error)
                 return ending
             resume, value = steps.throw, error
 
@@ -344,17 +344,18 @@ async def drive_async(steps: Steps[R]) -> R:
                 value = await effect.perform_async()
                 resume = steps.send
         except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if _have_ended(steps):
-                ending: R = _ending_of(error)
+            if have_ended(steps):
+                ending: R = ending_of_steps(error)
                 return ending
             resume, value = steps.throw, error
 
 
-def _have_ended(steps: Steps[Any]) -> bool:
+def have_ended(steps: Steps[Any]) -> bool:
+    """Whether the steps of a call have returned or raised."""
     return getattr(steps, "gi_frame", None) is None
 
 
-def _ending_of(error: BaseException) -> Any:
+def ending_of_steps(error: BaseException) -> Any:
     """What steps that have ended returned; raises what they raised."""
     if isinstance(error, StopIteration):
         return error.value

@@ -9,14 +9,17 @@ from msgspec.structs import replace
 from embedded_orch import errors
 from embedded_orch.db.waiting_room import Waiter
 from embedded_orch.engine import results
+from embedded_orch.engine.calling import call_of, iteration_of
 from embedded_orch.engine.cancellation import Cancellable, Cancellation
 from embedded_orch.engine.contexts import (
     FlowRunContext,
     flow_run_context,
+    go_to,
+    place_here,
     task_run_context,
 )
 from embedded_orch.engine.creating import new_flow_run
-from embedded_orch.engine.effects import Call, Stop, Turn, Write
+from embedded_orch.engine.effects import Stop, Turn, Write
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
@@ -356,18 +359,32 @@ class FlowCall:
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
         """Call the function once; the state to propose, and the same with its value at hand."""
         process = self._engine.process
-        has_failed = False
-        token, task_token = flow_run_context.set(context), task_run_context.set(None)
+        flow, has_failed, outside = self._flow, False, place_here()
+        flow_run_context.set(context)
+        task_run_context.set(None)
         try:
-            args, kwargs = self._flow.signature.spread(self._arguments)
-            if self._flow.is_plain:
-                call = Call(self._flow.function, args, kwargs)
-            else:
-                call = self._timed_call(args, kwargs)
+            not_kept: str | None = None
+            arguments, run_id = self._arguments, self.run_id
             with keeping_prints(context.log_prints):
-                value = yield Cancellable(call, context)
+                if flow.is_generator:
+                    value, not_kept = yield from iteration_of(
+                        flow,
+                        arguments,
+                        kind="Flow",
+                        run_id=run_id,
+                        wrapped=lambda effect: Cancellable(effect, context),
+                    )
+                else:
+                    call = call_of(flow, flow.function, arguments, kind="Flow", run_id=run_id)
+                    value = yield Cancellable(call, context)
             value = yield from settled(value)
-            outcome = outcome_of(value, process, self._keeping, run_name=f"flow run {self.name}")
+            outcome = outcome_of(
+                value,
+                process,
+                self._keeping,
+                run_name=f"flow run {self.name}",
+                not_kept=not_kept,
+            )
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()
             raise
@@ -385,18 +402,9 @@ class FlowCall:
             yield Stop(context, is_interrupting=True)
             raise
         finally:
-            flow_run_context.reset(token)
-            task_run_context.reset(task_token)
+            go_to(outside)
         yield from self._stop(context, is_interrupting=has_failed)
         return outcome
-
-    def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        from embedded_orch.engine.timeouts import TimedCall
-
-        seconds = self._flow.timeout_seconds
-        return TimedCall(
-            self._flow.function, args, kwargs, seconds=seconds, kind="Flow", run_id=self.run_id
-        )
 
     def _stop(self, context: FlowRunContext, *, is_interrupting: bool) -> Steps[None]:
         """Let nothing run on behind the attempt. One that failed does not wait for the rest."""

@@ -57,7 +57,12 @@ def settled(value: Any) -> Steps[Any]:
 
 
 def outcome_of(
-    value: Any, process: Process, keeping: Keeping, *, run_name: str
+    value: Any,
+    process: Process,
+    keeping: Keeping,
+    *,
+    run_name: str,
+    not_kept: str | None = None,
 ) -> tuple[Proposal, State]:
     """The state to propose for what a function returned, and the same with its value at hand.
 
@@ -66,6 +71,7 @@ def outcome_of(
         process: that runs it.
         keeping: how its value is kept.
         run_name: for messages.
+        not_kept: why the value is not stored, if so.
 
     Raises:
         ConfigurationError: it returned a state in which no run can end.
@@ -78,9 +84,13 @@ def outcome_of(
         return _as_it_is(value, process, keeping, run_name)
     if isinstance(value, State) or is_state_iterable(value):
         return _of_all(value, process)
-    completed = results.completed(
-        process.new_id(), process.now(), value, keeping, run_name=run_name
-    )
+    if not_kept is not None:
+        completed = results.ended(process.new_id(), process.now(), StateType.COMPLETED, None)
+        completed = replace(completed, message=f"the result was not stored: {not_kept}")
+    else:
+        completed = results.completed(
+            process.new_id(), process.now(), value, keeping, run_name=run_name
+        )
     return completed, results.with_value(results.state_of(completed), value, keeping)
 
 

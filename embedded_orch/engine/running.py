@@ -23,10 +23,10 @@ _ASYNC_GENERATOR = 0x200
 
 
 def is_async_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine.
+    """Whether calling it gives a coroutine or an asynchronous generator.
 
     Raises:
-        SignatureError: it is no function, or a generator, which is not supported yet.
+        SignatureError: it is no function.
     """
     if isinstance(function, classmethod | staticmethod):
         raise SignatureError(
@@ -35,18 +35,22 @@ def is_async_function(function: Callable[..., Any]) -> bool:
         )
     if not callable(function):
         raise SignatureError(f"{function!r} cannot be called, so it cannot be a flow or a task")
-    code = getattr(function, "__code__", None)
-    if code is None:
-        import inspect
+    return bool(_flags_of(function) & (_COROUTINE | _ASYNC_GENERATOR))
 
-        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - the method itself is looked at
-        )
-    if code.co_flags & (_GENERATOR | _ASYNC_GENERATOR):
-        raise SignatureError(
-            f"{function!r} is a generator, which flows and tasks cannot be yet; return a list"
-        )
-    return bool(code.co_flags & _COROUTINE)
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a generator, plain or asynchronous."""
+    return bool(_flags_of(function) & (_GENERATOR | _ASYNC_GENERATOR))
+
+
+def _flags_of(function: Any) -> int:
+    """The flags of the code that runs when it is called: a function, a partial, an object."""
+    while hasattr(function, "func"):
+        function = function.func
+    if not hasattr(function, "__code__"):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - its code is looked at
+    code = getattr(function, "__code__", None)
+    return code.co_flags if code is not None else 0
 
 
 def copied_context(backend: str | None) -> Context:
@@ -64,16 +68,30 @@ def copied_context(backend: str | None) -> Context:
     return context
 
 
-def ending_of(steps: Steps[State[Any]], return_state: bool) -> Any:
-    """What a call gives its caller: what its function returned, or else raised; or its state."""
+def begun(
+    steps: Steps[State[Any]], *, is_async: bool, is_generator: bool, return_state: bool
+) -> Any:
+    """What a call gives its caller: what its function returned, or else raised; or its state.
+
+    Args:
+        steps: of the call.
+        is_async: whether it is awaited, or iterated over asynchronously.
+        is_generator: whether its items are given one by one.
+        return_state: whether the final state is given, and nothing else.
+    """
+    if is_generator and not return_state:
+        from embedded_orch.engine.generators import items_of, items_of_async
+
+        return items_of_async(steps) if is_async else items_of(steps)
+    if is_async:
+        return _ending_of_async(steps, return_state)
     from embedded_orch.engine.effects import drive
 
     state = drive(steps)
     return state if return_state else state.result_now()
 
 
-async def ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
-    """:func:`ending_of` for a call that is awaited."""
+async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
     from embedded_orch.engine.effects import drive_async
 
     state = await drive_async(steps)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
 from embedded_orch.db.current import scope_for
 from embedded_orch.db.waiting_room import Waiter
-from embedded_orch.engine.contexts import current_flow_run, current_task_run
+from embedded_orch.engine.contexts import current_flow_run, current_task_run, holds_slots
 from embedded_orch.engine.effects import Read, Turn, Write
 from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
@@ -40,9 +39,6 @@ _RETRY = 1.0
 _UNHEARD = 60.0
 """Seconds for which other hosts believe in a claim of the engine's own."""
 _MICROSECONDS = 1_000_000
-
-holds_slots: ContextVar[bool] = ContextVar("holds_slots", default=False)
-"""Whether the running code holds slots, and so is not kept behind those who wait for some."""
 
 
 class Patience:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import values
+from embedded_orch.engine.running import is_generator_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +42,8 @@ class Spec:
         name: for people.
         key: the function's module and qualified name, which identify its calls.
         signature: how arguments become parameters.
-        is_async: whether the function is an ``async def``.
-        is_plain: whether calling it is all there is to it: it has no time limit.
+        is_async: whether the function is an ``async def``, also one that yields.
+        is_generator: whether the function is a generator, plain or asynchronous.
         policy: its retries.
         timeout_seconds: how long one call of the function may take.
         tags: of its runs.
@@ -54,7 +55,7 @@ class Spec:
         "decorated",
         "function",
         "is_async",
-        "is_plain",
+        "is_generator",
         "key",
         "name",
         "policy",
@@ -80,7 +81,7 @@ class Spec:
         self.signature = signature
         self.is_async = is_async
         self.timeout_seconds = options.timeout_seconds
-        self.is_plain = self.timeout_seconds is None
+        self.is_generator = is_generator_function(function)
         self.policy = options.policy
         self.tags = options.tags
         self._source_hash: str | None = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch.engine.contexts import holds_slots
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.slots import (
     Line,
@@ -17,7 +18,6 @@ from embedded_orch.engine.slots import (
     claim_for,
     freed,
     give_back,
-    holds_slots,
 )
 from embedded_orch.orchestration.task_rules import AWAITING_SLOT
 from embedded_orch.store import slots

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
 from embedded_orch.engine import attempts, results
-from embedded_orch.engine.contexts import TaskRunContext, surrounding, task_run_context
-from embedded_orch.engine.effects import Call, Read, Sleep, Write
+from embedded_orch.engine.calling import call_of, iteration_of
+from embedded_orch.engine.contexts import (
+    TaskRunContext,
+    holds_slots,
+    surrounding,
+    task_run_context,
+)
+from embedded_orch.engine.effects import Read, Sleep, Write
 from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
@@ -283,7 +289,9 @@ class TaskCall:
         try:
             yield from beginning
             while True:
-                state = yield from self._attempt()
+                state = yield from (
+                    self._attempt() if self._beginning_error is None else self._fail_at_once()
+                )
                 if state is not None:
                     if self._slots is not None:
                         self._slots.were_given_back()
@@ -304,8 +312,6 @@ class TaskCall:
 
     def _attempts_with_slots(self, held: TagSlots, beginning: Steps[None]) -> Steps[State]:
         """The attempts, after which no slots are held, however they end."""
-        from embedded_orch.engine.slots import holds_slots
-
         held_before = holds_slots.get()
         holds_slots.set(True)
         try:
@@ -319,19 +325,32 @@ class TaskCall:
             holds_slots.set(held_before)
             held.stop_waiting()
 
+    def _fail_at_once(self) -> Steps[State | None]:
+        error = self._beginning_error
+        assert error is not None, "there is a reason"
+        return self._finish_failed(error, self._context(), is_final=True)
+
     def _attempt(self) -> Steps[State | None]:
         """Call the function once; the final state, or None when it is to be called again."""
         context = self._context()
-        if self._beginning_error is not None:
-            return (yield from self._finish_failed(self._beginning_error, context, is_final=True))
-        token = task_run_context.set(context)
+        outside = task_run_context.get()
+        task_run_context.set(context)
         told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
+                task, arguments, run_id = self._task, self._arguments, self.run_id
+                not_kept: str | None = None
                 with self._keeping_prints(context):
-                    value = yield self._call()
-                if tells_the_end(value):
-                    told = yield from self._told(value)
+                    if self._yields:
+                        value, not_kept = yield from iteration_of(
+                            task, arguments, kind="Task", run_id=run_id
+                        )
+                    else:
+                        value = yield call_of(
+                            task, self.function, arguments, kind="Task", run_id=run_id
+                        )
+                if not_kept is not None or tells_the_end(value):
+                    told = yield from self._told(value, not_kept)
             else:
                 final, is_told = yield from self._body(self.run_id, self._arguments)
                 if is_told:
@@ -349,30 +368,20 @@ class TaskCall:
                 raise
             return (yield from self._finish_failed(error, context))
         finally:
-            task_run_context.reset(token)
+            task_run_context.set(outside)
         if told is not None:
             return (yield from self._finish_as_told(*told, context))
         return (yield from self._finish_completed(value, context))
 
-    def _call(self) -> Call:
-        args, kwargs = self._task.signature.spread(self._arguments)
-        if self._task.is_plain:
-            return Call(self.function, args, kwargs)
-        return self._timed_call(args, kwargs)
+    @property
+    def _yields(self) -> bool:
+        # Elsewhere, as in a process, its items are taken there.
+        return self._task.is_generator and self.function is self._task.function
 
-    def _told(self, value: object) -> Steps[tuple[Proposal, State]]:
+    def _told(self, value: object, not_kept: str | None) -> Steps[tuple[Proposal, State]]:
         value = yield from settled(value)
-        return outcome_of(
-            value, self._engine.process, self._keeping, run_name=f"task run {self.name}"
-        )
-
-    def _timed_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
-        from embedded_orch.engine.timeouts import TimedCall
-
-        seconds = self._task.timeout_seconds
-        return TimedCall(
-            self.function, args, kwargs, seconds=seconds, kind="Task", run_id=self.run_id
-        )
+        process, run_name = self._engine.process, f"task run {self.name}"
+        return outcome_of(value, process, self._keeping, run_name=run_name, not_kept=not_kept)
 
     def _context(self) -> TaskRunContext:
         return TaskRunContext(

@@ -33,7 +33,7 @@ from embedded_orch.engine.workers import interruptible_here
 from embedded_orch.errors import RunTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import FrameType
     from uuid import UUID
 
@@ -54,6 +54,44 @@ class _Expired(BaseException):
         return "a call around it was cancelled, or its time limit ran out"
 
 
+class Allowance:
+    """The time that one attempt at a run has.
+
+    Attributes:
+        deadline: when it is over, on the monotonic clock.
+    """
+
+    __slots__ = ("_kind", "_run_id", "_seconds", "deadline")
+
+    def __init__(self, seconds: float, kind: Literal["Flow", "Task"], run_id: UUID) -> None:
+        self.deadline = monotonic() + seconds
+        self._seconds = seconds
+        self._kind = kind
+        self._run_id = run_id
+
+    def perform(self, call: Callable[[], Any]) -> Any:
+        """What a call returns, if it does in time."""
+        return within(self.deadline - monotonic(), call, self.error)
+
+    async def perform_async(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """What an awaited call returns, if it does in time."""
+        import anyio
+
+        with anyio.move_on_after(self.deadline - monotonic()):
+            return await call()
+        raise self.error()
+
+    def error(self) -> RunTimedOut:
+        """What is raised when it is over."""
+        return RunTimedOut(
+            f"{self._kind} run exceeded timeout of {self._seconds} second(s)", self._run_id
+        )
+
+    def futures_in(self, value: Any) -> list[Future[Any]]:
+        """The futures that the run waits for in what its function returned: those of a flow."""
+        return futures_in(value) if self._kind == "Flow" else []
+
+
 class TimedCall(Call):
     """The function of a flow or task with a time limit; for a flow with the futures it returns.
 
@@ -61,57 +99,40 @@ class TimedCall(Call):
         function: that is called.
         args: of the function.
         kwargs: of the function.
-        seconds: that it may take.
-        kind: of the run, "Flow" or "Task".
-        run_id: of the run.
+        allowance: the time that it has.
     """
 
-    __slots__ = ("_kind", "_run_id", "_seconds")
+    __slots__ = ("_allowance",)
 
     def __init__(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        *,
-        seconds: float | None,
-        kind: Literal["Flow", "Task"],
-        run_id: UUID,
+        allowance: Allowance,
     ) -> None:
         super().__init__(function, args, kwargs)
-        assert seconds is not None, "it is called for a limited time"
-        self._seconds = seconds
-        self._kind = kind
-        self._run_id = run_id
+        self._allowance = allowance
 
     def perform(self) -> Any:
         """Do it in this thread."""
-        return within(self._seconds, self._perform, self._error)
+        return self._allowance.perform(self._perform)
 
     def _perform(self) -> Any:
         value = super().perform()
-        for future in self._futures_in(value):
+        for future in self._allowance.futures_in(value):
             future.wait()
         return value
 
     async def perform_async(self) -> Any:
         """Do it without blocking the event loop."""
-        import anyio
+        return await self._allowance.perform_async(self._perform_async)
 
-        with anyio.move_on_after(self._seconds):
-            value = await super().perform_async()
-            for future in self._futures_in(value):
-                await future.wait_async()
-            return value
-        raise self._error()
-
-    def _futures_in(self, value: Any) -> list[Future[Any]]:
-        return futures_in(value) if self._kind == "Flow" else []
-
-    def _error(self) -> RunTimedOut:
-        return RunTimedOut(
-            f"{self._kind} run exceeded timeout of {self._seconds} second(s)", self._run_id
-        )
+    async def _perform_async(self) -> Any:
+        value = await super().perform_async()
+        for future in self._allowance.futures_in(value):
+            await future.wait_async()
+        return value
 
 
 def within(

@@ -6,7 +6,7 @@ which strict mypy reports.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from datetime import datetime
 from typing import Any, assert_type
 
@@ -91,9 +91,39 @@ async def report_later(root: str, limit: int | None = None) -> list[bytes]:
     return [one]
 
 
+@task
+def lines(path: str) -> Generator[str, None, int]:
+    yield path
+    return 1
+
+
+@task
+async def rows(path: str) -> AsyncGenerator[bytes, None]:
+    yield path.encode()
+
+
+@flow
+def read(root: str) -> Generator[str, None, None]:
+    count = yield from lines(root)
+    assert_type(count, int)
+    assert_type(lines.submit(root), Future[list[str]])
+    assert_type(lines.map([root]).result(), list[list[str]])
+    assert_type(rows.submit(root).result(), list[bytes])
+    assert_type(lines(root, return_state=True), State[list[str]])
+
+
+@flow
+async def read_later(root: str) -> AsyncGenerator[bytes, None]:
+    async for row in rows(root):
+        assert_type(row, bytes)
+        yield row
+
+
 def right() -> None:
     assert_type(count_lines("x", limit=3), int)
     assert_type(report("x"), dict[str, int])
+    assert_type(read("x"), Generator[str, None, None])
+    assert_type(read("x", return_state=True), State[list[str]])
     assert_type(report.resume(), dict[str, int])
     assert_type(report.resume("an id", parameters={"root": "x"}), dict[str, int])
     waiting: Coroutine[Any, Any, list[bytes]] = report_later("x")
@@ -127,6 +157,8 @@ def states() -> None:
 
 
 async def right_later() -> None:
+    assert_type([row async for row in read_later("x")], list[bytes])
+    assert_type(await read_later("x", return_state=True), State[list[bytes]])
     async with embedded_orch.open() as orch:
         assert_type(orch.flow_runs.count(), int)
         assert_type(await report_later("x", limit=3), list[bytes])

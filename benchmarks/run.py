@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rounds < 1:
         parser.error("--rounds has to be at least 1")
 
+    # What runs log is kept all the same, and not shown between the figures.
+    logging.getLogger().addHandler(logging.NullHandler())
     rows = choose(all_rows(), options.rows)
     if not rows:
         raise SystemExit("there are no rows: benchmarks/rows_*.py define none")

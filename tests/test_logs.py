@@ -182,6 +182,35 @@ def test_failures_and_retries_are_told(orch: Orchestrator) -> None:
     ]
 
 
+def test_what_the_engine_warns_about_is_kept_with_the_run(url: str) -> None:
+    def raising(flow_or_task: object, run: object, state: object) -> None:
+        raise ZeroDivisionError("in the hook")
+
+    @task(on_completion=[raising])
+    def odd() -> object:
+        return object()
+
+    @flow(on_completion=[raising])
+    def party() -> None:
+        odd()
+
+    with opened(url) as orchestrator:
+        party()
+        run, task_run = the_flow_run(orchestrator), the_run_of(orchestrator, odd)
+        warned = [
+            (line.flow_run_id, line.task_run_id, line.message.splitlines()[-1])
+            for line in orchestrator.logs.find(min_level="WARNING")
+        ]
+
+    assert [found[:2] for found in warned] == [
+        (run.id, None),
+        (run.id, task_run.id),
+        (run.id, None),
+    ]
+    assert "object" in warned[0][2]
+    assert [message for _, _, message in warned[1:]] == ["ZeroDivisionError: in the hook"] * 2
+
+
 def test_a_subflow_logs_for_itself(orch: Orchestrator) -> None:
     @flow
     def child() -> None:

@@ -32,6 +32,8 @@ class Arguments(argparse.Namespace):
     tasks: int
     sql: bool
     path: str
+    level: int | None
+    text: str | None
 
 
 def parse(words: Sequence[str] | None) -> Arguments:
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_runs(commands, anywhere)
     _add_run(commands, anywhere)
+    _add_logs(commands, anywhere)
     _add_db(commands, anywhere)
     version = commands.add_parser("version", help="print the versions in use")
     version.set_defaults(command=_version)
@@ -98,6 +101,27 @@ def _add_run(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     run.set_defaults(command=_run)
 
 
+def _add_logs(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    logs = commands.add_parser(
+        "logs", parents=[anywhere], help="print what one flow run or task run logged"
+    )
+    logs.add_argument(
+        "id",
+        metavar="ID",
+        help="of a flow run, or as many of its first digits as it takes; or the id of a task run",
+    )
+    logs.add_argument("--level", type=_level, metavar="LEVEL", help="only from this level on")
+    logs.add_argument(
+        "--text",
+        metavar="SEARCH",
+        help='only lines with one of these words or "phrases"; +must -not',
+    )
+    logs.add_argument(
+        "--limit", type=_count, default=1000, metavar="N", help="at most so many, the newest (1000)"
+    )
+    logs.set_defaults(command=_logs)
+
+
 def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     db = commands.add_parser("db", parents=[anywhere], help="look after the database")
     actions = db.add_subparsers(metavar="ACTION", required=True)
@@ -129,6 +153,17 @@ def _count(word: str) -> int:
     return count
 
 
+def _level(word: str) -> int:
+    from logging import getLevelNamesMapping
+
+    names = getLevelNamesMapping()
+    if word.isdecimal():
+        return int(word)
+    if word.upper() not in names:
+        raise argparse.ArgumentTypeError(f"{word!r} is no level; there are {', '.join(names)}")
+    return names[word.upper()]
+
+
 # Each command in a module of its own, imported when it is the one.
 
 
@@ -142,6 +177,12 @@ def _run(arguments: Arguments) -> int:
     from embedded_orch.cli.showing import show_run
 
     return show_run(arguments)
+
+
+def _logs(arguments: Arguments) -> int:
+    from embedded_orch.cli.logs import print_logs
+
+    return print_logs(arguments)
 
 
 def _upgrade(arguments: Arguments) -> int:

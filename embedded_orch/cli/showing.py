@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import msgspec
 
-from embedded_orch import errors, values
+from embedded_orch import values
 from embedded_orch.cli import text
 from embedded_orch.cli.opening import opened_for_runs
+from embedded_orch.cli.run_ids import check_digits, flow_run_id
 from embedded_orch.process import Process
 from embedded_orch.states import ERROR, VALUE, StateType
 from embedded_orch.store.flow_runs import FlowRunRow, get_flow_runs
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from embedded_orch.cli.arguments import Arguments
     from embedded_orch.db.port import Transaction
 
-_ID_DIGITS = 32
-_MOST_CANDIDATES = 10
 _WIDEST_VALUE = 500
 _WIDEST_NAME = 40
 _WIDEST_MESSAGE = 100
@@ -41,44 +38,19 @@ class _Found(msgspec.Struct):
 
 def show_run(arguments: Arguments) -> int:
     """Print one flow run."""
-    least, most = _range_of(arguments.id)
+    check_digits(arguments.id)
     process = Process()
     with opened_for_runs(arguments.db, process) as shared:
         url = shared.database.url
         found = shared.database.read(
-            lambda tx: _find(tx, least, most, arguments.id, url, most_tasks=arguments.tasks)
+            lambda tx: _find(tx, arguments.id, url, most_tasks=arguments.tasks)
         )
     print("\n\n".join(_sections(found, process.now())))
     return 0
 
 
-def _range_of(word: str) -> tuple[UUID, UUID]:
-    """The first and the last id that begin with the digits of a word."""
-    digits = word.replace("-", "").lower()
-    if not re.fullmatch(rf"[0-9a-f]{{1,{_ID_DIGITS}}}", digits):
-        raise errors.RunNotFound(
-            f"{word!r} is no id of a run, nor the beginning of one; `embedded-orch runs` lists ids"
-        )
-    return UUID(digits.ljust(_ID_DIGITS, "0")), UUID(digits.ljust(_ID_DIGITS, "f"))
-
-
-def _find(
-    tx: Transaction, least: UUID, most: UUID, word: str, url: str, *, most_tasks: int
-) -> _Found:
-    ids = [
-        run_id
-        for (run_id,) in tx.rows(
-            "checks.flow_runs_between", least_id=least, most_id=most, limit=_MOST_CANDIDATES
-        )
-    ]
-    if not ids:
-        raise errors.RunNotFound(f"no flow run in {url} has an id that begins with {word}")
-    if len(ids) > 1:
-        raise errors.RunNotFound(
-            f"several flow runs have an id that begins with {word}; give more of it: "
-            f"{', '.join(map(str, ids))}{' ...' if len(ids) == _MOST_CANDIDATES else ''}"
-        )
-    run = get_flow_runs(tx, ids)[0]
+def _find(tx: Transaction, word: str, url: str, *, most_tasks: int) -> _Found:
+    [run] = get_flow_runs(tx, [flow_run_id(tx, word, url)])
     return _Found(
         run=run,
         states=tx.rows("flow_run_state.history", flow_run_id=run.id),

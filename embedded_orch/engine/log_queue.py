@@ -28,7 +28,7 @@ from embedded_orch import errors
 from embedded_orch.db import fork
 from embedded_orch.db.current import scope_for
 from embedded_orch.db.flusher import Flusher
-from embedded_orch.store.logs import LogRow, append
+from embedded_orch.store.logs import NewLogRow, append
 
 if TYPE_CHECKING:
     from embedded_orch.db.port import Announced, Database, Transaction
@@ -48,7 +48,7 @@ _NAME = "embedded_orch.logs"
 # The end of an id that counts the lines of a batch.
 _PLACES = (1 << 20) - 1
 
-# A line that waits: the fields of a LogRow but its id, which its batch gives it.
+# A line that waits: the fields of a NewLogRow but its id, which its batch gives it.
 Line = tuple[int, int, str, str, UUID | None, UUID | None]
 # Whose lines: a flow run's, or those of a task run outside of flows.
 Whose = tuple[UUID | None, UUID | None]
@@ -80,7 +80,7 @@ class LogQueue:
         self._append = self._lines.append
         self._dropped: dict[Whose, itertools.count[int]] = {}
         # Announced, and not known to be committed yet.
-        self._leaving: deque[tuple[Announced, list[LogRow]]] = deque()
+        self._leaving: deque[tuple[Announced, list[NewLogRow]]] = deque()
         # Held while lines go from the queue into an announced write, so that whoever finds the
         # queue empty knows that they are announced. Never held, nor waited for, by those who log.
         self._moving = threading.Lock()
@@ -162,7 +162,7 @@ class LogQueue:
                     return
                 self._announce(self._take())
 
-    def _announce(self, rows: list[LogRow]) -> None:
+    def _announce(self, rows: list[NewLogRow]) -> None:
         def operation(tx: Transaction) -> None:
             append(tx, rows)
 
@@ -178,7 +178,7 @@ class LogQueue:
             elif not announced.is_done:
                 self._leaving.append((announced, rows))
 
-    def _recover(self, error: BaseException, rows: list[LogRow]) -> None:
+    def _recover(self, error: BaseException, rows: list[NewLogRow]) -> None:
         if isinstance(
             error,
             errors.DatabaseUnavailable | errors.DatabaseBusy | errors.CommitOutcomeUnknown,
@@ -189,7 +189,7 @@ class LogQueue:
         for row in rows:
             self._drop(row.flow_run_id, row.task_run_id)
 
-    def _take(self) -> list[LogRow]:
+    def _take(self) -> list[NewLogRow]:
         """A batch from the queue, as far as the rate allows. The caller holds the lock."""
         self._allow()
         batch = self._process.new_id().int & ~_PLACES
@@ -200,8 +200,8 @@ class LogQueue:
                 self._drop(flow_run_id, task_run_id)
                 continue
             self._allowance -= 1
-            id = UUID(int=batch | len(rows))
-            rows.append(LogRow(timestamp, id, level, name, message, flow_run_id, task_run_id))
+            id = f"{batch | len(rows):032x}"
+            rows.append(NewLogRow(timestamp, id, level, name, message, flow_run_id, task_run_id))
         return rows
 
     def _allow(self) -> None:
@@ -217,17 +217,17 @@ class LogQueue:
         # Counted by one call each, which no other thread comes between.
         next(self._dropped.setdefault(key, itertools.count()))
 
-    def _told(self) -> list[LogRow]:
+    def _told(self) -> list[NewLogRow]:
         """A line for each run whose lines were dropped."""
-        now, rows = self._now(), list[LogRow]()
+        now, rows = self._now(), list[NewLogRow]()
         while self._dropped:
             (flow_run_id, task_run_id), counter = self._dropped.popitem()
             message = (
                 f"{next(counter):,} lines that were logged about here are left out: they came "
                 f"faster than lines are stored, or could not be"
             )
-            id = self._process.new_id()
-            rows.append(LogRow(now, id, _WARNING, _NAME, message, flow_run_id, task_run_id))
+            id = self._process.new_id().hex
+            rows.append(NewLogRow(now, id, _WARNING, _NAME, message, flow_run_id, task_run_id))
         return rows
 
     def __repr__(self) -> str:

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from embedded_orch.states import State
 
 FLOW_RUNS, TASK_RUNS = "embedded_orch.flow_runs", "embedded_orch.task_runs"
+# What the engine has to say about a run, such as that a hook raised.
+_ENGINE = "embedded_orch.engine"
 LONGEST_MESSAGE = 100_000
 """Characters of one line that are kept."""
 
+# Of a record: the run that it is about.
 _RUN = "_embedded_orch_run"
 _KEPT = "_embedded_orch_kept"
 _UNKNOWN = "<unknown>"
+_root = logging.getLogger()
 # One format for all: the message, a traceback, a stack.
 _whole = logging.Formatter("%(message)s").format
 
@@ -121,7 +125,7 @@ def listen(handler: type[RunHandler] | None = None) -> None:
     Raises:
         ConfigurationError: the environment names a level that is none.
     """
-    for name in (FLOW_RUNS, TASK_RUNS, *log_settings.extra_loggers()):
+    for name in (FLOW_RUNS, TASK_RUNS, _ENGINE, *log_settings.extra_loggers()):
         logger = logging.getLogger(name)
         if not any(isinstance(each, RunHandler) for each in logger.handlers):
             if logger.level == logging.NOTSET:
@@ -195,12 +199,14 @@ def kept(text: str) -> str:
 
 def _is_shown_by_others(name: str) -> bool:
     """Whether the program has set up handlers that get the records of a logger."""
-    logger: logging.Logger | None = logging.getLogger(name)
+    # Without the lock of getLogger(): the logger is there, since it made a record.
+    found = _root.manager.loggerDict.get(name)
+    logger: logging.Logger | None = found if isinstance(found, logging.Logger) else _root
     while logger is not None:
         for handler in logger.handlers:
             # One that does nothing says on the root that nothing is to be shown; on another logger
             # it is the custom of libraries, and says nothing.
-            is_idle = type(handler) is logging.NullHandler and logger.parent is not None
+            is_idle = type(handler) is logging.NullHandler and logger is not _root
             if not isinstance(handler, RunHandler) and not is_idle:
                 return True
         logger = logger.parent if logger.propagate else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -253,37 +254,51 @@ def told(orch: Orchestrator, *proposals: State) -> list[OrchestrationResult]:
     return [orch.flow_runs.set_state(run_id, proposal) for proposal in proposals]
 
 
-def test_run_that_is_told_to_cancel_is_cancelled_when_its_function_returns(
-    orch: Orchestrator,
+def until_interrupted() -> None:
+    """Go on until somebody ends it."""
+    for _ in range(3000):
+        time.sleep(0.01)
+    raise AssertionError("nobody ended it")
+
+
+@pytest.mark.parametrize("told_state", [Cancelling(), Cancelled()])
+def test_run_that_is_told_to_cancel_is_interrupted_and_cancelled(
+    orch: Orchestrator, told_state: State
 ) -> None:
-    @flow(retries=3)
-    def told_to_cancel(fails: bool) -> str:
-        assert told(orch, Cancelling())[0].status is SetStateStatus.ACCEPT
-        load("a")
-        if fails:
-            raise LookupError
-        return "done"
-
-    with pytest.raises(errors.CancelledRun, match="it would have become Completed"):
-        told_to_cancel(False)
-
-    assert states(the_flow_run(orch)) == ["Pending", "Running", "Cancelling", "Cancelled"]
-    assert states(the_run_of(orch, load)) == ["Pending", "Running", "Completed"]
-
-
-def test_run_that_is_told_to_cancel_is_not_retried(orch: Orchestrator) -> None:
     calls = []
 
     @flow(retries=3)
     def told_to_cancel() -> None:
-        calls.append(told(orch, Cancelling()))
-        raise LookupError
+        calls.append(1)
+        assert told(orch, told_state)[0].status is SetStateStatus.ACCEPT
+        until_interrupted()
 
-    with pytest.raises(errors.CancelledRun, match="it would have become Failed"):
+    with pytest.raises(errors.CancelledRun):
         told_to_cancel()
 
     assert len(calls) == 1
-    assert states(the_flow_run(orch))[-1] == "Cancelled"
+    history = states(the_flow_run(orch))
+    assert history[:3] == ["Pending", "Running", told_state.name]
+    assert history[-1] == "Cancelled"
+
+
+def test_run_that_is_told_to_cancel_at_its_end_is_cancelled_all_the_same(
+    orch: Orchestrator,
+) -> None:
+    """Also when the function fails before it is interrupted: it is not retried."""
+    calls = []
+
+    @flow(retries=3)
+    def told_to_cancel() -> None:
+        calls.append(1)
+        told(orch, Cancelling())
+        raise LookupError
+
+    with pytest.raises(errors.CancelledRun):
+        told_to_cancel()
+
+    assert len(calls) == 1
+    assert states(the_flow_run(orch)) == ["Pending", "Running", "Cancelling", "Cancelled"]
 
 
 @pytest.mark.parametrize("delay", [0, 5])
@@ -294,7 +309,8 @@ def test_task_of_a_run_that_is_told_to_cancel_is_not_retried(
 
     @task(retries=3, retry_delay_seconds=delay)
     def fail() -> None:
-        calls.append(told(orch, Cancelling()))
+        calls.append(1)
+        told(orch, Cancelling())
         raise LookupError
 
     @flow
@@ -305,7 +321,8 @@ def test_task_of_a_run_that_is_told_to_cancel_is_not_retried(
         told_to_cancel()
 
     assert len(calls) == 1
-    assert states(the_run_of(orch, fail)) == ["Pending", "Running", "AwaitingRetry"]
+    assert states(the_run_of(orch, fail)).count("Running") == 1
+    assert the_run_of(orch, fail).run_count == 1
     assert states(the_flow_run(orch))[-1] == "Cancelled"
 
 
@@ -326,7 +343,7 @@ def test_run_that_is_cancelled_while_it_waits_for_its_retry_does_not_run_again(
         sleep(seconds)
 
     orch.engine.process.sleep = cancel_then_sleep
-    with pytest.raises(errors.CancelledRun, match="Cancelled by now"):
+    with pytest.raises(errors.CancelledRun):
         waits()
 
     assert len(calls) == 1
@@ -364,7 +381,7 @@ def test_task_of_a_paused_run_is_retried_once_that_goes_on(
     assert the_flow_run(orch).run_count == 1
 
 
-@pytest.mark.parametrize("end", [Cancelled(), Failed(), Completed()])
+@pytest.mark.parametrize("end", [Failed(), Completed()])
 def test_end_that_somebody_set_is_followed_by_that_of_the_function(
     orch: Orchestrator, end: State
 ) -> None:

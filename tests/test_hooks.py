@@ -381,6 +381,21 @@ def test_hooks_that_were_interrupted_are_called_by_whoever_asks_next(
     assert owed(orch) == 0
 
 
+def test_cancelled_run_is_not_cancelled_again_in_its_hooks(orch: Orchestrator) -> None:
+    """Seen to fail when the run was watched until its hooks had ended: they were called twice."""
+    calls = Calls()
+
+    def look(*_: object) -> None:
+        orch.engine.watch.look()
+
+    report = flow(on_cancellation=[look, calls.hook("after"), dying(calls)])(be_cancelled)
+
+    with pytest.raises(KeyboardInterrupt):
+        report()
+
+    assert calls == ["after Cancelled"]
+
+
 def test_runs_with_hooks_that_ended_owe_nothing(orch: Orchestrator) -> None:
     calls = Calls()
     for function in (succeed, fail, interrupt, be_cancelled):

@@ -149,6 +149,7 @@ class FlowCall:
         listen()
         owner.begin(self.run_id, self._cancellation)
         watch.add(self._cancellation)
+        has_ended = False
         try:
             yield Write(self._engine.database, take)
             self._begun = self._context()
@@ -159,12 +160,18 @@ class FlowCall:
                 yield from self._has_begun(running)
                 state = yield from self._attempts()
             self._log_end(state)
+            # Nobody can cancel it any more: not in its hooks either.
+            has_ended = True
+            watch.discard(self._cancellation)
             yield from self._call_final_hooks(state)
             return state
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
             raise
         except BaseException as error:
+            if has_ended:
+                # In a hook.
+                raise
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
             process, reason = self._engine.process, self._cancellation.reason
             ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")

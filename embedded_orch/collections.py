@@ -22,6 +22,7 @@ from embedded_orch.proposals import SetStateStatus, creating, proposing
 from embedded_orch.runs import FlowRecord, FlowRun, TaskRun
 from embedded_orch.states import Cancelling, Pending
 from embedded_orch.store import finding, flow_runs, flows, run_history, task_runs
+from embedded_orch.store.run_graph import run_graph
 from embedded_orch.store.run_history import CalendarStep
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from embedded_orch.proposals import OrchestrationResult
     from embedded_orch.states import State
     from embedded_orch.store.finding import Cursor
+    from embedded_orch.store.run_graph import RunGraph
     from embedded_orch.store.run_history import Bucket
 
     Filters = Mapping[str, object]
@@ -296,6 +298,17 @@ class FlowRuns(Records[FlowRun]):
                 f"{run.state_name}"
             )
         return run
+
+    def graph(self, run_id: UUID | str) -> RunGraph:
+        """Which calls a run has made, and which of them waited for which, as data to draw.
+
+        A flow that it called is one node; its own graph is asked for by ``child_flow_run_id``.
+
+        Raises:
+            RunNotFound: no flow run has this id.
+        """
+        id = as_uuid(run_id, self._what)
+        return self._database.read(lambda tx: run_graph(tx, flow_run_id=id))
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]

@@ -345,3 +345,73 @@ def test_history_counts_what_fits_bucket_by_bucket(orch: Orchestrator) -> None:
     assert counted(state_type="FAILED") == {"Failed": 1}
     assert counted(flow_name="report", not_state_name=["Failed"]) == {"Completed": 1}
     assert counted(flow_name="never-run") == {}
+
+
+# -- the graph of a run ----------------------------------------------------------------------------
+
+
+@task
+def extract(path: str) -> str:
+    return path.upper()
+
+
+@task
+def join(parts: list[str], sep: str = "") -> str:
+    return sep.join(parts)
+
+
+@task
+def both() -> str:
+    return join([extract("c")])
+
+
+@flow
+def inner_flow() -> str:
+    return "inner"
+
+
+@flow
+def pipeline() -> str:
+    first = extract.submit("a")
+    second = extract.submit("b", wait_for=[first])
+    both()
+    inner_flow()
+    return join([first, second])  # type: ignore[list-item]
+
+
+def test_graph_tells_what_waited_for_what(orch: Orchestrator) -> None:
+    pipeline()
+    (run,) = orch.flow_runs.find(flow_name="pipeline")
+
+    graph = orch.flow_runs.graph(run.id)
+
+    label = {node.id: node.label.partition("-")[0] for node in graph.nodes}
+    shown = {
+        (label[node.id], number): (
+            node.kind,
+            [label[id] for id in node.parents],
+            [label[id] for id in node.encapsulating],
+        )
+        for number, node in enumerate(sorted(graph.nodes, key=lambda node: node.id))
+    }
+    kinds = sorted((name, *rest) for (name, _), rest in shown.items() if rest[0] == "task-run")
+    assert kinds == [
+        ("both", "task-run", [], []),
+        ("extract", "task-run", [], []),
+        ("extract", "task-run", [], ["both"]),
+        ("extract", "task-run", ["extract"], []),
+        ("join", "task-run", [], ["both"]),
+        ("join", "task-run", ["extract", "extract"], []),
+    ]
+    (child,) = [node for node in graph.nodes if node.kind == "flow-run"]
+    (inner,) = orch.flow_runs.find(flow_name="inner-flow")
+    assert child.child_flow_run_id == inner.id
+    assert {node.state_type for node in graph.nodes} == {StateType.COMPLETED}
+    by_id = {node.id: node for node in graph.nodes}
+    assert all(node.id in by_id[parent].children for node in graph.nodes for parent in node.parents)
+    assert len(graph.root_node_ids) == 3
+
+
+def test_run_that_is_not_there_has_no_graph(orch: Orchestrator) -> None:
+    with pytest.raises(errors.RunNotFound, match="flow run"):
+        orch.flow_runs.graph(UNKNOWN)

@@ -126,6 +126,24 @@ join task_run on task_run.id = wanted.value::uuid
 order by task_run.id
 for update of task_run;
 
+-- name: graph
+-- The task runs of a flow run in the order in which they began, each with the newest flow run that it
+-- stands for, if any. Index: task_run_by_flow_run, flow_run_by_parent.
+select task_run.id, task_run.name, task_run.state_type, task_run.start_time, task_run.end_time,
+       task_run.parent_task_run_id, task_run.task_inputs,
+       child.id as child_flow_run_id, child.name as child_name
+from task_run
+left join flow_run as child
+    on child.parent_task_run_id = task_run.id
+       and child.id = (
+           select max_child.id from flow_run as max_child
+           where max_child.parent_task_run_id = task_run.id
+           order by max_child.id desc
+           limit 1
+       )
+where task_run.flow_run_id = :flow_run_id
+order by task_run.id;
+
 -- Finding. The filters that are given besides the one that leads, each off when its value is NULL.
 -- Lists are JSON arrays. Included below, word for word, where a statement says so.
 

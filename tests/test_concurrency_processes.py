@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from embedded_orch import Orchestrator
+from embedded_orch import Orchestrator, task
 from embedded_orch.concurrency.sync import concurrency
 from tests.engine.waiting import passed, until
 from tests.opened import opened
@@ -42,6 +42,25 @@ CONTEND = """
             with concurrency("db"):
                 os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
                 os.unlink(sys.argv[2])
+    """
+
+
+RUN = """
+    import sys
+    import embedded_orch
+    from embedded_orch import flow, task
+
+    @task(tags=["etl"])
+    def work():
+        print("holds", flush=True)
+        sys.stdin.read()
+
+    @flow
+    def run():
+        work()
+
+    with embedded_orch.open(sys.argv[1]):
+        run()
     """
 
 
@@ -151,3 +170,23 @@ def test_processes_that_contend_never_hold_one_slot_twice(
         assert (first.wait(PATIENCE), second.wait(PATIENCE)) == (0, 0)
 
     assert orch.concurrency_limits.get("db").active_slots == 0
+
+
+def test_the_slot_of_a_killed_task_run_goes_to_the_next(orch: Orchestrator, url: str) -> None:
+    orch.concurrency_limits.create("tag:etl", 1)
+
+    @task(tags=["etl"])
+    def work() -> int:
+        return orch.concurrency_limits.get("tag:etl").active_slots
+
+    with program(RUN, url) as holder:
+        assert holds(holder)
+        assert orch.concurrency_limits.get("tag:etl").active_slots == 1
+        holder.kill()
+        holder.wait(PATIENCE)
+
+        assert work() == 1
+
+    [killed] = list(orch.flow_runs.find())
+    assert killed.state_name == "Crashed"
+    assert orch.concurrency_limits.get("tag:etl").holders == []

@@ -7,6 +7,7 @@ such limits, the wait, and waking others.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.contexts import holds_slots
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.orchestration.values import Decision
+
+_log = logging.getLogger("embedded_orch.concurrency")
 
 PREFIX = "tag:"
 """What the name of a limit begins with that is about task runs with a tag."""
@@ -96,6 +99,12 @@ class TagSlots:
         )
         return answer.refusal
 
+    def were_taken(self) -> None:
+        """The run has its slots."""
+        self.stop_waiting()
+        if self.claim is not None:
+            self._engine.leases.keep(self.claim.id, self._warn_of_loss)
+
     def stop_waiting(self) -> None:
         """The run has its slots, or wants them no longer."""
         line, self._line = self._line, None
@@ -116,6 +125,14 @@ class TagSlots:
         """Give back what no state of the run has given back."""
         if self.claim is not None:
             yield from give_back(self._engine, self.claim)
+
+    def _warn_of_loss(self) -> None:
+        _log.warning(
+            "slots of %s went to somebody else, since this host was not heard of for the length of "
+            "their lease; task run %s, which held them, goes on",
+            ", ".join(self._names),
+            self._run_id,
+        )
 
     def _claim_anew(self) -> None:
         self.claim = claim_for(

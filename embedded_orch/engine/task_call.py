@@ -534,7 +534,7 @@ class TaskCall:
             if decision.verdict is Verdict.ACCEPT:
                 self._run_count = decision.run.run_count
                 if self._slots is not None:
-                    self._slots.stop_waiting()
+                    self._slots.were_taken()
                 yield from self._has_begun(decision.proposal or running)
                 return
             if decision.verdict is Verdict.ABORT:

@@ -154,8 +154,21 @@ def look(tx: Transaction, claim: Claim, *, now: int, is_before_take: bool = Fals
     if is_before_take:
         _lock(tx, claim.names)
     limits = _by_names(tx, claim.names)
+    known = tuple(limit.name for limit in limits)
+    if any(row[1] == "HOLDING" for row in tx.rows("slot_claim.of_claim", claim_id=claim.id)):
+        return Answer(is_taken=True, known=known)
     active = [limit for limit in limits if limit.is_active]
-    return _weigh(tx, claim, active, tuple(limit.name for limit in limits), now=now)
+    return _weigh(tx, claim, active, known, now=now)
+
+
+def stand_in_line(tx: Transaction, claim: Claim, *, now: int) -> None:
+    """Keep the place of a claim that has to wait, whatever was given back since that was found."""
+    lease_now = now
+    if claim.lease is not None:
+        lease_now = tx.value("concurrency_limit.clock", now=now)
+    for limit in _by_names(tx, claim.names):
+        if limit.is_active:
+            _insert(tx, claim, limit, "WAITING", now=now, lease_now=lease_now)
 
 
 def release(tx: Transaction, *, claim_id: UUID, now: int) -> None:

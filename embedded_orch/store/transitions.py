@@ -184,8 +184,11 @@ def _slots_for(tx: Transaction, claim: Claim, *, now: int) -> SlotFacts:
 
 def _settle_claim(tx: Transaction, claim: Claim, run: Run, *, now: int) -> None:
     """Take, keep or give back the slots of a run, as the state asks for that it has come to."""
-    if run.state_type is StateType.RUNNING or run.state_name == AWAITING_SLOT:
-        slots.take(tx, claim, now=now, waits=True)
+    if run.state_type is StateType.RUNNING:
+        slots.take(tx, claim, now=now, waits=False)
+    elif run.state_name == AWAITING_SLOT:
+        # Not taken, even if there is one by now: on Postgres it may have come back meanwhile.
+        slots.stand_in_line(tx, claim, now=now)
     elif run.state_type is not StateType.CANCELLING:
         slots.release(tx, claim_id=claim.id, now=now)
 

@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from embedded_orch import Orchestrator, errors
+from embedded_orch import Orchestrator, errors, task
 from embedded_orch.concurrency import asyncio as in_tasks
 from embedded_orch.concurrency.sync import concurrency
 from tests.builders import SECOND
-from tests.engine.waiting import passed
+from tests.engine.waiting import PATIENCE, passed
 from tests.opened import opened
 from tests.store.builders import an_owner
 
@@ -123,6 +123,22 @@ def test_a_block_of_a_task_is_ended_too(server: Orchestrator, loop: str) -> None
     anyio.run(main, backend=loop)
 
     take_quickly()
+
+
+def test_a_task_run_whose_slot_was_lost_goes_on_with_a_warning(
+    server: Orchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.concurrency_limits.create("tag:etl", 1)
+
+    @task(tags=["etl"])
+    def work() -> int:
+        pass_time(server, 61)
+        with concurrency("tag:etl", timeout_seconds=PATIENCE):
+            server.engine.leases.renew()
+        return 1
+
+    assert work() == 1
+    assert ["task run" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_nobody_renews_when_nothing_is_held(server: Orchestrator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from embedded_orch import errors
 from embedded_orch.db.opening import OpenDatabases
 from embedded_orch.db.port import Database
+from embedded_orch.orchestration.transition import decide
 from embedded_orch.process import Process
-from embedded_orch.store import limits, processes, slots
+from embedded_orch.states import StateType
+from embedded_orch.store import limits, processes, slots, transitions
 from embedded_orch.store.limits import LimitFields, LimitState
 from embedded_orch.store.slots import Answer, Claim
 from tests.builders import NOON, SECOND
-from tests.store.builders import an_owner
+from tests.store.builders import a_proposal, a_task_run, an_owner
 
 
 class Slots:
@@ -300,6 +303,37 @@ class TestLimits:
         assert held.database.write(lambda tx: limits.delete(tx, name="db"))
         assert not held.database.write(lambda tx: limits.delete(tx, name="db"))
         assert held.take(waiting, waits=True) == Answer(is_taken=True, known=())
+
+
+@pytest.mark.parametrize("url", ["postgres"], indirect=True)
+def test_a_run_that_is_told_to_wait_holds_nothing_that_came_back_meanwhile(
+    held: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to hold the slot, and to wait for it for ever, when it is taken after that.
+
+    On SQLite nothing comes back while a transaction writes.
+    """
+    held.limit("tag:db", 1)
+    holder, mine = held.claim("tag:db"), held.claim("tag:db")
+    held.take(holder)
+    run_id = a_task_run(held.database, held.process, StateType.PENDING)
+
+    def decide_late(*arguments: Any, **options: Any) -> Any:
+        decision = decide(*arguments, **options)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(held.release, holder).result()
+        return decision
+
+    monkeypatch.setattr(transitions, "decide", decide_late)
+    running = a_proposal(held.process, StateType.RUNNING)
+    decision = held.database.write(
+        lambda tx: transitions.propose(
+            tx, "task_run", run_id=run_id, proposal=running, now=NOON, epoch=None, claim=mine
+        )
+    )
+
+    assert decision.run.state_name == "AwaitingConcurrencySlot"
+    assert [claim.state for claim in held.state("tag:db").claims] == ["WAITING"]
 
 
 # -- a model ---------------------------------------------------------------------------------------

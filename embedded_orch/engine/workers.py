@@ -223,7 +223,8 @@ def interruptible_here() -> Interruptible:
 def wait_here(bell: Bell, timeout: float | None = None) -> None:
     """Wait until it rings; a worker lends its place meanwhile, and can be interrupted."""
     worker = current_worker()
-    if worker is None:
+    if worker is None or (timeout is not None and timeout <= 0):
+        # Who only looks keeps its place, or it might have to wait for it.
         doze_here(bell, timeout)
     else:
         with worker.lending():

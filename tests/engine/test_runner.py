@@ -296,6 +296,27 @@ def test_never_do_more_jobs_run_than_there_are_places(process: Process, limit: i
     assert 0 < most <= limit
 
 
+def test_who_only_looks_keeps_its_place(process: Process) -> None:
+    """Seen to fail when it lent it: it had to wait until the next job had ended."""
+    bench = Bench(process, 1)
+    may_begin, may_end = threading.Event(), threading.Event()
+    never = bench.a_future()
+
+    def look() -> bool:
+        passed(may_begin)
+        never.wait(timeout=0)
+        return next_one.is_done
+
+    try:
+        looking = bench.submit(look)
+        next_one = bench.submit(lambda: passed(may_end))
+        may_begin.set()
+        assert looking.result(30) is False
+    finally:
+        may_end.set()
+        bench.runner.stop()
+
+
 def test_jobs_of_jobs_begin_first_so_that_few_wait(process: Process) -> None:
     """Seen to fail with one queue: nearly each waited in a thread of its own."""
     bench = Bench(process, 2)

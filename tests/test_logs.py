@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -313,6 +316,29 @@ def test_records_say_what_they_are_about(
         "good",
         "weather",
     ]
+
+
+def test_records_can_be_sent_and_hold_nothing_of_the_run(
+    orch: Orchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Large:
+        """Something that is to go with its run."""
+
+    values: list[weakref.ref[Large]] = []
+
+    @task
+    def talks(value: Large) -> None:
+        values.append(weakref.ref(value))
+        get_run_logger().info("hello")
+
+    talks(Large())
+    gc.collect()
+
+    [record] = [record for record in caplog.records if record.getMessage() == "hello"]
+    assert values[0]() is None
+    sent = logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__)))
+    logging.getLogger("embedded_orch.task_runs").handle(sent)
+    assert messages(orch) == ["hello"]
 
 
 # -- the order of commits ----------------------------------------------------------------------

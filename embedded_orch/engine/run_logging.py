@@ -46,6 +46,22 @@ _root = logging.getLogger()
 _whole = logging.Formatter("%(message)s").format
 
 
+class RunElsewhere(NamedTuple):
+    """Whom a record is about, which need not go on here, and who keeps it.
+
+    Handlers of the program may keep records for long, and send them to other processes: it holds
+    nothing of what the run was called with, and is pickled as a text.
+    """
+
+    engine: Engine
+    flow_run_id: UUID | None
+    task_run_id: UUID | None
+    label: str
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (self.label,)
+
+
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose records say which run they belong to, wherever they are made.
 
@@ -75,16 +91,8 @@ def logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> Run
     """
     listen()
     name = FLOW_RUNS if isinstance(run, FlowRunContext) else TASK_RUNS
-    return RunLogger(logging.getLogger(name), {**_attributes(run), **(extra or {}), _RUN: run})
-
-
-class RunElsewhere(NamedTuple):
-    """A run that need not go on here, and who keeps what is logged about it."""
-
-    engine: Engine
-    flow_run_id: UUID | None
-    task_run_id: UUID | None
-    label: str
+    about = RunElsewhere(run.engine, run.flow_run_id, run.task_run_id, run.label)
+    return RunLogger(logging.getLogger(name), {**_attributes(run), **(extra or {}), _RUN: about})
 
 
 def logger_of_run_elsewhere(name: str, run: RunElsewhere, extra: Mapping[str, object]) -> RunLogger:
@@ -147,7 +155,9 @@ class RunHandler(logging.Handler):
             if _KEPT in attributes:
                 # On its way from a logger to one above it.
                 return
-            run: RunContext | RunElsewhere | None = attributes.get(_RUN) or run_here()
+            run: RunContext | RunElsewhere | None = attributes.get(_RUN)
+            if not isinstance(run, RunElsewhere):
+                run = run_here()
             if run is None:
                 _show_what_belongs_to_no_run(record)
                 return

@@ -13,7 +13,12 @@ from embedded_orch import errors
 from embedded_orch.engine.checking import flow_name
 from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import FlowOptions
-from embedded_orch.engine.running import begun, is_async_function, is_generator_function
+from embedded_orch.engine.running import (
+    begun,
+    is_async_function,
+    is_generator_function,
+    unwrapped,
+)
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.run_names import checked_naming
 
@@ -51,19 +56,23 @@ class Flow(Generic[P, R]):
         is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
-    def __init__(self, fn: Callable[P, R], **options: Unpack[FlowArguments]) -> None:
-        self.is_async = is_async_function(fn)
-        self.is_generator = is_generator_function(fn)
-        self.fn = fn
+    def __init__(
+        self, fn: Callable[P, R] | classmethod[Any, P, R], **options: Unpack[FlowArguments]
+    ) -> None:
+        function, self._wrapper = unwrapped(fn)
+        self.fn: Callable[P, R] = function
+        self.is_async = is_async_function(function)
+        self.is_generator = is_generator_function(function)
         self.options = FlowOptions(options)
-        self.name = flow_name(fn, self.options.name)
-        self._signature = Signature(fn)
+        self.name = flow_name(function, self.options.name)
+        self._signature = Signature(function)
         parameters = self._signature.parameters
         self.options.naming = checked_naming("flow_run_name", self.options.naming, parameters)
         self._spec: FlowSpec | None = None
+        self._unbound: Flow[P, R] | None = None
         self._parameters: ParameterSchema | None = None
         # Not the attributes of a callable object, which would take the place of ours.
-        update_wrapper(self, fn, updated=())
+        update_wrapper(self, self.fn, updated=())
 
     def __getattr__(self, name: str) -> Any:
         """Each option, by its name."""
@@ -153,7 +162,11 @@ class Flow(Generic[P, R]):
         None is "not given", except for ``persist_result``, ``result_storage``,
         ``result_serializer`` and ``log_prints``, which it sets back to their defaults.
         """
-        return Flow(self.fn, **self.options.changed(options))
+        function: Any = self.fn if self._wrapper is None else self._wrapper(self.fn)
+        other: Flow[P, R] = Flow(function, **self.options.changed(options))
+        if self._signature.bound:
+            other._signature = other._signature.bound_to(*self._signature.bound)
+        return other
 
     @property
     def task_runner(self) -> TaskRunner:
@@ -198,6 +211,8 @@ class Flow(Generic[P, R]):
     @property
     def spec(self) -> FlowSpec:
         """What the engine knows of it."""
+        if self._unbound is not None:
+            return self._unbound.spec
         if self._spec is None:
             from embedded_orch.engine.specs import FlowSpec
 
@@ -211,11 +226,32 @@ class Flow(Generic[P, R]):
             )
         return self._spec
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bind a flow that is a method to its object."""
-        if instance is None:
+    @property
+    def ismethod(self) -> bool:
+        """Whether it is bound to an object."""
+        return bool(self._signature.bound) and not self.isclassmethod
+
+    @property
+    def isclassmethod(self) -> bool:
+        """Whether it was made of a class method."""
+        return self._wrapper is classmethod
+
+    @property
+    def isstaticmethod(self) -> bool:
+        """Whether it was made of a static method."""
+        return self._wrapper is staticmethod
+
+    def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
+        """The same flow, bound to its object or class where it is a method."""
+        first = owner if self.isclassmethod else instance
+        if first is None or self.isstaticmethod:
             return self
-        return BoundFlow(self, instance)
+        bound: Flow[..., R] = object.__new__(type(self))
+        vars(bound).update(vars(self))
+        bound._signature = self._signature.bound_to(first)
+        # What is worked out of the function is worked out once.
+        bound._unbound = self._unbound or self
+        return bound
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -312,21 +348,6 @@ class Flow(Generic[P, R]):
             MissingContextError: it was called inside a flow run.
             Exception: what the function raised, once its retries are used up.
         """
-        return self.resume_bound({}, run_id, parameters or {})
-
-    def resume_bound(
-        self,
-        bound: Mapping[str, Any],
-        run_id: UUID | str | None,
-        parameters: Mapping[str, Any],
-    ) -> R:
-        """:meth:`resume` of a method, with the object that it is bound to.
-
-        Args:
-            bound: the object, by the name of its parameter.
-            run_id: the run, if one is named.
-            parameters: what else is given.
-        """
         from embedded_orch.engine.contexts import current_flow_run
 
         if current_flow_run() is not None:
@@ -337,13 +358,13 @@ class Flow(Generic[P, R]):
         if run_id is None:
             from embedded_orch.engine.resuming import resume_or_start
 
-            arguments = self._signature.bind((), {**bound, **parameters})
+            arguments = self._signature.bind((), parameters or {})
             return cast("R", self._run(resume_or_start(orchestrator.engine, self.spec, arguments)))
-        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters, bound)))
+        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
 
     def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
         """Resume a run of an open orchestrator, and wait for its final state."""
-        steps = self._resumption(orchestrator, run_id, {}, {})
+        steps = self._resumption(orchestrator, run_id, {})
         from embedded_orch.engine.effects import drive, drive_async
 
         if not self.is_async:
@@ -359,12 +380,11 @@ class Flow(Generic[P, R]):
         orchestrator: Orchestrator,
         run_id: UUID | str,
         given: Mapping[str, Any],
-        bound: Mapping[str, Any],
     ) -> Steps[State]:
         from embedded_orch.engine.resuming import resume_run
         from embedded_orch.filters import as_uuid
 
-        found = as_uuid(run_id, "flow run")
+        found, bound = as_uuid(run_id, "flow run"), self._signature.bound_arguments
         return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)
 
     def _run(self, steps: Steps[State], return_state: bool = False) -> Any:
@@ -376,38 +396,17 @@ class Flow(Generic[P, R]):
         )
 
     def __repr__(self) -> str:
-        return f"<Flow {self.name}>"
-
-
-class BoundFlow:
-    """A flow that is a method, bound to its object."""
-
-    __slots__ = ("_flow", "_instance")
-
-    def __init__(self, flow: Flow[Any, Any], instance: object) -> None:
-        self._flow = flow
-        self._instance = instance
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it; see :meth:`Flow.__call__`."""
-        return self._flow(self._instance, *args, **kwargs)
-
-    def resume(
-        self, run_id: UUID | str | None = None, *, parameters: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Continue a run with this object; see :meth:`Flow.resume`."""
-        name = self._flow.spec.signature.parameters[0]
-        return self._flow.resume_bound({name: self._instance}, run_id, parameters or {})
-
-    def __repr__(self) -> str:
-        return f"<Flow {self._flow.name} of {self._instance!r}>"
+        of = " of " + ", ".join(map(repr, self._signature.bound)) if self._signature.bound else ""
+        return f"<Flow {self.name}{of}>"
 
 
 @overload
 def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
+def flow(fn: classmethod[Any, P, R], /) -> Flow[P, R]: ...
+@overload
 def flow(**options: Unpack[FlowArguments]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowArguments]) -> Any:
+def flow(fn: Any = None, /, **options: Unpack[FlowArguments]) -> Any:
     """Make a function a flow.
 
     Args:

@@ -10,11 +10,15 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from embedded_orch import errors
-from embedded_orch.annotations import unmapped
 from embedded_orch.engine.checking import MOST_DELAYS
 from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import TaskOptions
-from embedded_orch.engine.running import begun, is_async_function, is_generator_function
+from embedded_orch.engine.running import (
+    begun,
+    is_async_function,
+    is_generator_function,
+    unwrapped,
+)
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.run_names import checked_naming
 
@@ -67,18 +71,24 @@ class Task(Generic[P, R_co]):
         is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
-    def __init__(self, fn: Callable[P, R_co], **options: Unpack[TaskArguments]) -> None:
-        self.is_async = is_async_function(fn)
-        self.is_generator = is_generator_function(fn)
-        self.fn = fn
+    def __init__(
+        self, fn: Callable[P, R_co] | classmethod[Any, P, R_co], **options: Unpack[TaskArguments]
+    ) -> None:
+        function, self._wrapper = unwrapped(fn)
+        self.fn: Callable[P, R_co] = function
+        self.is_async = is_async_function(function)
+        self.is_generator = is_generator_function(function)
         self.options = TaskOptions(options)
-        self.name: str = self.options.name or getattr(fn, "__name__", None) or type(fn).__name__
-        self._signature = Signature(fn)
+        self.name: str = (
+            self.options.name or getattr(function, "__name__", None) or type(function).__name__
+        )
+        self._signature = Signature(function)
         parameters = self._signature.parameters
         self.options.naming = checked_naming("task_run_name", self.options.naming, parameters)
         self._spec: TaskSpec | None = None
+        self._unbound: Task[P, R_co] | None = None
         # Not the attributes of a callable object, which would take the place of ours.
-        update_wrapper(self, fn, updated=())
+        update_wrapper(self, self.fn, updated=())
 
     def __getattr__(self, name: str) -> Any:
         """Each option, by its name."""
@@ -163,7 +173,11 @@ class Task(Generic[P, R_co]):
         None is "not given" for ``name``, ``description``, ``tags``, ``version``, hooks, functions
         and times; the others it sets back to their defaults.
         """
-        return Task(self.fn, **self.options.changed(options))
+        function: Any = self.fn if self._wrapper is None else self._wrapper(self.fn)
+        other: Task[P, R_co] = Task(function, **self.options.changed(options))
+        if self._signature.bound:
+            other._signature = other._signature.bound_to(*self._signature.bound)
+        return other
 
     @property
     def task_key(self) -> str:
@@ -173,6 +187,8 @@ class Task(Generic[P, R_co]):
     @property
     def spec(self) -> TaskSpec:
         """What the engine knows of it."""
+        if self._unbound is not None:
+            return self._unbound.spec
         if self._spec is None:
             from embedded_orch.engine.specs import TaskSpec
 
@@ -186,11 +202,32 @@ class Task(Generic[P, R_co]):
             )
         return self._spec
 
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bind a task that is a method to its object."""
-        if instance is None:
+    @property
+    def ismethod(self) -> bool:
+        """Whether it is bound to an object."""
+        return bool(self._signature.bound) and not self.isclassmethod
+
+    @property
+    def isclassmethod(self) -> bool:
+        """Whether it was made of a class method."""
+        return self._wrapper is classmethod
+
+    @property
+    def isstaticmethod(self) -> bool:
+        """Whether it was made of a static method."""
+        return self._wrapper is staticmethod
+
+    def __get__(self, instance: object, owner: type | None = None) -> Task[..., R_co]:
+        """The same task, bound to its object or class where it is a method."""
+        first = owner if self.isclassmethod else instance
+        if first is None or self.isstaticmethod:
             return self
-        return BoundTask(self, instance)
+        bound: Task[..., R_co] = object.__new__(type(self))
+        vars(bound).update(vars(self))
+        bound._signature = self._signature.bound_to(first)
+        # What is worked out of the function is worked out once.
+        bound._unbound = self._unbound or self
+        return bound
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -493,41 +530,17 @@ class Task(Generic[P, R_co]):
         return flow_run
 
     def __repr__(self) -> str:
-        return f"<Task {self.name}>"
-
-
-class BoundTask:
-    """A task that is a method, bound to its object."""
-
-    __slots__ = ("_instance", "_task")
-
-    def __init__(self, task: Task[Any, Any], instance: object) -> None:
-        self._task = task
-        self._instance = instance
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it; see :meth:`Task.__call__`."""
-        return self._task(self._instance, *args, **kwargs)
-
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run it beside the caller; see :meth:`Task.submit`."""
-        future: Future[Any] = self._task.submit(self._instance, *args, **kwargs)
-        return future
-
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
-        """Submit it once for each item; see :meth:`Task.map`."""
-        futures: FutureList[Any] = self._task.map(unmapped(self._instance), *args, **kwargs)
-        return futures
-
-    def __repr__(self) -> str:
-        return f"<Task {self._task.name} of {self._instance!r}>"
+        of = " of " + ", ".join(map(repr, self._signature.bound)) if self._signature.bound else ""
+        return f"<Task {self.name}{of}>"
 
 
 @overload
 def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 @overload
+def task(fn: classmethod[Any, P, R], /) -> Task[P, R]: ...
+@overload
 def task(**options: Unpack[TaskArguments]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskArguments]) -> Any:
+def task(fn: Any = None, /, **options: Unpack[TaskArguments]) -> Any:
     """Make a function a task.
 
     Args:

@@ -293,8 +293,6 @@ def test_option_that_cannot_be_is_refused_when_decorated(
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (classmethod(lambda cls: None), "below @classmethod"),
-        (staticmethod(lambda: None), "@staticmethod"),
         (3, "cannot be called"),
     ],
 )

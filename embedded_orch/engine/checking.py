@@ -24,6 +24,8 @@ def flow_name(function: Callable[..., Any], name: str | None) -> str:
         ConfigurationError: it holds what no name may hold.
     """
     found = name or getattr(function, "__name__", type(function).__name__).replace("_", "-")
+    if found == "<lambda>":
+        found = "unknown-lambda"
     bad = [character for character in _FORBIDDEN_IN_NAMES if character in found]
     if bad or not found:
         raise ConfigurationError(

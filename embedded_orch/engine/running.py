@@ -22,17 +22,19 @@ _GENERATOR = 0x20
 _ASYNC_GENERATOR = 0x200
 
 
+def unwrapped(function: Any) -> tuple[Any, type | None]:
+    """A function, and what it was wrapped in as a member of a class: classmethod, staticmethod."""
+    if isinstance(function, classmethod | staticmethod):
+        return function.__func__, type(function)
+    return function, None
+
+
 def is_async_function(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine or an asynchronous generator.
 
     Raises:
         SignatureError: it is no function.
     """
-    if isinstance(function, classmethod | staticmethod):
-        raise SignatureError(
-            f"{function!r}: put the decorator of the flow or task below @classmethod or "
-            f"@staticmethod"
-        )
     if not callable(function):
         raise SignatureError(f"{function!r} cannot be called, so it cannot be a flow or a task")
     return bool(_flags_of(function) & (_COROUTINE | _ASYNC_GENERATOR))

@@ -24,6 +24,7 @@ class Signature:
 
     Attributes:
         name: of the function, for messages.
+        bound: the first arguments, where they are given already.
         parameters: the names that a call can fill, in order.
         var_positional: the name of ``*args``, if it takes them.
         var_keyword: the name of ``**kwargs``, if it takes them.
@@ -34,6 +35,7 @@ class Signature:
         "_keyword_only",
         "_positional",
         "_positional_only",
+        "bound",
         "name",
         "parameters",
         "var_keyword",
@@ -47,6 +49,7 @@ class Signature:
             SignatureError: a parameter has a name that calls of flows and tasks reserve.
         """
         self.name = getattr(function, "__qualname__", None) or repr(function)
+        self.bound: tuple[object, ...] = ()
         self._positional: tuple[str, ...] = ()
         self._positional_only = 0
         self._keyword_only: tuple[str, ...] = ()
@@ -115,6 +118,8 @@ class Signature:
             ParameterBindError: the arguments do not fit; the message says which.
         """
         positional = self._positional
+        if self.bound:
+            args = self.bound + args
         if len(args) > len(positional) and self.var_positional is None:
             raise self._misfit(f"takes {len(positional)} positional arguments, {len(args)} given")
         given: dict[str, Any] = dict(zip(positional, args, strict=False))
@@ -135,6 +140,19 @@ class Signature:
         if self.var_keyword is not None:
             bound[self.var_keyword] = extra
         return bound
+
+    def bound_to(self, *first: object) -> Signature:
+        """The same signature with its first arguments given, as those of methods are."""
+        copy = Signature.__new__(Signature)
+        for name in Signature.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.bound = first
+        return copy
+
+    @property
+    def bound_arguments(self) -> dict[str, object]:
+        """The arguments that are given already, by parameter."""
+        return dict(zip(self._positional, self.bound, strict=False))
 
     def _in_order(self, given: Mapping[str, Any]) -> dict[str, Any]:
         bound: dict[str, Any] = {}

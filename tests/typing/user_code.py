@@ -119,6 +119,23 @@ async def read_later(root: str) -> AsyncGenerator[bytes, None]:
         yield row
 
 
+class Reader:
+    @task
+    @classmethod
+    def opened(cls, path: str) -> int:
+        return len(path)
+
+    @task
+    def first(self, path: str) -> str:
+        return path
+
+
+def methods() -> None:
+    assert_type(Reader.opened("x"), int)
+    assert_type(Reader().first("x"), str)
+    assert_type(Reader().first.submit("x").result(), str)
+
+
 def right() -> None:
     assert_type(count_lines("x", limit=3), int)
     assert_type(report("x"), dict[str, int])

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from typing import Literal, Unpack
     from uuid import UUID
 
+    from embedded_orch.cache_policies import CachePolicy
+    from embedded_orch.context import TaskRunContext
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future, FutureList
@@ -85,6 +87,7 @@ class Task(Generic[P, R_co]):
         self._signature = Signature(function)
         parameters = self._signature.parameters
         self.options.naming = checked_naming("task_run_name", self.options.naming, parameters)
+        self._cache = self._cache_policy()
         self._spec: TaskSpec | None = None
         self._unbound: Task[P, R_co] | None = None
         # Not the attributes of a callable object, which would take the place of ours.
@@ -166,6 +169,13 @@ class Task(Generic[P, R_co]):
         self.on_running_hooks.append(fn)
         return fn
 
+    def _cache_policy(self) -> CachePolicy | None:
+        if self.options.cache_policy is None and self.options.cache_key_fn is None:
+            return None
+        from embedded_orch.cache_policies import policy_of
+
+        return policy_of(self.options)
+
     def with_options(self, **options: Unpack[TaskArguments]) -> Task[P, R_co]:
         """The same function as a task with other options; those not given stay as they are.
 
@@ -199,6 +209,7 @@ class Task(Generic[P, R_co]):
                 is_async=self.is_async,
                 options=self.options,
                 decorated=self,
+                cache=self._cache,
             )
         return self._spec
 
@@ -593,6 +604,27 @@ def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
         return [backoff_factor * 2**n for n in range(min(retries, MOST_DELAYS))]
 
     return delays
+
+
+def task_input_hash(context: TaskRunContext, arguments: dict[str, Any]) -> str | None:
+    """A ``cache_key_fn``: equal for calls of one task, unchanged, with equal arguments.
+
+    Args:
+        context: the task run.
+        arguments: of the call, by parameter.
+
+    Returns:
+        The key; None when an argument cannot be told from others of its type.
+    """
+    from embedded_orch import values
+    from embedded_orch.cache_policies import content_key, source_key
+
+    try:
+        inputs = content_key(arguments)
+    except errors.ValueNotStorable:
+        return None
+    parts = {"task": context.task.task_key, "source": source_key(context), "inputs": inputs}
+    return values.hash_inputs(parts).hex()
 
 
 def _state_of(future: Future[Any]) -> State[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from embedded_orch.errors import ConfigurationError
@@ -98,6 +99,27 @@ def _is_amount(value: object) -> TypeGuard[float]:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return 0 <= value < float("inf")
+
+
+def check_expiration(expiration: object) -> None:
+    """Refuse what is no time after which a cached result is not used any more.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if expiration is not None and not isinstance(expiration, timedelta):
+        raise ConfigurationError(f"cache_expiration={expiration!r}: it is a timedelta, or None")
+
+
+def check_flag(value: object) -> bool:
+    """True or False as it is.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{value!r} is neither True nor False")
+    return value
 
 
 def check_jitter(factor: object) -> None:

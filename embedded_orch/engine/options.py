@@ -15,6 +15,8 @@ from embedded_orch.engine.checking import (
     Delays,
     check_callable,
     check_delays,
+    check_expiration,
+    check_flag,
     check_jitter,
     check_retries,
     check_run_name,
@@ -28,6 +30,7 @@ from embedded_orch.errors import ConfigurationError, OptionNotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from embedded_orch.engine.runner import RunnerSource
     from embedded_orch.orchestration.values import Policy
@@ -155,7 +158,7 @@ class TaskOptions(Options):
     """Every option of ``@task``."""
 
     HOOKS = (*Options.HOOKS, "on_commit", "on_rollback")
-
+    KEEPING = Options.KEEPING | {"cache_policy", "cache_key_fn"}
     NONE_IS_A_VALUE = Options.NONE_IS_A_VALUE | {
         "cache_policy",
         "refresh_cache",
@@ -168,8 +171,8 @@ class TaskOptions(Options):
 
     cache_policy: Any = None
     cache_key_fn: Callable[..., Any] | None = None
-    cache_expiration: Any = None
-    refresh_cache: bool | None = None
+    cache_expiration: timedelta | None = None
+    refresh_cache: Default[bool] = Default(False, check_flag)
     task_run_name: str | Callable[..., str] | None = None
     retry_jitter_factor: float | None = None
     retry_condition_fn: Callable[..., Any] | None = None
@@ -186,10 +189,20 @@ class TaskOptions(Options):
         self.naming = self.task_run_name
         check_callable("retry_condition_fn", self.retry_condition_fn)
         check_jitter(self.retry_jitter_factor)
+        check_callable("cache_key_fn", self.cache_key_fn)
+        check_expiration(self.cache_expiration)
+        if given.get("refresh_cache") is not None:
+            check_flag(given["refresh_cache"])
         if self.record_start not in ("announced", "before"):
             raise ConfigurationError(
                 f"record_start={self.record_start!r}: it is 'announced' or 'before'"
             )
+
+    @property
+    def asks_to_persist(self) -> bool:
+        """Whether an option asks for stored results without ``persist_result``."""
+        is_cached = self.cache_policy is not None or self.cache_key_fn is not None
+        return is_cached or super().asks_to_persist
 
     @property
     def policy(self) -> Policy:
@@ -251,7 +264,7 @@ class TaskArguments(Arguments, total=False):
     retry_delay_seconds: Delays | Callable[[int], Sequence[float]] | None
     cache_policy: Any
     cache_key_fn: Callable[..., Any] | None
-    cache_expiration: Any
+    cache_expiration: timedelta | None
     refresh_cache: bool | None
     task_run_name: str | Callable[..., str] | None
     retry_jitter_factor: float | None
@@ -280,10 +293,6 @@ class FlowArguments(Arguments, total=False):
 NOT_YET = {
     "result_storage": "results are stored in the database",
     "result_storage_key": "results are stored in the database",
-    "cache_policy": "results are not cached between runs",
-    "cache_key_fn": "results are not cached between runs",
-    "cache_expiration": "results are not cached between runs",
-    "refresh_cache": "results are not cached between runs",
     "viz_return_value": "flows are not drawn",
     "asset_deps": "assets are not recorded",
 }

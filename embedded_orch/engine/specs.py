@@ -12,6 +12,7 @@ from embedded_orch.engine.running import is_generator_function
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from embedded_orch.engine.caching import CachePolicy
     from embedded_orch.engine.options import FlowOptions, Options, TaskOptions
     from embedded_orch.engine.parameters import Parameters
     from embedded_orch.engine.signatures import Signature
@@ -99,9 +100,10 @@ class TaskSpec(Spec):
 
     Attributes:
         options: what its decorator was given.
+        cache: how its calls get cache keys; None where results are not cached.
     """
 
-    __slots__ = ("options",)
+    __slots__ = ("cache", "options")
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class TaskSpec(Spec):
         is_async: bool,
         options: TaskOptions,
         decorated: object = None,
+        cache: CachePolicy | None = None,
     ) -> None:
         super().__init__(
             function,
@@ -122,6 +125,7 @@ class TaskSpec(Spec):
             decorated=decorated,
         )
         self.options = options
+        self.cache = cache
 
 
 class FlowSpec(Spec):

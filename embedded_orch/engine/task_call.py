@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from embedded_orch import errors
 from embedded_orch.engine import attempts, results
+from embedded_orch.engine.caching import cache_use
 from embedded_orch.engine.calling import call_of, iteration_of
 from embedded_orch.engine.contexts import (
     TaskRunContext,
@@ -25,7 +29,7 @@ from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.engine.run_logging import listen, log_failure, log_retry
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
-from embedded_orch.states import State, StateType
+from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.task_runs import NewTaskRun
 from embedded_orch.store.transitions import interrupt
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Announced, Transaction
+    from embedded_orch.engine.caching import CacheUse
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
     from embedded_orch.store.slots import Claim
+
+_log = logging.getLogger("embedded_orch.engine")
 
 # Seconds between two questions whether a paused flow run goes on.
 _LONGEST_PAUSE = 10
@@ -93,6 +100,7 @@ class TaskCall:
         self._start_states: list[Proposal] = []
         self._is_start_awaited = False
         self._announced: Announced | None = None
+        self._cache: CacheUse | None = None
         self._retries = 0
         self._run_count = 1
         self._tags = tags_of_run(task.tags)
@@ -134,8 +142,8 @@ class TaskCall:
                     is_lost = True
         if obstacle is not None:
             return (yield from self._not_ready(key, is_on_record, obstacle))
-        if self._tags and self._body is None:
-            yield from self._find_limits()
+        if self._task.cache is not None or (self._tags and self._body is None):
+            yield from self._find_cache_and_limits()
         beginning = self._restart(force=is_lost) if is_on_record else self._begin(key)
         if self._slots is None:
             return (yield from self._attempts(beginning))
@@ -229,8 +237,12 @@ class TaskCall:
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
         )
 
-    def _begin(self, key: str) -> Steps[None]:
-        """Record the start: announced, unless it has to be on disk before the function runs."""
+    def _begin(self, key: str) -> Steps[State | None]:
+        """Record the start: announced, unless it has to be on disk before the function runs.
+
+        Returns:
+            The final state, where a cached result makes an end of it.
+        """
         flow_run = self._flow_run
         if flow_run is not None:
             flow_run.cancellation.check()
@@ -240,15 +252,17 @@ class TaskCall:
         pending = Proposal(
             id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now
         )
-        is_limited = self._slots is not None
-        self._start_states = [pending] if is_limited else [pending, self._running(now + 1)]
+        self._start_states = [pending]
         # After its states: from here on, a call that is interrupted can write its start.
         self._start = self._new_run(key)
-        if is_limited:
+        is_cached = self._cache is not None and (
+            yield from self._cache.look(self._engine, self._keeping)
+        )
+        if is_cached or self._slots is not None:
             # The start goes with the state that is proposed first.
-            yield from self._enter_running(None)
-            self._is_start_awaited = True
-            return
+            return (yield from self._enter_running(None))
+        began = now if self._cache is None else process.now()
+        self._start_states.append(self._running(began + 1))
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         is_awaited = (
@@ -262,17 +276,27 @@ class TaskCall:
         else:
             self._announced = self._engine.database.announce(self._insert_start)
         yield from self._has_begun(self._start_states[-1])
+        return None
 
     def _insert_start(self, tx: Transaction) -> None:
         assert self._start is not None
         now = self._start_states[0].timestamp
         task_runs.start_task_run(tx, self._start, self._start_states, now=now, epoch=self._epoch)
 
-    def _restart(self, *, force: bool) -> Steps[None]:
+    def _restart(self, *, force: bool) -> Steps[State | None]:
         """Run a call again that an earlier attempt did not finish, or whose value is lost."""
+        if self._cache is not None:
+            yield from self._cache.look(self._engine, self._keeping)
         if force and self._slots is not None:
             yield from self._slots.take()
-        yield from self._enter_running(None, force=force)
+        return (yield from self._enter_running(None, force=force))
+
+    def _find_cache_and_limits(self) -> Steps[None]:
+        """Its cache key, if it has one, and whether one of its tags has a limit."""
+        if self._task.cache is not None:
+            self._cache = cache_use(self._context(), self._keeping)
+        if self._tags and self._body is None:
+            yield from self._find_limits()
 
     def _find_limits(self) -> Steps[None]:
         """Look whether one of its tags has a limit; only then is anything else to be done."""
@@ -284,19 +308,18 @@ class TaskCall:
 
     # -- the function ----------------------------------------------------------------------------
 
-    def _attempts(self, beginning: Steps[None]) -> Steps[State]:
+    def _attempts(self, beginning: Steps[State | None]) -> Steps[State]:
         """Begin, and call the function until a final state is accepted."""
         try:
-            yield from beginning
-            while True:
+            state = yield from beginning
+            while state is None:
                 state = yield from (
                     self._attempt() if self._beginning_error is None else self._fail_at_once()
                 )
-                if state is not None:
-                    if self._slots is not None:
-                        self._slots.were_given_back()
-                    yield from call_task_hooks(self._engine, self._task, state)
-                    return state
+            if self._slots is not None:
+                self._slots.were_given_back()
+            yield from call_task_hooks(self._engine, self._task, state)
+            return state
         except (Exception, GeneratorExit):
             # The run is not ours any more, or the database fails: there is nothing to record.
             raise
@@ -309,8 +332,11 @@ class TaskCall:
                 ending = results.cancelled(process.new_id(), process.now(), message)
             yield from record_crash(self._interrupt(ending), f"task run {self.name}")
             raise
+        finally:
+            if self._cache is not None:
+                self._cache.release(self._engine)
 
-    def _attempts_with_slots(self, held: TagSlots, beginning: Steps[None]) -> Steps[State]:
+    def _attempts_with_slots(self, held: TagSlots, beginning: Steps[State | None]) -> Steps[State]:
         """The attempts, after which no slots are held, however they end."""
         held_before = holds_slots.get()
         holds_slots.set(True)
@@ -432,10 +458,15 @@ class TaskCall:
         except errors.ValueNotStorable as error:
             yield from attempts.undo(context, error)
             return (yield from self._finish_failed(error, context, is_final=True))
+        if self._cache is not None:
+            details = self._cache.completed_details(completed.timestamp)
+            completed = msgspec.structs.replace(completed, details=details)
         operation = self._operation(completed)
         decision: Decision = yield attempts.completion(
             context, operation, after=self._written_before()
         )
+        if decision.reason is not None and self._cache is not None:
+            _log.warning("task run %s: not cached: %s", self.name, decision.reason)
         yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
 
@@ -499,7 +530,7 @@ class TaskCall:
         else:
             if self._slots is not None:
                 self._slots.claim_again()
-            yield from self._enter_running(decision.run.state_id)
+            return (yield from self._enter_running(decision.run.state_id))
         return None
 
     # -- states ----------------------------------------------------------------------------------
@@ -516,12 +547,15 @@ class TaskCall:
             flow_run_id=None if flow_run is None else flow_run.run_id, task_run_id=self.run_id
         )
 
-    def _enter_running(self, waiting: UUID | None, *, force: bool = False) -> Steps[None]:
+    def _enter_running(self, waiting: UUID | None, *, force: bool = False) -> Steps[State | None]:
         """Propose RUNNING until it is accepted, waiting for as long as the rules say.
 
         Args:
             waiting: the state from which the run goes on, unless somebody moved it meanwhile.
             force: whether the rules are asked at all.
+
+        Returns:
+            The final state, where a cached result made an end of it.
 
         Raises:
             CancelledRun: the rules say that it never will be.
@@ -531,18 +565,21 @@ class TaskCall:
         while True:
             running = self._running(process.now(), follows=waiting)
             decision: Decision = yield self._propose(running, force=force)
+            self._is_start_awaited = True
             if decision.verdict is Verdict.ACCEPT:
                 self._run_count = decision.run.run_count
                 if self._slots is not None:
                     self._slots.were_taken()
                 yield from self._has_begun(decision.proposal or running)
-                return
+                return None
+            if decision.run.state_type is StateType.COMPLETED:
+                return self._cached(decision)
             if decision.verdict is Verdict.ABORT:
                 refusal = None if self._slots is None else (yield from self._slots.refusal())
                 if refusal is None:
                     raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
                 self._beginning_error = errors.ConcurrencySlotAcquisitionError(refusal)
-                return
+                return None
             if self._slots is not None and (yield from self._slots.wait(decision)):
                 waiting = decision.run.state_id
             elif decision.verdict is Verdict.WAIT:
@@ -552,6 +589,16 @@ class TaskCall:
                 waiting = decision.run.state_id
                 yield Sleep(pause, process.sleep)
                 pause = min(pause + 1, _LONGEST_PAUSE)
+
+    def _cached(self, decision: Decision) -> State:
+        """The end of a run that took a cached result for its own."""
+        assert self._cache is not None
+        found = decision.proposal
+        state = (
+            results.state_of_run(decision.run, None) if found is None else results.state_of(found)
+        )
+        is_known, value = self._cache.value_of(None if found is None else found.data)
+        return self._completed(state, value) if is_known else self._own(state)
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record, or announced."""
@@ -566,6 +613,7 @@ class TaskCall:
             name="Running",
             timestamp=timestamp,
             follows=follows,
+            details=NO_DETAILS if self._cache is None else self._cache.details,
         )
 
     def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:

@@ -1,8 +1,4 @@
-"""The rules of task runs, in the order in which they are asked.
-
-A rule about what lies outside of the run has its place here: a cached result is looked for before
-all else (``CacheRetrieval``).
-"""
+"""The rules of task runs, in the order in which they are asked."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from embedded_orch.orchestration.rules import (
     retry_delay,
     wait_for_retry,
 )
-from embedded_orch.orchestration.values import Amendment, Objection, Verdict
+from embedded_orch.orchestration.values import LONGEST_CACHE_KEY, Amendment, Objection, Verdict
 from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 
 if TYPE_CHECKING:
@@ -35,6 +31,29 @@ AWAITING_SLOT = "AwaitingConcurrencySlot"
 # Prefect's first guess of the seconds for which a slot is held, and how far a wait differs from it.
 _OCCUPANCY = 2.0
 _JITTER = 0.3
+
+
+def _take_cached(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    if facts.cached is None or not proposal.details.cache_key or proposal.details.refresh_cache:
+        return None
+    found = msgspec.structs.replace(
+        proposal,
+        type=StateType.COMPLETED,
+        name="Cached",
+        message="the result of an earlier run with the same cache key",
+        data=facts.cached.data,
+        data_format=facts.cached.data_format,
+    )
+    return Objection(Verdict.REJECT, "a cached result was found", proposal=found)
+
+
+def _refuse_long_key(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
+    """The run completes all the same; that its result is not cached is what the answer says."""
+    length = len(proposal.details.cache_key or "")
+    if length <= LONGEST_CACHE_KEY:
+        return None
+    reason = f"its cache key has {length} characters, and may have {LONGEST_CACHE_KEY}"
+    return Objection(Verdict.REJECT, reason, proposal=proposal)
 
 
 def _leave_terminal(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
@@ -112,6 +131,7 @@ def _rename_reruns(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answ
 
 
 CORE_TASK_POLICY: tuple[Rule, ...] = (
+    Rule("CacheRetrieval", ANY | {None}, frozenset({StateType.RUNNING}), _take_cached),
     Rule("HandleTaskTerminalStateTransitions", TERMINAL_TYPES, ANY, _leave_terminal),
     Rule(
         "PreventRunningTasksFromStoppedFlows",
@@ -130,6 +150,7 @@ CORE_TASK_POLICY: tuple[Rule, ...] = (
     ),
     # A run that has ended begins anew with attempt 1, so it is no rerun.
     Rule("RenameReruns", ANY - TERMINAL_TYPES, frozenset({StateType.RUNNING}), _rename_reruns),
+    Rule("CacheInsertion", ANY | {None}, frozenset({StateType.COMPLETED}), _refuse_long_key),
 )
 
 # A new task run's first states, and a state that is set by force, are asked nothing.

@@ -81,6 +81,19 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Of a task run: which attempt of its flow run it ran in last."""
 
 
+LONGEST_CACHE_KEY = 2000
+"""Characters of a cache key; a result with a longer one is not cached. Prefect's limit."""
+
+
+class CachedResult(msgspec.Struct, frozen=True):
+    """The result of another run, which a run with the same cache key may take for its own."""
+
+    data: bytes
+    data_format: str
+    state_id: UUID
+    """The COMPLETED state that it came from."""
+
+
 class FlowRunFacts(msgspec.Struct, frozen=True):
     """The flow run of a task run."""
 
@@ -109,6 +122,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Of a task run: its flow run; None outside of flows."""
     slots: SlotFacts | None = None
     """Of a task run: the limits of its tags; None when there are none, or they were not read."""
+    cached: CachedResult | None = None
+    """Of a task run that is about to run: what is cached under its key and has not expired."""
 
 
 NO_FACTS = Facts()

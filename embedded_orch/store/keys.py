@@ -41,6 +41,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "owed_hooks": (Key(("flow_run_id",)),),
     "task_run_state": (Key(("task_run_id", "timestamp")),),
     "concurrency_limit": (_ID, Key(("name",))),
+    "cached_result": (Key(("key",)),),
+    "cache_lock": (Key(("key",)),),
     "slot_claim": (Key(("claim_id", "limit_id")),),
     "log": (Key(("timestamp", "id")),),
     "variable": (_ID, Key(("name",))),

@@ -57,6 +57,7 @@ def get(tx: Transaction, *, id: UUID) -> tuple[ProcessRow, bool] | None:
 def end(tx: Transaction, *, id: UUID, now: int) -> None:
     """Write down that a process has ended, and with it all that it claimed."""
     tx.run("slot_claim.delete_of_owner", owner_id=id)
+    tx.run("cache_lock.delete_of_owner", owner_id=id)
     tx.run("process.end", id=id, now=now)
 
 

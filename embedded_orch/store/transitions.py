@@ -27,7 +27,7 @@ from embedded_orch.orchestration.values import (
     Verdict,
 )
 from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateType, is_value
-from embedded_orch.store import slots
+from embedded_orch.store import caching, slots
 from embedded_orch.store.state_details import decode_details, encode_details
 
 if TYPE_CHECKING:
@@ -82,12 +82,14 @@ def propose(
         raise errors.RunNotFound(f"no {kind.replace('_', ' ')} has the id {run_id}")
     if epoch is not None:
         check_epoch(row[-1], epoch, run_id)
-    run, facts = _gathered(tx, kind, run_id, row, proposal)
+    run, facts = _gathered(tx, kind, run_id, row, proposal, now=now)
     if claim is not None and proposal.type is StateType.RUNNING and not force:
         facts = msgspec.structs.replace(facts, slots=_slots_for(tx, claim, now=now))
     decision = decide(run, proposal, now=now, facts=facts, force=force)
     if decision.proposal is not None:
         _store(tx, kind, run, decision.run, decision.proposal, now=now)
+        if decision.verdict is Verdict.ACCEPT and kind == "task_run":
+            _tell_cache(tx, run_id, decision.proposal, now=now)
     if claim is not None and decision.verdict is not Verdict.ABORT:
         _settle_claim(tx, claim, decision.run, now=now)
     return decision
@@ -110,7 +112,7 @@ def interrupt(
     if crashed.type is StateType.CANCELLED:
         row = tx.row(f"{kind}.for_transition", id=run_id)
         if row is not None and _TYPES[row[1]] in TERMINAL_TYPES:
-            run, _ = _gathered(tx, kind, run_id, row, crashed)
+            run, _ = _gathered(tx, kind, run_id, row, crashed, now=now)
             return Decision(Verdict.ABORT, run, f"the run has ended as {run.state_name}")
     decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch, claim=claim)
     if decision.run.state_type is not StateType.CANCELLING:
@@ -208,6 +210,16 @@ def _store(
         _tell_parent(tx, after, state, now=now)
 
 
+def _tell_cache(tx: Transaction, run_id: UUID, state: Proposal, *, now: int) -> None:
+    """Let other runs use the result of a task run, or no longer when it was undone."""
+    if state.type is not StateType.COMPLETED:
+        return
+    if state.details.cache_key:
+        caching.keep(tx, run_id=run_id, state=state, now=now)
+    elif state.name == "RolledBack":
+        caching.forget_of_run(tx, run_id=run_id)
+
+
 def _tell_parent(tx: Transaction, run: Run, state: Proposal, *, now: int) -> None:
     """Take the task run that tracks a flow run along, whatever its rules would say."""
     parent_id = run.parent_task_run_id
@@ -215,7 +227,7 @@ def _tell_parent(tx: Transaction, run: Run, state: Proposal, *, now: int) -> Non
     row = tx.row("task_run.for_transition", id=parent_id)
     if row is None:
         return
-    parent, facts = _gathered(tx, "task_run", parent_id, row, state)
+    parent, facts = _gathered(tx, "task_run", parent_id, row, state, now=now)
     is_there = (parent.state_type, parent.state_name) == (state.type, state.name)
     if is_there and state.data is None:
         return
@@ -274,7 +286,13 @@ def encode_struct(value: object) -> str:
 
 
 def _gathered(
-    tx: Transaction, kind: Kind, run_id: UUID, row: tuple[Any, ...], proposal: Proposal
+    tx: Transaction,
+    kind: Kind,
+    run_id: UUID,
+    row: tuple[Any, ...],
+    proposal: Proposal,
+    *,
+    now: int,
 ) -> tuple[Run, Facts]:
     """A run and the facts about it, from a row of ``for_transition`` and what else is needed."""
     state_type = _TYPES[row[1]]
@@ -293,6 +311,9 @@ def _gathered(
             is_asked = type is StateType.PAUSED and proposal.type is StateType.RUNNING
             pause = _details_of_flow_run(tx, run_id) if is_asked else NO_DETAILS
             facts = Facts(flow_run=FlowRunFacts(attempt, type, pause))
+        key = proposal.details.cache_key
+        if key and proposal.type is StateType.RUNNING and not proposal.details.refresh_cache:
+            facts = msgspec.structs.replace(facts, cached=caching.find(tx, key=key, now=now))
     run = Run(
         id=run_id,
         is_flow_run=kind == "flow_run",

@@ -341,6 +341,30 @@ create table artifact_collection (
     updated    bigint  not null
 );
 
+-- Results that other runs may use, by their cache keys. The value is a copy: it may outlive its run.
+create table cached_result (
+    key          text    not null primary key check (length(key) between 1 and 2000),
+    expiration   bigint,                               -- null: it does not expire
+    task_run_id  uuid    not null,                     -- that computed it
+    state_id     uuid    not null,
+    data         bytea   not null,
+    data_format  text    not null,
+    created      bigint  not null
+);
+
+create index cached_result_by_task_run on cached_result (task_run_id);
+create index cached_result_expiring on cached_result (expiration) where expiration is not null;
+
+-- Who computes the result of a cache key now, where only one may.
+create table cache_lock (
+    key       text    not null primary key check (length(key) >= 1),
+    holder    text    not null,
+    owner_id  uuid    not null,                        -- the process; its locks end with it
+    since     bigint  not null
+);
+
+create index cache_lock_by_owner on cache_lock (owner_id);
+
 -- The same tables for people, with times.
 
 create view flows as

@@ -333,6 +333,30 @@ create table artifact_collection (
     updated    integer not null
 ) strict, without rowid;
 
+-- Results that other runs may use, by their cache keys. The value is a copy: it may outlive its run.
+create table cached_result (
+    key          text    not null primary key check (length(key) between 1 and 2000),
+    expiration   integer,                              -- null: it does not expire
+    task_run_id  blob    not null check (length(task_run_id) = 16),   -- that computed it
+    state_id     blob    not null check (length(state_id) = 16),
+    data         blob    not null,
+    data_format  text    not null,
+    created      integer not null
+) strict;
+
+create index cached_result_by_task_run on cached_result (task_run_id);
+create index cached_result_expiring on cached_result (expiration) where expiration is not null;
+
+-- Who computes the result of a cache key now, where only one may.
+create table cache_lock (
+    key       text    not null primary key check (length(key) >= 1),
+    holder    text    not null,
+    owner_id  blob    not null check (length(owner_id) = 16),   -- the process; its locks end with it
+    since     integer not null
+) strict, without rowid;
+
+create index cache_lock_by_owner on cache_lock (owner_id);
+
 -- The same tables for people: readable ids and times, in any SQLite tool.
 
 create view flows as

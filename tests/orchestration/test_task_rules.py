@@ -33,6 +33,7 @@ from tests.orchestration.runs import (
 
 def test_rules_are_asked_in_the_order_of_the_documentation() -> None:
     assert [rule.name for rule in CORE_TASK_POLICY] == [
+        "CacheRetrieval",
         "HandleTaskTerminalStateTransitions",
         "PreventRunningTasksFromStoppedFlows",
         "SecureTaskConcurrencySlots",
@@ -40,6 +41,7 @@ def test_rules_are_asked_in_the_order_of_the_documentation() -> None:
         "WaitForScheduledTime",
         "RetryFailedTasks",
         "RenameReruns",
+        "CacheInsertion",
     ]
     assert MINIMAL_TASK_POLICY == ()
 

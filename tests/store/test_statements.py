@@ -39,7 +39,17 @@ from embedded_orch.store.processes import ProcessRow, register
 from tests.builders import NOON, SECOND, Builder
 
 FOLDER = Path(schema_folder()) / "statements"
-GROWING = frozenset({"artifact", "log", "flow_run", "flow_run_state", "task_run", "task_run_state"})
+GROWING = frozenset(
+    {
+        "artifact",
+        "cached_result",
+        "flow_run",
+        "flow_run_state",
+        "log",
+        "task_run",
+        "task_run_state",
+    }
+)
 
 # -- what the files say ----------------------------------------------------------------------------
 
@@ -179,6 +189,7 @@ VALUES: dict[str, object] = {
     "data_format": "json",
     "edges": json.dumps([NOON, NOON + SECOND, NOON + 2 * SECOND]),
     "end": NOON + 3 * SECOND,
+    "expiration": NOON,
     "enforce_parameter_schema": True,
     "epoch": 0,
     "expires": NOON,

@@ -111,7 +111,7 @@ class StoreMachine(Machine):
         def gather(tx: Transaction) -> Run:
             row = tx.row(f"{self.kind}.for_transition", id=self.run_id)
             assert row is not None
-            return _gathered(tx, self.kind, self.run_id, row, proposal)[0]
+            return _gathered(tx, self.kind, self.run_id, row, proposal, now=proposal.timestamp)[0]
 
         return self.database.write(gather)
 

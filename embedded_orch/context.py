@@ -110,6 +110,22 @@ class FlowRunContext:
         self.parameters = dict(here.parameters)
         self.start_time: datetime = times.datetime_from_microseconds(here.start_time)
 
+    @property
+    def transaction(self) -> BaseTransaction:
+        """The block of a transaction that the running code is in.
+
+        Raises:
+            MissingContextError: it is in none.
+        """
+        from embedded_orch.transactions import get_transaction
+
+        found = get_transaction()
+        if found is None:
+            raise MissingContextError(
+                "no transaction is open in this flow; use `with transaction():` around this"
+            )
+        return found
+
     @classmethod
     def get(cls) -> Self | None:
         """The one of the running code; None where no flow runs."""

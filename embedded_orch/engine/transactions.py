@@ -26,7 +26,6 @@ from embedded_orch.store import task_runs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from embedded_orch.engine.connection import AnyConnection
     from embedded_orch.engine.effects import Steps
 
     Hook = Callable[..., object]
@@ -217,8 +216,11 @@ class BaseTransaction:
         return self._parent
 
     @property
-    def connection(self) -> AnyConnection:
+    def connection(self) -> Any:
         """SQL of your own in the same database, that commits with the completion of this task.
+
+        A :class:`~embedded_orch.engine.connection.TaskConnection`, whose ``execute`` is awaited in
+        an ``async def`` task.
 
         Raises:
             MissingContextError: no task runs here.

@@ -13,6 +13,7 @@ import pytest
 
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.engine.printing import Replacement
+from embedded_orch.logging.loggers import patch_print, print_as_log
 from embedded_orch.task_runners import ProcessPoolTaskRunner
 from tests import pool_tasks
 from tests.opened import opened, the_flow_run, the_run_of
@@ -219,6 +220,27 @@ def test_print_does_what_it_does(
     assert (shown.out, shown.err) == ("a-1-None!\n\ncounted\n", "to stderr\n")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "to a file\n"
     assert value.made == 1
+
+
+def test_prints_can_be_kept_by_hand(orch: Orchestrator, capsys: pytest.CaptureFixture[str]) -> None:
+    @flow
+    def by_hand() -> None:
+        print_as_log("in a flow that does not ask for it")
+        says_by_hand("a")
+
+    @task(log_prints=True)
+    def says_by_hand(word: str) -> None:
+        print_as_log("by hand", word)
+        with patch_print():
+            print("in the block", word)
+
+    by_hand()
+    print_as_log("outside", end="!")
+
+    assert printed(orch) == ["by hand a", "in the block a"]
+    assert capsys.readouterr().out == (
+        "in a flow that does not ask for it\nby hand a\nin the block a\noutside!"
+    )
 
 
 def test_nothing_is_replaced_when_nobody_needs_it(orch: Orchestrator) -> None:

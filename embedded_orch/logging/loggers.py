@@ -8,6 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.contexts import current_flow_run, current_task_run
+from embedded_orch.engine.printing import keeping_prints
 from embedded_orch.engine.run_logging import (
     FLOW_RUNS,
     TASK_RUNS,
@@ -31,16 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LogEavesdropper",
+    "PrefectLogAdapter",
     "RunLogger",
     "disable_logger",
     "disable_run_logger",
     "flow_run_logger",
     "get_logger",
     "get_run_logger",
+    "patch_print",
+    "print_as_log",
     "task_run_logger",
 ]
 
 _ROOT = "embedded_orch"
+
+PrefectLogAdapter = RunLogger
+"""The name that Prefect has for it."""
 
 
 def get_logger(name: str | None = None) -> logging.Logger:
@@ -145,6 +152,27 @@ def disable_run_logger() -> Generator[None]:
     """
     with disable_logger(FLOW_RUNS), disable_logger(TASK_RUNS):
         yield
+
+
+@contextmanager
+def patch_print() -> Generator[None]:
+    """Have prints inside the block kept as those of a run with ``log_prints`` are.
+
+    Only those of runs that ask for it: the engine does this for such a run by itself.
+    """
+    with keeping_prints(is_asked_for=True):
+        yield
+
+
+def print_as_log(*values: object, **options: Any) -> None:
+    """Print, and keep what is printed if the running code belongs to a run with ``log_prints``.
+
+    Args:
+        values: as ``print`` takes them.
+        options: as ``print`` takes them.
+    """
+    with keeping_prints(is_asked_for=True):
+        print(*values, **options)  # noqa: T201 - that is what it is for
 
 
 class LogEavesdropper(logging.Handler):

@@ -290,14 +290,16 @@ def test_crash_is_not_a_failure_that_is_allowed(quick: Orchestrator) -> None:
 def test_quoted_future_stays_one_and_opaque_result_is_not_looked_into(
     quick: Orchestrator,
 ) -> None:
-    def body() -> None:
-        three = give.submit(3)
-        held = give.submit(quote([three]))
-        assert give(quote(three)) is three
-        assert give(opaque(held)) == [three]
-        assert give(held) == [3]
+    @task
+    def kinds(values: Any) -> list[str]:
+        return [type(value).__name__ for value in values]
 
-    in_flow(body)
+    def body() -> list[list[str]]:
+        three = give.submit(3)
+        held = give.submit(quote([three, "x"]))
+        return [kinds(quote([three])), kinds(opaque(held)), kinds(held), kinds([opaque(three)])]
+
+    assert in_flow(body) == [["Future"], ["Future", "str"], ["int", "str"], ["int"]]
 
 
 @pytest.mark.parametrize("wrap", [lambda run: run, lambda run: {"runs": [run]}])

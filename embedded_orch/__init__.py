@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from embedded_orch.annotations import allow_failure, unmapped
     from embedded_orch.client import get_client
     from embedded_orch.engine.tags import tags
+    from embedded_orch.flow_runs import (
+        apause_flow_run,
+        aresume_flow_run,
+        asuspend_flow_run,
+        pause_flow_run,
+        resume_flow_run,
+        suspend_flow_run,
+    )
     from embedded_orch.flows import Flow, flow
     from embedded_orch.futures import Future, FutureList
     from embedded_orch.logging import get_run_logger
@@ -36,11 +44,17 @@ __all__ = [
     "TaskRun",
     "Transaction",
     "allow_failure",
+    "apause_flow_run",
+    "aresume_flow_run",
+    "asuspend_flow_run",
     "flow",
     "get_client",
     "get_run_logger",
     "open",
+    "pause_flow_run",
+    "resume_flow_run",
     "runtime",
+    "suspend_flow_run",
     "tags",
     "task",
     "unmapped",
@@ -59,10 +73,16 @@ _HOMES = {
     "TaskRun": "runs",
     "Transaction": "transactions",
     "allow_failure": "annotations",
+    "apause_flow_run": "flow_runs",
+    "aresume_flow_run": "flow_runs",
+    "asuspend_flow_run": "flow_runs",
     "flow": "flows",
     "get_client": "client",
     "get_run_logger": "logging",
     "open": "orchestrator",
+    "pause_flow_run": "flow_runs",
+    "resume_flow_run": "flow_runs",
+    "suspend_flow_run": "flow_runs",
     "tags": "engine.tags",
     "task": "tasks",
     "unmapped": "annotations",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from embedded_orch import errors, times
 from embedded_orch.engine.effects import drive
 from embedded_orch.engine.moving import moved
+from embedded_orch.engine.pause_deadlines import expire_pauses
 from embedded_orch.filters import (
     FlowFilters,
     FlowRunFilters,
@@ -309,6 +310,36 @@ class FlowRuns(Records[FlowRun]):
         """
         id = as_uuid(run_id, self._what)
         return self._database.read(lambda tx: run_graph(tx, flow_run_id=id))
+
+    def get(self, id: UUID | str) -> FlowRun:
+        """One of them.
+
+        Raises:
+            RunNotFound: none has this id.
+        """
+        found = super().get(id)
+        return super().get(id) if self._end_late_pauses([found]) else found
+
+    def _page(
+        self, filters: Filters, sort: str, after: Cursor | None
+    ) -> tuple[list[FlowRun], Cursor | None]:
+        page, end = super()._page(filters, sort, after)
+        if self._end_late_pauses(page):
+            return super()._page(filters, sort, after)
+        return page, end
+
+    def _end_late_pauses(self, runs: Sequence[FlowRun]) -> bool:
+        """End what was paused and not resumed in time; whether there was any."""
+        timeouts = [
+            run.state.state_details.pause_timeout
+            for run in runs
+            if run.state is not None and run.state.is_paused()
+        ]
+        if not timeouts:
+            return False
+        now = times.datetime_from_microseconds(self._process.now())
+        is_late = any(timeout is not None and timeout < now for timeout in timeouts)
+        return is_late and bool(drive(expire_pauses(self._engine)))
 
     def _get(self, tx: Transaction, ids: Sequence[UUID]) -> list[FlowRun]:
         return [FlowRun(self._database, row) for row in flow_runs.get_flow_runs(tx, ids)]

@@ -33,6 +33,10 @@ OrchestratorError
 │   ├── RunNotFound
 │   ├── RunNotResumable
 │   ├── RunNotCancellable           it has ended otherwise
+│   ├── RunNotPausable              it cannot pause, or be suspended, as it is (also a RuntimeError)
+│   ├── NotPausedError              a run that is to be resumed is not paused
+│   ├── FlowPauseTimeout            it was paused, and not resumed in time
+│   ├── RunInputError               an input that does not fit what a run waits for
 │   ├── ParametersNeeded            a resumed run has parameters that were not stored
 │   ├── OwnershipLost               another process has taken the run over
 │   ├── MissingResult               the run finished, its value was not kept
@@ -55,14 +59,40 @@ OrchestratorError
 ├── ConcurrencyLeaseLost            held slots went to somebody else: this host was not heard of
 ├── LimitNotFound                   no concurrency limit has this name
 └── ValueNotStorable                a value that would not come back equal and of its type
+
+Signal (a BaseException)            ends what runs, and is no failure of it
+├── Abort                           what was asked for is not going to be
+└── Pause                           the run was suspended: its process has done its part
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from embedded_orch.states import State
+
+
+class Signal(BaseException):
+    """What ends a run without being a failure of it; code that catches Exception lets it pass."""
+
+    def __init__(self, *args: object, state: State[Any] | None = None) -> None:
+        super().__init__(*args)
+        self.state = state
+
+
+class Abort(Signal):
+    """What was asked for is not going to be."""
+
+
+class Pause(Signal):
+    """The run was suspended, and its process has done its part of it.
+
+    Attributes:
+        state: the state of the run.
+    """
 
 
 class OrchestratorError(Exception):
@@ -195,6 +225,22 @@ class RunNotResumable(RunError):
 
 class RunNotCancellable(RunError):
     """The run has ended, and not by being cancelled."""
+
+
+class RunNotPausable(RunError, RuntimeError):
+    """The run cannot pause, or cannot be suspended, as things are."""
+
+
+class NotPausedError(RunError):
+    """The run that is to be resumed is not paused."""
+
+
+class FlowPauseTimeout(RunError):
+    """The run was paused, and not resumed in time."""
+
+
+class RunInputError(RunError, RuntimeError):
+    """An input that is not what the run waits for; the run stays paused."""
 
 
 class ParametersNeeded(RunError):

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 from embedded_orch import errors
 from embedded_orch.db import urls
 from embedded_orch.db.opening import OpenDatabases
+from embedded_orch.engine.effects import drive
 from embedded_orch.engine.engine import Engine
+from embedded_orch.engine.pause_deadlines import expire_pauses
 from embedded_orch.process import OWN, Process
 
 if TYPE_CHECKING:
@@ -487,6 +489,7 @@ def open_orchestrator(
     try:
         orchestrator = Orchestrator(shared, databases, process or registry.process)
         orchestrator.engine.owner.sweep()
+        drive(expire_pauses(orchestrator.engine))
     except BaseException:
         databases.close(shared)
         raise

@@ -14,7 +14,7 @@ import pytest
 from embedded_orch import errors, flow, task
 from embedded_orch.engine.task_call import TaskCall
 from embedded_orch.orchestrator import open_orchestrator
-from tests.engine.waiting import passed
+from tests.engine.waiting import passed, until
 from tests.opened import flow_runs, opened, runs_of, states, the_run_of
 
 if TYPE_CHECKING:
@@ -329,11 +329,8 @@ def test_close_cancels_what_runs(tmp_path: Path, loop: str) -> None:
 
 
 def test_close_cancels_flows_in_flows_and_delays(quick: Orchestrator) -> None:
-    failed = threading.Event()
-
     @flow(retries=1, retry_delay_seconds=3600)
     def child() -> None:
-        failed.set()
         raise ValueError("no")
 
     @flow
@@ -345,7 +342,7 @@ def test_close_cancels_flows_in_flows_and_delays(quick: Orchestrator) -> None:
             return report()
 
     beside = Beside(run)
-    passed(failed)
+    until(lambda: quick.flow_runs.count(state_name="AwaitingRetry") == 1, "the wait for a retry")
     quick.engine.owner.cancel_all("enough")
 
     assert isinstance(beside.ended(), errors.CancelledRun)

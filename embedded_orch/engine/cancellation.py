@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Effect
+    from embedded_orch.states import State
 
 
 class Cancellation:
@@ -28,7 +29,7 @@ class Cancellation:
         run_id: the run.
         name: of the run.
         caller: that of the run that called it, if any.
-        is_suspended: whether somebody else has suspended the run.
+        suspension: the state of the run, when somebody else has suspended it.
     """
 
     __slots__ = (
@@ -37,16 +38,16 @@ class Cancellation:
         "_lock",
         "_reason",
         "caller",
-        "is_suspended",
         "name",
         "run_id",
+        "suspension",
     )
 
     def __init__(self, run_id: UUID, name: str, caller: Cancellation | None) -> None:
         self.run_id = run_id
         self.name = name
         self.caller = caller
-        self.is_suspended = False
+        self.suspension: State | None = None
         self._lock = threading.Lock()
         self._reason: str | None = None
         self._context: FlowRunContext | None = None
@@ -102,7 +103,15 @@ class Cancellation:
 
         Raises:
             CancelledRun: it is to end.
+            Pause: somebody has suspended it.
         """
+        suspended: Cancellation | None = self
+        while suspended is not None:
+            if suspended.suspension is not None:
+                raise errors.Pause(
+                    f"flow run {suspended.name} was suspended", state=suspended.suspension
+                )
+            suspended = suspended.caller
         reason = self.reason
         if reason is not None:
             raise errors.CancelledRun(f"flow run {self.name} is being cancelled: {reason}")

@@ -51,6 +51,7 @@ class FlowRunContext:
         "__weakref__",
         "_counting",
         "_occurrences",
+        "_pauses",
         "_runner",
         "caller",
         "cancellation",
@@ -111,6 +112,7 @@ class FlowRunContext:
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
         self._runner: Runner | None = None
+        self._pauses = 0
 
     def dynamic_key(
         self, task: TaskSpec, parent: UUID | None, arguments: Mapping[str, object]
@@ -125,6 +127,12 @@ class FlowRunContext:
             occurrence = self._occurrences.get(digest, 0)
             self._occurrences[digest] = occurrence + 1
         return f"{digest.hex()}-{occurrence}"
+
+    def next_pause(self, key: str | None) -> str:
+        """The key of the next pause of the run: its place, when none is given."""
+        with self._counting:
+            self._pauses += 1
+            return key or str(self._pauses)
 
     @property
     def flow_run_id(self) -> UUID:

@@ -172,20 +172,39 @@ class FlowCall:
             if has_ended:
                 # In a hook.
                 raise
-            # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
-            process, reason = self._engine.process, self._cancellation.reason
-            ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
-            if reason is not None:
-                ending = results.cancelled(process.new_id(), process.now(), reason)
-            stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
-            if stored is not None:
-                state = self._own(results.state_of(stored)).with_error(error)
-                self._log_end(state)
-                yield from self._call_final_hooks(state, is_interrupted=True)
+            yield from self._record_interruption(error)
             raise
         finally:
             watch.discard(self._cancellation)
             owner.finish(self.run_id, self._cancellation)
+
+    def _record_interruption(self, error: BaseException) -> Steps[None]:
+        """Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours."""
+        if isinstance(error, errors.Pause) and self._is_own(error):
+            # Whoever continues it takes it over from nobody.
+            yield self._release()
+            return
+        process, reason = self._engine.process, self._cancellation.reason
+        ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
+        if reason is not None:
+            ending = results.cancelled(process.new_id(), process.now(), reason)
+        stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
+        if stored is not None:
+            state = self._own(results.state_of(stored)).with_error(error)
+            self._log_end(state)
+            yield from self._call_final_hooks(state, is_interrupted=True)
+
+    def _is_own(self, pause: errors.Pause) -> bool:
+        """Whether it is this run that was suspended, and not one that called it."""
+        state = pause.state
+        return state is not None and state.state_details.flow_run_id == self.run_id
+
+    def _release(self) -> Write[None]:
+        now, epoch = self._engine.process.now(), self._epoch
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.release(tx, run_id=self.run_id, epoch=epoch, now=now),
+        )
 
     # -- taking it -------------------------------------------------------------------------------
 

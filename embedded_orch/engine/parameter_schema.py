@@ -64,7 +64,7 @@ def parameter_schema(function: Callable[..., Any], signature: Signature) -> Para
     for position, name in enumerate(signature.parameters):
         if name in _IMPLICIT:
             continue
-        found = _schema_of(annotations[name], schema.definitions) if name in annotations else {}
+        found = schema_of(annotations[name], schema.definitions) if name in annotations else {}
         if name == signature.var_positional:
             found = {"type": "array", "items": found}
         elif name == signature.var_keyword:
@@ -101,7 +101,8 @@ def _dumped(value: Any) -> Any:
     raise TypeError(value)
 
 
-def _schema_of(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def schema_of(annotation: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an annotation; those that it refers to are added to the definitions."""
     if is_pydantic(annotation):
         return _by_pydantic(annotation, definitions)
     if annotation in _FORMATS:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch import errors, values
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.flow_call import FlowCall
+from embedded_orch.engine.pause_deadlines import NEVER_RESUMED, expire_pauses
 from embedded_orch.states import StateType
 from embedded_orch.store import flow_runs, processes
 
@@ -50,8 +51,11 @@ def resume_run(
     Raises:
         RunNotFound: no flow run has this id.
         RunNotResumable: it is another flow's, or runs in a living process.
+        FlowPauseTimeout: it was paused, and its time is over.
         ParametersNeeded: it was called with values that could not be stored.
     """
+    if run_id in (yield from expire_pauses(engine)):
+        raise errors.FlowPauseTimeout(f"flow run {run_id}: {NEVER_RESUMED}")
     found: Owned = yield Read(engine.database, lambda tx: owned_run(tx, run_id))
     run, owner = found
     if run.flow_name != flow.name:
@@ -62,6 +66,7 @@ def resume_run(
     if run.state is not None and run.state.type is StateType.COMPLETED:
         return run.state
     refuse_running(engine, run, owner)
+    _refuse_unanswered(run)
     unstored = run.unstored_parameters
     spare = {name: value for name, value in (bound or {}).items() if name in unstored}
     arguments = _arguments(flow, run, {**spare, **parameters}, _label(run))
@@ -79,13 +84,28 @@ def refuse_running(engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, boo
     Raises:
         RunNotResumable: it runs.
     """
-    if not _is_at_work(run) or owner is None:
+    if owner is None or (run.state is not None and run.state.is_final()):
         return
     if runs_in_living_process(engine, run, owner):
         row, _ = owner
+        if run.state is not None and run.state.is_paused():
+            raise errors.RunNotResumable(
+                f"{_label(run)} is paused, and process {row.pid} on {row.host} waits for it; let "
+                f"it go on by resume_flow_run()"
+            )
         raise errors.RunNotResumable(
             f"{_label(run)} is running in process {row.pid} on {row.host}; wait for it, or stop it "
             f"first"
+        )
+
+
+def _refuse_unanswered(run: FlowRunRow) -> None:
+    """Refuse a paused run that waits for input, or whose time is over."""
+    state = run.state
+    if state is not None and state.is_paused() and state.state_details.run_input_keyset:
+        raise errors.RunNotResumable(
+            f"{_label(run)} is {state.name} and waits for input; give it by "
+            f"resume_flow_run(run_id, run_input={{...}}) first"
         )
 
 

@@ -6,7 +6,7 @@ import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from embedded_orch.errors import SignatureError
+from embedded_orch.errors import Pause, SignatureError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,14 +89,24 @@ def begun(
         return _ending_of_async(steps, return_state)
     from embedded_orch.engine.effects import drive
 
-    state = drive(steps)
+    try:
+        state = drive(steps)
+    except Pause as signal:
+        if return_state and signal.state is not None:
+            return signal.state
+        raise
     return state if return_state else state.result_now()
 
 
 async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
     from embedded_orch.engine.effects import drive_async
 
-    state = await drive_async(steps)
+    try:
+        state = await drive_async(steps)
+    except Pause as signal:
+        if return_state and signal.state is not None:
+            return signal.state
+        raise
     return state if return_state else state.result_now()
 
 

@@ -320,8 +320,9 @@ class TaskCall:
                 self._slots.were_given_back()
             yield from call_task_hooks(self._engine, self._task, state)
             return state
-        except (Exception, GeneratorExit):
-            # The run is not ours any more, or the database fails: there is nothing to record.
+        except (Exception, GeneratorExit, errors.Pause):
+            # The run is not ours any more, or is going to be continued, or the database fails:
+            # there is nothing to record.
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.

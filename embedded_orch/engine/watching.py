@@ -111,16 +111,21 @@ class Watch:
         if not works:
             return
         moved = self._database.read(lambda tx: flow_runs.moved_among(tx, list(works)))
-        for run_id, type, is_suspended in moved:
-            work = works[run_id]
-            work.is_suspended = is_suspended
-            if type in _TO_CANCEL:
-                with self._lock:
-                    if run_id in self._works and not work.is_requested:
-                        self._cancelled[run_id] = monotonic()
-                work.request("cancelled")
-            # Those who wait for a move of the run may wait for one that another process made.
-            self._room.ring((place_of(run_id),))
+        for run_id in works.keys() - {run.id for run in moved}:
+            # Perhaps it was suspended, and resumed before it came to a task.
+            works[run_id].suspension = None
+        for run in moved:
+            work, state = works[run.id], run.state
+            assert state is not None, "it was found by its state"
+            work.suspension = state if state.state_details.pause_reschedule else None
+            if state.type not in _TO_CANCEL:
+                continue
+            with self._lock:
+                if run.id in self._works and not work.is_requested:
+                    self._cancelled[run.id] = monotonic()
+            work.request("cancelled")
+            # It may wait for its retry, or be paused, and be moved by another process.
+            self._room.ring((place_of(run.id),))
         self._name_what_is_blocked(works)
 
     def close(self) -> None:

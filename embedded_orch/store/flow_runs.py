@@ -209,10 +209,10 @@ def take_over(
     return decision.run
 
 
-def moved_among(tx: Transaction, ids: Sequence[UUID]) -> list[tuple[UUID, StateType, bool]]:
-    """Those of some runs that are cancelled or paused: type, and whether it is suspended."""
+def moved_among(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
+    """Those of some runs that are being cancelled, were cancelled, or are paused."""
     rows = tx.rows("flow_run.moved_among", ids=encode_struct([str(id) for id in ids]))
-    return [(row[0], StateType(row[1]), row[2] == "Suspended") for row in rows]
+    return get_flow_runs(tx, [row[0] for row in rows]) if rows else []
 
 
 def end_cancelled(
@@ -261,6 +261,11 @@ def cancel_children(tx: Transaction, *, run_id: UUID, now: int, new_id: Callable
             end_cancelled(
                 tx, run_id=child[0], cancelled=cancelled, now=now, epoch=None, new_id=new_id
             )
+
+
+def release(tx: Transaction, *, run_id: UUID, epoch: int, now: int) -> None:
+    """Have a run belong to nobody, unless another process has taken it since ``epoch``."""
+    tx.run("flow_run.release", id=run_id, epoch=epoch, now=now)
 
 
 def note_cancelling(tx: Transaction, *, run_id: UUID, proposal: Proposal, now: int) -> None:

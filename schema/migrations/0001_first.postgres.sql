@@ -189,6 +189,17 @@ create table flow_run_state (
     check ((data is null) = (data_format is null))
 );
 
+-- Inputs of flow runs: what a pause asks for, how it is answered, and what runs are sent.
+create table flow_run_input (
+    flow_run_id  uuid    not null references flow_run (id) on delete cascade,
+    key          text    collate "C" not null check (key ~ '^[a-z0-9-]+$'),
+    id           uuid    not null,
+    value        text    not null check (value::jsonb is not null),
+    sender       text,
+    created      bigint  not null,
+    primary key (flow_run_id, key)
+);
+
 create table task_run (
     id                         uuid    not null primary key,
     flow_run_id                uuid    references flow_run (id) on delete cascade,

@@ -181,6 +181,17 @@ create table flow_run_state (
     check ((data is null) = (data_format is null))
 ) strict, without rowid;
 
+-- Inputs of flow runs: what a pause asks for, how it is answered, and what runs are sent.
+create table flow_run_input (
+    flow_run_id  blob    not null references flow_run (id) on delete cascade,
+    key          text    not null check (key not glob '*[^a-z0-9-]*' and key <> ''),
+    id           blob    not null check (length(id) = 16),
+    value        text    not null check (json_valid(value)),
+    sender       text,
+    created      integer not null,
+    primary key (flow_run_id, key)
+) strict, without rowid;
+
 create table task_run (
     id                         blob    not null primary key check (length(id) = 16),
     flow_run_id                blob    references flow_run (id) on delete cascade,

@@ -146,17 +146,32 @@ limit :limit;
 
 -- name: moved_among [sqlite]
 -- Those of the runs at work in a process that somebody has moved. Index: primary key.
-select flow_run.id, flow_run.state_type, flow_run.state_name
+select flow_run.id
 from json_each(:ids) as wanted
 join flow_run on flow_run.id = unhex(wanted.value, '-')
 where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
 
 -- name: moved_among [postgres]
 -- The same.
-select flow_run.id, flow_run.state_type, flow_run.state_name
+select flow_run.id
 from jsonb_array_elements_text(:ids) as wanted (value)
 join flow_run on flow_run.id = wanted.value::uuid
 where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
+
+-- name: paused
+-- Runs that are paused, with what their state says of the time they have. Index: flow_run_by_state.
+select flow_run.id, flow_run.owner_id, paused.id as state_id, paused.state_details
+from flow_run
+join flow_run_state as paused
+    on paused.flow_run_id = flow_run.id and paused.timestamp = flow_run.state_timestamp
+where flow_run.state_type = 'PAUSED'
+order by flow_run.id;
+
+-- name: release
+-- Its process has done its part of it. Index: primary key.
+update flow_run
+set owner_id = null, updated = :now
+where id = :id and epoch = :epoch;
 
 -- name: child_of
 -- The newest flow run that a task run called. Index: flow_run_by_parent.

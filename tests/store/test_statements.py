@@ -181,6 +181,8 @@ VALUES: dict[str, object] = {
     "until": NOON,
     "before": UUID(int=(1 << 128) - 1),
     "at_least": 1,
+    "key": "paused-1",
+    "value": "1",
     "boot_id": "b",
     "claim_state": "HOLDING",
     "claimed": "[]",

@@ -380,6 +380,18 @@ class TestTime:
 
             assert doubling.calls == [2, 2]
 
+    def test_what_has_expired_is_dropped_when_a_process_ends(self, tmp_path: Any) -> None:
+        clock = Clock()
+        url = str(tmp_path / "orch.db")
+        with opened(url, clock) as orch:
+            Doubling(cache_policy=INPUTS, cache_expiration=timedelta(hours=1)).task(2)
+            Doubling(cache_policy=INPUTS).task(3)
+            clock.sleep(3601)
+            assert orch.sql("select count(*) from cached_result").scalar() == 2
+
+        with opened(url, clock) as orch:
+            assert orch.sql("select data from cached_result").scalar() == b"6"
+
     def test_refreshing_ignores_and_replaces_what_is_there(self, memory: Orchestrator) -> None:
         numbers = iter(range(10))
 

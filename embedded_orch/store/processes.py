@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from embedded_orch.errors import OwnershipLost
+from embedded_orch.store import caching
 from embedded_orch.store.transitions import crash
 
 if TYPE_CHECKING:
@@ -55,9 +56,14 @@ def get(tx: Transaction, *, id: UUID) -> tuple[ProcessRow, bool] | None:
 
 
 def end(tx: Transaction, *, id: UUID, now: int) -> None:
-    """Write down that a process has ended, and with it all that it claimed."""
+    """Write down that a process has ended, and with it all that it claimed.
+
+    Cached results that have expired go in the same transaction: somebody has to clean up, now and
+    then.
+    """
     tx.run("slot_claim.delete_of_owner", owner_id=id)
     tx.run("cache_lock.delete_of_owner", owner_id=id)
+    caching.forget_expired(tx, now=now)
     tx.run("process.end", id=id, now=now)
 
 

@@ -383,9 +383,16 @@ class TestTime:
     def test_what_has_expired_is_dropped_when_a_process_ends(self, tmp_path: Any) -> None:
         clock = Clock()
         url = str(tmp_path / "orch.db")
+        short = Doubling(cache_key_fn=lambda *_: "short", cache_expiration=timedelta(hours=1)).task
+        lasting = Doubling(cache_key_fn=lambda *_: "lasting").task
+
+        @flow
+        def both() -> None:
+            short(2)
+            lasting(3)
+
         with opened(url, clock) as orch:
-            Doubling(cache_policy=INPUTS, cache_expiration=timedelta(hours=1)).task(2)
-            Doubling(cache_policy=INPUTS).task(3)
+            both()
             clock.sleep(3601)
             assert orch.sql("select count(*) from cached_result").scalar() == 2
 

@@ -29,6 +29,7 @@ class Arguments(argparse.Namespace):
     state: str | None
     limit: int
     id: str
+    input: str | None
     tasks: int
     sql: bool
     path: str
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_runs(commands, anywhere)
     _add_run(commands, anywhere)
+    _add_moves(commands, anywhere)
     _add_logs(commands, anywhere)
     _add_db(commands, anywhere)
     version = commands.add_parser("version", help="print the versions in use")
@@ -122,6 +124,19 @@ def _add_logs(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     logs.set_defaults(command=_logs)
 
 
+def _add_moves(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    for name, command, what in (
+        ("cancel", _cancel, "cancel one flow run, with all that it called"),
+        ("pause", _pause, "suspend one flow run, at the next task that it calls"),
+        ("resume", _let_go_on, "let one paused flow run go on"),
+    ):
+        move = commands.add_parser(name, parents=[anywhere], help=what)
+        move.add_argument("id", metavar="ID", help="its id, or its first digits")
+        move.set_defaults(command=command)
+        if name == "resume":
+            move.add_argument("--input", metavar="JSON", help="the input that it waits for")
+
+
 def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     db = commands.add_parser("db", parents=[anywhere], help="look after the database")
     actions = db.add_subparsers(metavar="ACTION", required=True)
@@ -183,6 +198,24 @@ def _logs(arguments: Arguments) -> int:
     from embedded_orch.cli.logs import print_logs
 
     return print_logs(arguments)
+
+
+def _cancel(arguments: Arguments) -> int:
+    from embedded_orch.cli.moving import cancel
+
+    return cancel(arguments)
+
+
+def _pause(arguments: Arguments) -> int:
+    from embedded_orch.cli.moving import pause
+
+    return pause(arguments)
+
+
+def _let_go_on(arguments: Arguments) -> int:
+    from embedded_orch.cli.moving import let_go_on
+
+    return let_go_on(arguments)
 
 
 def _upgrade(arguments: Arguments) -> int:

@@ -148,6 +148,14 @@ class RunHandler(logging.Handler):
         """None: a signal handler that logs would wait for a thread that it has interrupted."""
         self.lock = None
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Filter and emit a record. That of Python 3.13 would enter the lock that there is not."""
+        found: Any = self.filter(record)
+        if found:
+            # A filter may put another record in the place of this one (Python 3.12).
+            self.emit(found if isinstance(found, logging.LogRecord) else record)
+        return bool(found)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Keep and show a record. Never raises into the code that logs."""
         try:

@@ -279,7 +279,7 @@ class TestUntrusted:
         answer = command("run", run, "--db", url)
 
         assert answer.status == 0
-        assert f"  <{len(trap):,} bytes>" in answer.lines
+        assert f"  {len(trap):,} bytes, written by pickle" in answer.lines
         assert not (tmp_path / "sprung").exists()
 
     def test_a_class_that_is_named_is_not_imported(

@@ -87,6 +87,7 @@ def run(path: Path, program: str, *, url: str = "") -> list[str]:
             "PYTHONPATH": str(ROOT),
             "EMBEDDED_ORCH_URL": url,
             "EMBEDDED_ORCH_HOME": str(path.parent / "home"),
+            "EMBEDDED_ORCH_LOG_LEVEL": "CRITICAL",
         },
         capture_output=True,
         text=True,

@@ -33,6 +33,8 @@ STEPS = {
     ("PENDING", "RUNNING"),
     ("RUNNING", "COMPLETED"),
     ("RUNNING", "FAILED"),
+    # A retry without a delay.
+    ("RUNNING", "RUNNING"),
     ("RUNNING", "SCHEDULED"),
     ("SCHEDULED", "RUNNING"),
     ("RUNNING", "CRASHED"),

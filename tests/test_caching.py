@@ -471,7 +471,6 @@ def waiting_for_a_key(orch: Orchestrator) -> int:
 
 class TestTurns:
     def test_one_computes_and_the_others_wait_for_it(self, orch: Orchestrator) -> None:
-        """Seen to fail, with four calls, under READ_COMMITTED."""
         computing, others_came = threading.Event(), threading.Event()
         calls: list[int] = []
 

@@ -269,7 +269,6 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("what", ["flow_run", "task_run"])
 def test_runs_are_found_and_counted_as_the_model_says(orch: Orchestrator, what: str) -> None:
-    """Seen to fail with pages that go on after the last id of the first value alone."""
     check_against(orch, World(orch), what)
 
 

@@ -215,7 +215,6 @@ class TestSerializers:
     def test_pickle_that_the_task_has_not_chosen_is_not_read_by_a_resume(
         self, memory: Orchestrator
     ) -> None:
-        """Seen to fail, with 'unpickled' printed, when every format was read."""
         calls: list[int] = []
 
         @task

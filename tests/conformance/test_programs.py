@@ -25,7 +25,7 @@ def test_program_does_what_it_says(program: Path, url: str) -> None:
 def test_there_is_a_program_for_every_part() -> None:
     parts = {program.stem.split("_")[0] for program in PROGRAMS}
 
-    assert len(PROGRAMS) >= 70
+    assert len(PROGRAMS) >= 80
     assert parts >= {
         "states",
         "flows",

@@ -16,7 +16,6 @@ import re
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,7 +28,7 @@ from embedded_orch.concurrency.sync import rate_limit
 from embedded_orch.tasks import exponential_backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 @task(retries=8, retry_delay_seconds=exponential_backoff(0.01), retry_jitter_factor=1)
@@ -77,7 +76,7 @@ class Site(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def own_site(size: int) -> Iterator[str]:
+def own_site(size: int) -> Generator[str]:
     """A site on this machine, while the block lasts."""
     Site.size = size
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
@@ -105,7 +104,7 @@ def run(start: str, *, per_second: float, pages: int, db: str) -> list[str]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Crawl a site that fails at random.")
     parser.add_argument("url", nargs="?")
     parser.add_argument("--per-second", type=float, default=50)
     parser.add_argument("--pages", type=int, default=60)

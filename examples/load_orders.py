@@ -86,7 +86,7 @@ def load_orders(folder: Path) -> dict[str, int]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Load CSV files of orders, each once.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--db", default="orders.db")
     arguments = parser.parse_args()

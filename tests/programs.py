@@ -39,3 +39,15 @@ def run_program(
         env=environment(**added),
         check=False,
     )
+
+
+def run_example(example: str, *arguments: object, **added: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of ``examples/`` to its end, as a person does."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(**added),
+        check=False,
+    )

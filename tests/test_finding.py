@@ -263,7 +263,7 @@ def check_against(orch: Orchestrator, world: World, what: str) -> None:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedded_orch.collections._PAGE", 7)
+    monkeypatch.setattr("embedded_orch.collections.PAGE", 7)
 
 
 @pytest.mark.usefixtures("small_pages")

@@ -42,10 +42,10 @@ def shown(setting: str = "", **added: str) -> tuple[list[str], str]:
     done = run_program(REPORT.format(setting=setting), **{"EMBEDDED_ORCH_LOG_LEVEL": "", **added})
     assert done.returncode == 0, done.stderr
     lines = [
-        re.sub(r"[a-z]+-[a-z]+(?=/|:)", "RUN", re.sub(r"\d\d:\d\d:\d\d\.\d{3} ", "", line))
+        re.sub(r"load-\w{3}", "TASK", re.sub(r"\d\d:\d\d:\d\d\.\d{3} ", "", line))
         for line in done.stderr.splitlines()
     ]
-    return [re.sub(r"load-\w{3}", "TASK", line) for line in lines], done.stdout
+    return [re.sub(r"[a-z]+-[a-z]+(?=/|:)", "RUN", line) for line in lines], done.stdout
 
 
 def test_runs_are_seen_on_standard_error() -> None:

@@ -1,26 +1,12 @@
-"""The smaller examples: each run as a person runs it."""
+"""Orders are booked once, whatever happens to the program."""
 
 from __future__ import annotations
 
-import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import embedded_orch
-from tests.programs import ROOT, environment
-
-
-def run(example: str, *arguments: object, **added: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / example), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(**added),
-        check=False,
-    )
+from tests.programs import run_example
 
 
 def orders(folder: Path, number: int, *, bad: bool = False) -> None:
@@ -35,24 +21,15 @@ def test_orders_are_booked_once_however_often_the_program_is_killed(tmp_path: Pa
     for number in range(5):
         orders(folder, number, bad=number == 3)
 
-    killed = run("load_orders.py", folder, "--db", db, KILL_AFTER="2")
+    killed = run_example("load_orders.py", folder, "--db", db, KILL_AFTER="2")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    finished = run("load_orders.py", folder, "--db", db)
+    finished = run_example("load_orders.py", folder, "--db", db)
 
     assert finished.returncode == 0, finished.stderr
     assert "4 files, 12 orders, 27.00 in all" in finished.stdout
     assert "day-3.csv, line 2" in finished.stdout
     orders(folder, 3)
-    again = run("load_orders.py", folder, "--db", db)
+    again = run_example("load_orders.py", folder, "--db", db)
     assert "1 files, 15 orders, 37.50 in all" in again.stdout, again.stderr
     with embedded_orch.open(db) as orch:
         assert orch.sql("select count(distinct number) from booked_order").scalar() == 15
-
-
-def test_every_page_of_a_site_that_fails_at_random_is_found() -> None:
-    ended = run("crawl_pages.py", "--pages", 30, "--per-second", 400)
-
-    assert ended.returncode == 0, ended.stderr
-    pages, attempts = map(int, re.findall(r"\d+", ended.stdout.splitlines()[-1]))
-    assert pages == 30
-    assert attempts > 30

@@ -94,7 +94,7 @@ def transaction(  # noqa: PLR0917 - Prefect's parameters, in its order
     Args:
         key: of a record that committing makes, so that the block is done once; see
             ``is_committed()``.
-        store: where the records are; needed with a key.
+        store: where the records are; the database of the runs when not given.
         commit_mode: ``LAZY`` commits with the outermost block, ``EAGER`` at the end of this one,
             ``OFF`` only by ``commit()``. That of the block around it when not given.
         isolation_level: ``SERIALIZABLE`` lets one block of a key run at a time.
@@ -103,11 +103,11 @@ def transaction(  # noqa: PLR0917 - Prefect's parameters, in its order
         logger: for hooks that fail.
 
     Raises:
-        ConfigurationError: SERIALIZABLE, and the store has no locks; or a key without a store.
+        ConfigurationError: SERIALIZABLE, and the store has no locks.
     """
     txn = Transaction(
         key=key,
-        store=store,
+        store=_store_for(key, store),
         commit_mode=commit_mode,
         isolation_level=isolation_level,
         overwrite=overwrite,
@@ -141,7 +141,7 @@ async def atransaction(  # noqa: PLR0917 - Prefect's parameters, in its order
     """:func:`transaction` for asynchronous code; hooks may be ``async def``."""
     txn = AsyncTransaction(
         key=key,
-        store=store,
+        store=_store_for(key, store),
         commit_mode=commit_mode,
         isolation_level=isolation_level,
         overwrite=overwrite,
@@ -165,3 +165,11 @@ async def atransaction(  # noqa: PLR0917 - Prefect's parameters, in its order
 def get_transaction() -> BaseTransaction | None:
     """The innermost transaction here: of a block, or of the running task; None outside of both."""
     return active_transaction()
+
+
+def _store_for(key: str | None, store: Store | None) -> Store | None:
+    if key is None or store is not None:
+        return store
+    from embedded_orch.results import get_result_store
+
+    return get_result_store()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -12,6 +14,7 @@ import pytest
 
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.context import get_run_context
+from embedded_orch.results import get_result_store
 from embedded_orch.transactions import (
     CommitMode,
     IsolationLevel,
@@ -547,6 +550,83 @@ def test_serializable_needs_a_store_with_locks(orch: Orchestrator) -> None:
         transaction(key="k", store=Shelf(), isolation_level="SERIALIZABLE"),
     ):
         pytest.fail("the block was entered")
+
+
+def test_records_are_in_the_database_where_no_store_is_given(real: Orchestrator) -> None:
+    done = []
+    for _ in range(2):
+        with transaction(key="day 1") as txn:
+            if not txn.is_committed():
+                done.append(1)
+                txn.stage({"rows": (1, 2)})
+        assert txn.read().result == {"rows": (1, 2)}
+
+    assert done == [1]
+    store = get_result_store()
+    assert store.exists("day 1")
+    with pytest.raises(errors.MissingResult, match="'day 2'"):
+        store.read("day 2")
+
+
+def test_value_of_a_store_expires(real: Orchestrator) -> None:
+    store = get_result_store()
+    store.write(1, "gone", expiration=datetime.now(UTC) - timedelta(seconds=1))
+    store.write(2, "there", expiration=datetime.now(UTC) + timedelta(hours=1))
+
+    assert (store.exists("gone"), store.exists("there")) == (False, True)
+    with pytest.raises(errors.ConfigurationError, match="characters"):
+        store.write(3, "x" * 2001)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_asynchronous_blocks_have_records_too(real: Orchestrator, loop: str) -> None:
+    async def main() -> list[bool]:
+        found = []
+        for _ in range(2):
+            async with atransaction(key="day 1", isolation_level="SERIALIZABLE") as txn:
+                found.append(txn.is_committed())
+                txn.stage(1)
+        store = get_result_store()
+        await store.awrite(2, "day 2")
+        assert await store.aexists("day 2")
+        assert (await store.aread("day 2")).result == 2
+        return found
+
+    assert anyio.run(main, backend=loop) == [False, True]
+
+
+def test_blocks_of_one_key_take_turns_by_the_database(real: Orchestrator) -> None:
+    store, inside, most = get_result_store(), [0], [0]
+
+    def work() -> None:
+        with transaction(key="k", isolation_level="SERIALIZABLE", overwrite=True):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            store.exists("k")
+            inside[0] -= 1
+
+    threads = [threading.Thread(target=copy_context().run, args=(work,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert most == [1]
+    assert not store.is_locked("k")
+
+
+def test_key_that_another_has_locked_is_not_written(real: Orchestrator) -> None:
+    store = get_result_store()
+    assert store.acquire_lock("k", "me")
+
+    assert not store.acquire_lock("k", "you", timeout=0.01)
+    with pytest.raises(errors.DatabaseBusy, match="'k'"):
+        store.write(1, "k", holder="you")
+    store.write(1, "k", holder="me")
+    store.release_lock("k", "me")
+    assert store.wait_for_lock("k", timeout=1)
+    with pytest.raises(ValueError, match="does not hold"):
+        store.release_lock("k", "me")
 
 
 # -- SQL that commits with a task ------------------------------------------------------------------

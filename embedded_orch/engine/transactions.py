@@ -104,6 +104,26 @@ class Store(Protocol):
         ...
 
 
+class Ask:
+    """A question to a store, which may wait for a database or a lock."""
+
+    __slots__ = ("_arguments", "_method")
+
+    def __init__(self, method: Callable[..., Any], *arguments: object) -> None:
+        self._method = method
+        self._arguments = arguments
+
+    def perform(self) -> Any:
+        """Do it in this thread."""
+        return self._method(*self._arguments)
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop."""
+        import anyio.to_thread
+
+        return await anyio.to_thread.run_sync(self._method, *self._arguments)
+
+
 class BaseTransaction:
     """A group of tasks that is committed or rolled back as a whole.
 
@@ -273,9 +293,9 @@ class BaseTransaction:
         """Begin: a record of its key makes it committed at once."""
         if self.store is not None and self.key is not None:
             if self._locks:
-                yield Invoke(self.store.acquire_lock, (self.key, self._holder))
+                yield Ask(self.store.acquire_lock, self.key, self._holder)
                 self._is_locked = True
-            if not self.overwrite and (yield Invoke(self.store.exists, (self.key,))):
+            if not self.overwrite and (yield Ask(self.store.exists, self.key)):
                 self.state = TransactionState.COMMITTED
         if self.state is not TransactionState.COMMITTED:
             self.state = TransactionState.ACTIVE
@@ -284,9 +304,9 @@ class BaseTransaction:
         """The record of its key; None when there is none."""
         if self.store is None or self.key is None:
             return None
-        if not (yield Invoke(self.store.exists, (self.key,))):
+        if not (yield Ask(self.store.exists, self.key)):
             return None
-        return (yield Invoke(self.store.read, (self.key, self._holder)))
+        return (yield Ask(self.store.read, self.key, self._holder))
 
     def end_steps(self, error: BaseException | None) -> Steps[None]:
         """The end of its block: committed, left to the outermost transaction, or rolled back."""
@@ -375,7 +395,7 @@ class BaseTransaction:
 
     def _write(self, store: Store, key: str) -> Steps[None]:
         try:
-            yield Invoke(store.write, (self._staged_value, key, None, self._holder))
+            yield Ask(store.write, self._staged_value, key, None, self._holder)
         except errors.ValueNotStorable as error:
             self.logger.warning("%s is committed without its value: %s", self.name, error)
 
@@ -401,7 +421,7 @@ class BaseTransaction:
     def _unlock(self) -> Steps[None]:
         if self._is_locked and self.store is not None:
             self._is_locked = False
-            yield Invoke(self.store.release_lock, (self.key, self._holder))
+            yield Ask(self.store.release_lock, self.key, self._holder)
 
     @property
     def _holder(self) -> str:

@@ -53,6 +53,39 @@ def keep(tx: Transaction, *, run_id: UUID, state: Proposal, now: int) -> None:
     )
 
 
+def put(
+    tx: Transaction,
+    *,
+    key: str,
+    data: bytes,
+    data_format: str,
+    expiration: int | None,
+    ids: tuple[UUID, UUID],
+    now: int,
+) -> None:
+    """Keep a value under a key that no run has computed; an older one is replaced.
+
+    Args:
+        tx: a write transaction.
+        key: 1 to 2000 characters.
+        data: the encoded value.
+        data_format: how it is encoded.
+        expiration: microseconds since 1970 UTC; None: it does not expire.
+        ids: that stand in the place of those of a run and of its state.
+        now: microseconds since 1970 UTC.
+    """
+    tx.run(
+        "cached_result.put",
+        key=key,
+        expiration=expiration,
+        task_run_id=ids[0],
+        state_id=ids[1],
+        data=data,
+        data_format=data_format,
+        now=now,
+    )
+
+
 def forget_of_run(tx: Transaction, *, run_id: UUID) -> None:
     """Drop what a task run has cached: it was undone."""
     tx.run("cached_result.delete_of_run", task_run_id=run_id)

@@ -254,9 +254,41 @@ def test_database_that_takes_neither_start_nor_finish_fails_the_call(
         raise errors.DatabaseFull("no room")
 
     monkeypatch.setattr(task_runs, "start_task_run", refuse)
+    monkeypatch.setattr(task_runs, "start_and_complete", refuse)
 
     with pytest.raises(errors.DatabaseFull):
         task(one)()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_start_and_finish_are_written_apart_when_they_could_not_be_together(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """The group is rolled back, and each write of it is run again alone."""
+    together, left = task_runs.start_and_complete, [failures]
+
+    def fail_first(*args: Any, **kwargs: Any) -> Any:
+        answer = together(*args, **kwargs)
+        if left[0]:
+            left[0] -= 1
+            raise errors.ConstraintViolated("not together")
+        return answer
+
+    monkeypatch.setattr(task_runs, "start_and_complete", fail_first)
+
+    # Those whose start is on disk before they end have no part in it.
+    @task
+    def work(number: int) -> int:
+        return number
+
+    numbers = range(100)
+    assert [work(number) for number in numbers] == list(numbers)
+
+    assert left == [0]
+    runs = list(orch.task_runs.find())
+    assert len(runs) == 100
+    for run in runs:
+        assert states(run) == ["Pending", "Running", "Completed"]
 
 
 # -- killed between start and finish -------------------------------------------------------------

@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import os
 import re
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from embedded_orch.db.columns import Decoders
 
@@ -53,19 +54,25 @@ class Statement:
         decoders: how result columns become Python values, filled in at the first run.
     """
 
-    __slots__ = ("decoders", "name", "parameters", "sql")
+    __slots__ = ("_pick", "decoders", "name", "parameters", "sql")
 
     def __init__(self, name: str, sql: str, parameters: tuple[str, ...]) -> None:
         self.name = name
         self.sql = sql
         self.parameters = parameters
         self.decoders: Decoders | None = None
+        # Of one name it would pick the bare value.
+        self._pick: Callable[[Mapping[str, object]], tuple[object, ...]] | None = None
+        if len(parameters) > 1:
+            self._pick = itemgetter(*parameters)
 
     def bind(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """The values in the order of the parameters; all must be given, and no others."""
         if len(values) != len(self.parameters):
             self._complain(values)
         try:
+            if self._pick is not None:
+                return self._pick(values)
             return tuple([values[name] for name in self.parameters])
         except KeyError:
             self._complain(values)

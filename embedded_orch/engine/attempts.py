@@ -9,35 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from embedded_orch.db.port import Announced, Transaction
     from embedded_orch.engine.contexts import TaskRunContext
     from embedded_orch.engine.effects import Effect, Steps
-    from embedded_orch.orchestration.values import Decision
+    from embedded_orch.engine.task_record import TaskRecord
+    from embedded_orch.orchestration.values import Proposal
 
 
-def completion(
-    context: TaskRunContext,
-    operation: Callable[[Transaction], Decision],
-    *,
-    after: Announced | None,
-) -> Effect:
+def completion(context: TaskRunContext, record: TaskRecord, completed: Proposal) -> Effect:
     """The proposal of the completion, in the transaction of the attempt's own SQL if there is one.
 
     Args:
         context: of the attempt.
-        operation: proposes the Completed state.
-        after: what was announced of the run before.
+        record: of the task run.
+        completed: the state.
     """
     connection = context.open_connection
     if connection is None:
-        from embedded_orch.engine.effects import Write
-
-        return Write(context.engine.database, operation, after=after)
+        return record.complete(completed)
     from embedded_orch.engine.connection import Complete
 
-    return Complete(connection, operation, after=after)
+    return Complete(connection, record.operation(completed), after=record.written_before())
 
 
 def undo(context: TaskRunContext, error: BaseException) -> Steps[None]:

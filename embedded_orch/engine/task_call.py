@@ -17,7 +17,7 @@ from embedded_orch.engine.contexts import (
     surrounding,
     task_run_context,
 )
-from embedded_orch.engine.effects import Read, Sleep, Write
+from embedded_orch.engine.effects import Read, Sleep
 from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
@@ -28,18 +28,17 @@ from embedded_orch.engine.printing import NOTHING, keeping_prints
 from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.engine.run_logging import listen, log_failure, log_retry
 from embedded_orch.engine.tags import tags_of_run
+from embedded_orch.engine.task_record import TaskRecord
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.task_runs import NewTaskRun
-from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from uuid import UUID
 
-    from embedded_orch.db.port import Announced, Transaction
     from embedded_orch.engine.caching import CacheUse
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
-    from embedded_orch.store.slots import Claim
 
 _log = logging.getLogger("embedded_orch.engine")
 
@@ -87,7 +85,6 @@ class TaskCall:
         self._task = task
         self._arguments = arguments
         self._flow_run = flow_run
-        self._epoch = flow_run.epoch if flow_run is not None else None
         self._keeping = keeping_of(task.options, KEPT if flow_run is None else flow_run.keeping)
         self._parent = parent
         self._wait_for = wait_for
@@ -96,18 +93,14 @@ class TaskCall:
         # A runner may have the function run in a place and way of its own.
         self.function = task.function
         self.is_async = task.is_async
-        self._start: NewTaskRun | None = None
-        self._start_states: list[Proposal] = []
-        self._is_start_awaited = False
-        self._announced: Announced | None = None
+        self._record = TaskRecord(engine, None if flow_run is None else flow_run.epoch)
         self._cache: CacheUse | None = None
         self._retries = 0
         self._run_count = 1
         self._tags = tags_of_run(task.tags)
         self._beginning_error: Exception | None = None
-        self._slots: TagSlots | None = None
         self._around = surrounding()
-        self.run_id = engine.process.new_id()
+        self.run_id = self._record.run_id
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
 
     def steps(self) -> Steps[State]:
@@ -130,7 +123,7 @@ class TaskCall:
             )
             if call is not None:
                 is_on_record = True
-                self.run_id = call.id
+                self.run_id = self._record.run_id = call.id
                 if call.state_type is StateType.COMPLETED:
                     known, value = results.decode_recorded(
                         call.data, call.data_format, self._keeping
@@ -145,9 +138,9 @@ class TaskCall:
         if self._task.cache is not None or (self._tags and self._body is None):
             yield from self._find_cache_and_limits()
         beginning = self._restart(force=is_lost) if is_on_record else self._begin(key)
-        if self._slots is None:
+        if self._record.slots is None:
             return (yield from self._attempts(beginning))
-        return (yield from self._attempts_with_slots(self._slots, beginning))
+        return (yield from self._attempts_with_slots(self._record.slots, beginning))
 
     @property
     def engine(self) -> Engine:
@@ -207,15 +200,10 @@ class TaskCall:
             message=message,
         )
         if is_on_record:
-            yield self._propose(pending)
+            yield self._record.propose(pending)
         else:
-            start = self._new_run(key)
-            yield Write(
-                self._engine.database,
-                lambda tx: task_runs.start_task_run(
-                    tx, start, [pending], now=pending.timestamp, epoch=self._epoch
-                ),
-            )
+            self._record.begin(self._new_run(key), [pending])
+            yield self._record.write_start()
         return self._own(results.state_of(pending)).with_error(
             errors.UpstreamFailed(f"{self.name}: {message}")
         )
@@ -252,17 +240,17 @@ class TaskCall:
         pending = Proposal(
             id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now
         )
-        self._start_states = [pending]
-        # After its states: from here on, a call that is interrupted can write its start.
-        self._start = self._new_run(key)
+        states = [pending]
+        self._record.begin(self._new_run(key), states)
         is_cached = self._cache is not None and (
             yield from self._cache.look(self._engine, self._keeping)
         )
-        if is_cached or self._slots is not None:
+        if is_cached or self._record.slots is not None:
             # The start goes with the state that is proposed first.
             return (yield from self._enter_running(None))
         began = now if self._cache is None else process.now()
-        self._start_states.append(self._running(began + 1))
+        running = self._running(began + 1)
+        states.append(running)
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
         is_awaited = (
@@ -271,24 +259,19 @@ class TaskCall:
             or bool(hooks_on(self._task.options, StateType.RUNNING))
         )
         if is_awaited:
-            yield Write(self._engine.database, self._insert_start)
-            self._is_start_awaited = True
+            yield self._record.write_start()
+            self._record.is_start_awaited = True
         else:
-            self._announced = self._engine.database.announce(self._insert_start)
-        yield from self._has_begun(self._start_states[-1])
+            self._record.announce_start()
+        yield from self._has_begun(running)
         return None
-
-    def _insert_start(self, tx: Transaction) -> None:
-        assert self._start is not None
-        now = self._start_states[0].timestamp
-        task_runs.start_task_run(tx, self._start, self._start_states, now=now, epoch=self._epoch)
 
     def _restart(self, *, force: bool) -> Steps[State | None]:
         """Run a call again that an earlier attempt did not finish, or whose value is lost."""
         if self._cache is not None:
             yield from self._cache.look(self._engine, self._keeping)
-        if force and self._slots is not None:
-            yield from self._slots.take()
+        if force and self._record.slots is not None:
+            yield from self._record.slots.take()
         return (yield from self._enter_running(None, force=force))
 
     def _find_cache_and_limits(self) -> Steps[None]:
@@ -304,7 +287,7 @@ class TaskCall:
 
         found = TagSlots(self._engine, self.run_id, self._tags)
         if (yield from found.find()):
-            self._slots = found
+            self._record.slots = found
 
     # -- the function ----------------------------------------------------------------------------
 
@@ -316,8 +299,8 @@ class TaskCall:
                 state = yield from (
                     self._attempt() if self._beginning_error is None else self._fail_at_once()
                 )
-            if self._slots is not None:
-                self._slots.were_given_back()
+            if self._record.slots is not None:
+                self._record.slots.were_given_back()
             yield from call_task_hooks(self._engine, self._task, state)
             return state
         except (Exception, GeneratorExit, errors.Pause):
@@ -331,7 +314,7 @@ class TaskCall:
             if flow_run is not None and flow_run.cancellation.reason is not None:
                 message = "the flow run that it belongs to was cancelled"
                 ending = results.cancelled(process.new_id(), process.now(), message)
-            yield from record_crash(self._interrupt(ending), f"task run {self.name}")
+            yield from record_crash(self._record.interrupt(ending), f"task run {self.name}")
             raise
         finally:
             if self._cache is not None:
@@ -462,10 +445,7 @@ class TaskCall:
         if self._cache is not None:
             details = self._cache.completed_details(completed.timestamp)
             completed = msgspec.structs.replace(completed, details=details)
-        operation = self._operation(completed)
-        decision: Decision = yield attempts.completion(
-            context, operation, after=self._written_before()
-        )
+        decision: Decision = yield attempts.completion(context, self._record, completed)
         if decision.reason is not None and self._cache is not None:
             _log.warning("task run %s: not cached: %s", self.name, decision.reason)
         yield from attempts.settle(context, value)
@@ -476,15 +456,13 @@ class TaskCall:
     ) -> Steps[State | None]:
         """End as the function said by what it returned; a failure may be retried."""
         if proposal.type is StateType.COMPLETED:
-            yield attempts.completion(
-                context, self._operation(proposal), after=self._written_before()
-            )
+            yield attempts.completion(context, self._record, proposal)
             yield from attempts.settle(context, state)
             return self._own(state)
         yield from attempts.undo(context, errors.FailedRun(f"it returned {state!r}"))
         if proposal.type is StateType.FAILED:
             return (yield from self._end_failed(proposal, state.data, context))
-        yield self._propose(proposal)
+        yield self._record.propose(proposal)
         yield from attempts.fail(context, is_final=True)
         return self._own(state)
 
@@ -494,7 +472,7 @@ class TaskCall:
         crashed = results.crashed(
             process.new_id(), process.now(), error, kind="Task", message=f"Task run crashed: {died}"
         )
-        decision: Decision = yield self._propose(crashed)
+        decision: Decision = yield self._record.propose(crashed)
         return self._own(results.state_of(decision.proposal or crashed)).with_error(error)
 
     def _finish_failed(
@@ -515,7 +493,7 @@ class TaskCall:
         if failed.details.retriable is not False and self._retries < self._task.policy.retries:
             state = self._own(results.state_of(failed)).with_error(error)
             failed = yield from weighed(self._engine, self._task, failed, state)
-        decision: Decision = yield self._propose(failed)
+        decision: Decision = yield self._record.propose(failed)
         has_ended = decision.run.state_type not in (StateType.SCHEDULED, StateType.RUNNING)
         yield from attempts.fail(context, is_final=has_ended)
         if self._body is None:
@@ -529,17 +507,12 @@ class TaskCall:
             self._run_count = decision.run.run_count
             yield from self._has_begun(decision.proposal or failed)
         else:
-            if self._slots is not None:
-                self._slots.claim_again()
+            if self._record.slots is not None:
+                self._record.slots.claim_again()
             return (yield from self._enter_running(decision.run.state_id))
         return None
 
     # -- states ----------------------------------------------------------------------------------
-
-    @property
-    def _claim(self) -> Claim | None:
-        """On the slots that go with its states."""
-        return None if self._slots is None else self._slots.claim
 
     def _own(self, state: State) -> State:
         """A state of this task run, which says so."""
@@ -565,23 +538,27 @@ class TaskCall:
         pause = 1
         while True:
             running = self._running(process.now(), follows=waiting)
-            decision: Decision = yield self._propose(running, force=force)
-            self._is_start_awaited = True
+            decision: Decision = yield self._record.propose(running, force=force)
+            self._record.is_start_awaited = True
             if decision.verdict is Verdict.ACCEPT:
                 self._run_count = decision.run.run_count
-                if self._slots is not None:
-                    self._slots.were_taken()
+                if self._record.slots is not None:
+                    self._record.slots.were_taken()
                 yield from self._has_begun(decision.proposal or running)
                 return None
             if decision.run.state_type is StateType.COMPLETED:
                 return self._cached(decision)
             if decision.verdict is Verdict.ABORT:
-                refusal = None if self._slots is None else (yield from self._slots.refusal())
+                refusal = (
+                    None
+                    if self._record.slots is None
+                    else (yield from self._record.slots.refusal())
+                )
                 if refusal is None:
                     raise errors.CancelledRun(f"task run {self.name}: {decision.reason}")
                 self._beginning_error = errors.ConcurrencySlotAcquisitionError(refusal)
                 return None
-            if self._slots is not None and (yield from self._slots.wait(decision)):
+            if self._record.slots is not None and (yield from self._record.slots.wait(decision)):
                 waiting = decision.run.state_id
             elif decision.verdict is Verdict.WAIT:
                 yield Sleep(decision.delay_seconds, process.sleep)
@@ -616,64 +593,3 @@ class TaskCall:
             follows=follows,
             details=NO_DETAILS if self._cache is None else self._cache.details,
         )
-
-    def _propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
-        operation = self._operation(proposal, force=force)
-        return Write(self._engine.database, operation, after=self._written_before())
-
-    def _operation(
-        self, proposal: Proposal, *, force: bool = False
-    ) -> Callable[[Transaction], Decision]:
-        now = self._engine.process.now()
-
-        claim = self._claim
-
-        def operation(tx: Transaction) -> Decision:
-            self._insert_missing_start(tx)
-            if claim is not None:
-                self._engine.owner.register(tx)
-            return task_runs.propose_task_state(
-                tx,
-                run_id=self.run_id,
-                proposal=proposal,
-                now=now,
-                epoch=self._epoch,
-                force=force,
-                claim=claim,
-            )
-
-        return operation
-
-    def _interrupt(self, crashed: Proposal) -> Write[Decision]:
-        now = self._engine.process.now()
-
-        def operation(tx: Transaction) -> Decision:
-            self._insert_missing_start(tx)
-            return interrupt(
-                tx,
-                "task_run",
-                run_id=self.run_id,
-                crashed=crashed,
-                now=now,
-                epoch=self._epoch,
-                claim=self._claim,
-            )
-
-        return Write(self._engine.database, operation, after=self._written_before())
-
-    def _written_before(self) -> Announced | None:
-        """What is committed no later than a state: the start, and what was logged until now.
-
-        None for everything that is announced.
-        """
-        return None if self._engine.logs.hand_over() else self._announced
-
-    def _insert_missing_start(self, tx: Transaction) -> None:
-        """The start did not reach the database, or may not have: it goes with this state."""
-        if self._is_start_in_doubt():
-            self._insert_start(tx)
-
-    def _is_start_in_doubt(self) -> bool:
-        if self._announced is not None:
-            return self._announced.error is not None
-        return self._start is not None and not self._is_start_awaited

@@ -98,9 +98,11 @@ def forget_expired(tx: Transaction, *, now: int) -> int:
 
 def lock(tx: Transaction, *, key: str, holder: str, owner_id: UUID, now: int) -> LockHolder:
     """Take the lock of a key if it is free; who holds it then."""
-    tx.run("cache_lock.take", key=key, holder=holder, owner_id=owner_id, now=now)
-    found = lock_holder(tx, key=key)
-    assert found is not None, "taken, or held"
+    found = None
+    while found is None:
+        tx.run("cache_lock.take", key=key, holder=holder, owner_id=owner_id, now=now)
+        # None on Postgres, when its holder gave it back between the two: then it is free.
+        found = lock_holder(tx, key=key)
     return found
 
 

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run
+from embedded_orch.orchestration.transition import decide
+from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store.flow_runs import check_owner, state_from, states_from
 from embedded_orch.store.transitions import (
@@ -17,6 +18,7 @@ from embedded_orch.store.transitions import (
     propose,
     run_fields,
     store_first_states,
+    tell_cache,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +94,43 @@ def start_task_run(
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
+    run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
+    _store_start(tx, new, run, stored, now=now)
+    return run
+
+
+def start_and_complete(
+    tx: Transaction,
+    new: NewTaskRun,
+    states: Sequence[Proposal],
+    completed: Proposal,
+    *,
+    now: int,
+    epoch: int | None,
+) -> Decision:
+    """Make a task run in its first states, and propose its completion, as one write.
+
+    The same as :func:`start_task_run` and then :func:`propose_task_state`, for a start that nobody
+    can have seen: what the rules of a completion read is known without reading it back.
+
+    Raises:
+        OwnershipLost: another process has taken the flow run since ``epoch``.
+    """
+    run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
+    decision = decide(run, completed, now=now)
+    if decision.proposal is not None:
+        stored.append(decision.proposal)
+    if not _store_start(tx, new, decision.run, stored, now=now):
+        # A repeat: the start is there, and the completion may be, with it or not.
+        return propose_task_state(tx, run_id=new.id, proposal=completed, now=now, epoch=epoch)
+    if decision.verdict is Verdict.ACCEPT:
+        tell_cache(tx, new.id, stored[-1], now=now)
+    return decision
+
+
+def _first_states(
+    tx: Transaction, new: NewTaskRun, states: Sequence[Proposal], *, now: int, epoch: int | None
+) -> tuple[Run, list[Proposal]]:
     if new.flow_run_id is not None and epoch is not None:
         check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
     run = Run(
@@ -100,7 +139,13 @@ def start_task_run(
         policy=new.policy,
         flow_run_run_count=new.flow_run_run_count,
     )
-    run, stored = first_states(run, states, now=now)
+    return first_states(run, states, now=now)
+
+
+def _store_start(
+    tx: Transaction, new: NewTaskRun, run: Run, states: Sequence[Proposal], *, now: int
+) -> bool:
+    """Insert a new run as it is after its first states, and these; False when it is there."""
     made = tx.run(
         "task_run.insert",
         flow_run_id=new.flow_run_id,
@@ -108,18 +153,18 @@ def start_task_run(
         name=new.name,
         task_key=new.task_key,
         dynamic_key=new.dynamic_key,
-        flow_run_run_count=new.flow_run_run_count,
         source_hash=new.source_hash,
         task_version=new.task_version,
         tags=encode_struct(list(new.tags)) if new.tags else None,
         task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
         now=now,
+        flow_run_run_count=run.flow_run_run_count,
         **run_fields(run),
     )
     if made:
-        store_first_states(tx, run, stored, now=now)
-    return run
+        store_first_states(tx, run, states, now=now)
+    return bool(made)
 
 
 def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:

@@ -89,7 +89,7 @@ def propose(
     if decision.proposal is not None:
         _store(tx, kind, run, decision.run, decision.proposal, now=now)
         if decision.verdict is Verdict.ACCEPT and kind == "task_run":
-            _tell_cache(tx, run_id, decision.proposal, now=now)
+            tell_cache(tx, run_id, decision.proposal, now=now)
     if claim is not None and decision.verdict is not Verdict.ABORT:
         _settle_claim(tx, claim, decision.run, now=now)
     return decision
@@ -210,7 +210,7 @@ def _store(
         _tell_parent(tx, after, state, now=now)
 
 
-def _tell_cache(tx: Transaction, run_id: UUID, state: Proposal, *, now: int) -> None:
+def tell_cache(tx: Transaction, run_id: UUID, state: Proposal, *, now: int) -> None:
     """Let other runs use the result of a task run, or no longer when it was undone."""
     if state.type is not StateType.COMPLETED:
         return

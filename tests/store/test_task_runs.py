@@ -13,7 +13,7 @@ from embedded_orch import errors
 from embedded_orch.collections import TaskRuns
 from embedded_orch.orchestration.values import Policy, Verdict
 from embedded_orch.process import Process
-from embedded_orch.states import StateType
+from embedded_orch.states import StateDetails, StateType
 from embedded_orch.store import flow_runs, task_runs
 from tests.store.builders import (
     PATHS,
@@ -31,7 +31,9 @@ from tests.store.builders import (
 )
 
 if TYPE_CHECKING:
-    from embedded_orch.db.port import Database
+    from collections.abc import Callable
+
+    from embedded_orch.db.port import Database, Transaction
     from embedded_orch.orchestration.values import Decision, Proposal
     from embedded_orch.store.task_runs import Call, NewTaskRun
 
@@ -55,6 +57,29 @@ def propose(
             tx, run_id=run_id, proposal=proposal, now=now, epoch=epoch
         )
     )
+
+
+def start_and_complete(
+    tx: Transaction, new: NewTaskRun, states: list[Proposal], completed: Proposal
+) -> Decision:
+    now = states[0].timestamp
+    return task_runs.start_and_complete(tx, new, states, completed, now=now, epoch=0)
+
+
+def undone(
+    database: Database, operation: Callable[[Transaction], Decision]
+) -> tuple[Decision, dict[str, list[tuple[Any, ...]]]]:
+    """The answer of an operation and every row after it; then it is rolled back."""
+    opened = database.begin()
+    try:
+        answer = operation(opened.transaction)
+        tables = {
+            table: sorted(opened.execute(f"select * from {table}", ()), key=repr)
+            for table in ("task_run", "task_run_state", "cached_result")
+        }
+        return answer, tables
+    finally:
+        opened.roll_back()
 
 
 def lose(database: Database, process: Process, flow_run_id: UUID) -> None:
@@ -147,6 +172,88 @@ def test_owner_that_lost_the_flow_run_begins_nothing(database: Database, process
 
     with pytest.raises(errors.OwnershipLost, match=str(flow_run_id)):
         start(database, new, proposals(process, StateType.RUNNING), epoch=0)
+
+    assert everything(database) == written
+
+
+# -- beginning and completing in one write -------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache_key", [None, "k", "k" * 2001])
+def test_start_and_completion_in_one_write_leave_what_two_leave(
+    database: Database, process: Process, cache_key: str | None
+) -> None:
+    new = a_new_task_run(process, flow_run_id=a_flow_run(database, process), flow_run_run_count=1)
+    states = proposals(process, StateType.RUNNING)
+    details = StateDetails(cache_key=cache_key)
+    completed = a_proposal(
+        process, StateType.COMPLETED, data=b"7", data_format="json", details=details
+    )
+
+    def in_one(tx: Transaction) -> Decision:
+        return start_and_complete(tx, new, states, completed)
+
+    def in_two(tx: Transaction) -> Decision:
+        now = states[0].timestamp
+        task_runs.start_task_run(tx, new, states, now=now, epoch=0)
+        return task_runs.propose_task_state(tx, run_id=new.id, proposal=completed, now=now, epoch=0)
+
+    one, rows_of_one = undone(database, in_one)
+    two, rows_of_two = undone(database, in_two)
+
+    assert rows_of_one == rows_of_two
+    assert (one.verdict, one.reason, one.proposal) == (two.verdict, two.reason, two.proposal)
+    assert len(rows_of_one["task_run_state"]) == 3
+    assert bool(rows_of_one["cached_result"]) is (cache_key == "k")
+
+
+def test_start_and_completion_repeated_change_nothing(database: Database, process: Process) -> None:
+    new = a_new_task_run(process, flow_run_id=a_flow_run(database, process))
+    states, completed = (
+        proposals(process, StateType.RUNNING),
+        a_proposal(process, StateType.COMPLETED),
+    )
+    first = database.write(lambda tx: start_and_complete(tx, new, states, completed))
+    written = everything(database)
+
+    second = database.write(lambda tx: start_and_complete(tx, new, states, completed))
+
+    assert (first.verdict, second.verdict) == (Verdict.ACCEPT, Verdict.ACCEPT)
+    assert second.is_repeat
+    assert everything(database) == written
+
+
+def test_completion_is_written_where_only_the_start_was(
+    database: Database, process: Process
+) -> None:
+    new = a_new_task_run(process, flow_run_id=a_flow_run(database, process))
+    states, completed = (
+        proposals(process, StateType.RUNNING),
+        a_proposal(process, StateType.COMPLETED),
+    )
+    start(database, new, states, epoch=0)
+
+    database.write(lambda tx: start_and_complete(tx, new, states, completed))
+
+    assert task_history(database, new.id) == ["Pending", "Running", "Completed"]
+    found = task_run(database, new.id)
+    assert (found.run_count, found.end_time) == (1, completed.timestamp)
+
+
+def test_owner_that_lost_the_flow_run_completes_nothing(
+    database: Database, process: Process
+) -> None:
+    flow_run_id = a_flow_run(database, process)
+    lose(database, process, flow_run_id)
+    written = everything(database)
+    new = a_new_task_run(process, flow_run_id=flow_run_id)
+    states, completed = (
+        proposals(process, StateType.RUNNING),
+        a_proposal(process, StateType.COMPLETED),
+    )
+
+    with pytest.raises(errors.OwnershipLost, match=str(flow_run_id)):
+        database.write(lambda tx: start_and_complete(tx, new, states, completed))
 
     assert everything(database) == written
 

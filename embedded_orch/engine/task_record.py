@@ -1,0 +1,211 @@
+"""What stands of a task call in the database: its start, and the states that follow.
+
+A start is announced: it is committed soon, and nobody waits for it. When the call completes before
+that has happened, the start is written together with the completion, as one run that has come to
+its end; so a short task costs few statements. Until its start is known to be committed, each write
+of a call sees to it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedded_orch.engine.effects import Write
+from embedded_orch.store import task_runs
+from embedded_orch.store.transitions import interrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from embedded_orch.db.port import Announced, Transaction
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.tag_slots import TagSlots
+    from embedded_orch.orchestration.values import Decision, Proposal
+    from embedded_orch.store.slots import Claim
+    from embedded_orch.store.task_runs import NewTaskRun
+
+
+class TaskRecord:
+    """The record of one task call, by which its run is made and moved.
+
+    Args:
+        engine: that runs the call.
+        epoch: in which this process owns the flow run; None outside of flows.
+
+    Attributes:
+        run_id: the task run: a new one, unless an earlier attempt left it.
+        slots: of its tags, taken and given back with its states, if there are limits.
+        is_start_awaited: whether the start is known to be committed.
+        ending: its completion, while that is on its way to the database.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_decided",
+        "_engine",
+        "_epoch",
+        "_start",
+        "_start_states",
+        "ending",
+        "is_start_awaited",
+        "run_id",
+        "slots",
+    )
+
+    def __init__(self, engine: Engine, epoch: int | None) -> None:
+        self.run_id: UUID = engine.process.new_id()
+        self.slots: TagSlots | None = None
+        self.is_start_awaited = False
+        self.ending: Proposal | None = None
+        self._engine = engine
+        self._epoch = epoch
+        self._start: NewTaskRun | None = None
+        self._start_states: Sequence[Proposal] = ()
+        self._announced: Announced | None = None
+        self._decided: Decision | None = None
+
+    # -- its start -------------------------------------------------------------------------------
+
+    def begin(self, new: NewTaskRun, states: Sequence[Proposal]) -> None:
+        """The run is to be made: from here on, whatever is written of it has its start written.
+
+        Args:
+            new: the run.
+            states: its first ones.
+        """
+        self._start_states = states
+        self._start = new
+
+    def announce_start(self) -> None:
+        """Have the start committed soon, and go on."""
+        self._announced = self._engine.database.announce(self._insert_start)
+
+    def write_start(self) -> Write[None]:
+        """The start, awaited; the caller notes that it was."""
+        return Write(self._engine.database, self._insert_start)
+
+    def _insert_start(self, tx: Transaction) -> None:
+        start, states, ending = self._start, self._start_states, self.ending
+        assert start is not None, "it has begun"
+        now = states[0].timestamp
+        # What a transaction that was rolled back has decided is no answer.
+        self._decided = None
+        if ending is None:
+            task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
+        else:
+            self._decided = task_runs.start_and_complete(
+                tx, start, states, ending, now=now, epoch=self._epoch
+            )
+
+    def _insert_missing_start(self, tx: Transaction) -> None:
+        """The start did not reach the database, or may not have: it goes with this state."""
+        if self._is_start_in_doubt():
+            self._insert_start(tx)
+
+    def _is_start_in_doubt(self) -> bool:
+        if self._announced is not None:
+            return self._announced.error is not None
+        return self._start is not None and not self.is_start_awaited
+
+    # -- its states ------------------------------------------------------------------------------
+
+    def propose(self, proposal: Proposal, *, force: bool = False) -> Write[Decision]:
+        """A state for the run, by the rules.
+
+        Args:
+            proposal: the state.
+            force: whether the rules are asked at all.
+        """
+        operation = self.operation(proposal, force=force)
+        return Write(self._engine.database, operation, after=self.written_before())
+
+    def complete(self, proposal: Proposal) -> Write[Decision]:
+        """Its completion, by the rules; the start goes with it where it waits to be committed."""
+        return _Completion(self, self._engine, proposal)
+
+    def interrupt(self, ending: Proposal) -> Write[Decision]:
+        """The end of a run that was interrupted: that it crashed, or was cancelled."""
+        now = self._engine.process.now()
+
+        def operation(tx: Transaction) -> Decision:
+            self._insert_missing_start(tx)
+            return interrupt(
+                tx,
+                "task_run",
+                run_id=self.run_id,
+                crashed=ending,
+                now=now,
+                epoch=self._epoch,
+                claim=self._claim,
+            )
+
+        return Write(self._engine.database, operation, after=self.written_before())
+
+    def operation(
+        self, proposal: Proposal, *, force: bool = False
+    ) -> Callable[[Transaction], Decision]:
+        """What proposes a state, for a transaction that the caller begins."""
+        now = self._engine.process.now()
+        claim = self._claim
+
+        def operation(tx: Transaction) -> Decision:
+            self._insert_missing_start(tx)
+            # Now the start is committed, or has just been written in this transaction.
+            if self._decided is not None and self.ending is proposal:
+                return self._decided
+            if claim is not None:
+                self._engine.owner.register(tx)
+            return task_runs.propose_task_state(
+                tx,
+                run_id=self.run_id,
+                proposal=proposal,
+                now=now,
+                epoch=self._epoch,
+                force=force,
+                claim=claim,
+            )
+
+        return operation
+
+    def written_before(self) -> Announced | None:
+        """What is committed no later than a state: the start, and what was logged until now.
+
+        None for everything that is announced.
+        """
+        return None if self._engine.logs.hand_over() else self._announced
+
+    @property
+    def _claim(self) -> Claim | None:
+        """On the slots that go with its states."""
+        return None if self.slots is None else self.slots.claim
+
+
+class _Completion(Write["Decision"]):
+    """The completion of a run, which an announced start that is still to be written has with it."""
+
+    __slots__ = ("_proposal", "_record")
+
+    def __init__(self, record: TaskRecord, engine: Engine, proposal: Proposal) -> None:
+        super().__init__(engine.database, record.operation(proposal), after=record.written_before())
+        self._record = record
+        self._proposal = proposal
+
+    def perform(self) -> Decision:
+        """Do it in this thread."""
+        self._record.ending = self._proposal
+        try:
+            return super().perform()
+        except BaseException:
+            # Not done, as far as the caller is told: the start is to be written without it.
+            self._record.ending = None
+            raise
+
+    async def perform_async(self) -> Decision:
+        """Do it without blocking the event loop, and to its end even when cancelled."""
+        self._record.ending = self._proposal
+        try:
+            return await super().perform_async()
+        except BaseException:
+            self._record.ending = None
+            raise

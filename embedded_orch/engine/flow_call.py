@@ -19,7 +19,8 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.creating import new_flow_run
-from embedded_orch.engine.effects import Stop, Turn, Write
+from embedded_orch.engine.effects import Stop, Turn
+from embedded_orch.engine.flow_record import FlowRecord
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
@@ -34,22 +35,19 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
-from embedded_orch.store import flow_runs, owed_hooks
-from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
-    from embedded_orch.db.port import Transaction
-    from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.effects import Steps, Write
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.store.flow_runs import NewFlowRun
 
     # What takes a run, and the state that its first attempt begins with.
-    Beginning = tuple[Callable[[Transaction], object], Proposal]
+    Beginning = tuple[Write[None], Proposal]
 
 
 def call_flow(
@@ -105,13 +103,11 @@ class FlowCall:
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
         self._on_crash: OnCrash = flow.options.on_crash if caller is None else caller.on_crash
-        self._epoch = 0
-        self._run_count = 1
+        self._record = FlowRecord(engine, run_id, owes_hooks=has_final_hooks(flow.options))
         self._has_records = False
-        self._owes_hooks = has_final_hooks(flow.options)
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
-        self.run_id = run_id or engine.process.new_id()
+        self.run_id = self._record.run_id
         self.name = run_name(engine.process.random_bytes(4))
         self._cancellation = Cancellation(
             self.run_id, self.name, None if caller is None else caller.cancellation
@@ -137,7 +133,6 @@ class FlowCall:
         """
         self.name = name
         self._tags = tuple(tags)
-        self._epoch = epoch + 1
         self._has_records = True
         self._accept_parameters()
         return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
@@ -151,7 +146,7 @@ class FlowCall:
         watch.add(self._cancellation)
         has_ended = False
         try:
-            yield Write(self._engine.database, take)
+            yield take
             self._begun = self._context()
             log_beginning(self._begun)
             if self._refusal is not None:
@@ -181,8 +176,7 @@ class FlowCall:
     def _record_interruption(self, error: BaseException) -> Steps[None]:
         """Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours."""
         if isinstance(error, errors.Pause) and self._is_own(error):
-            # Whoever continues it takes it over from nobody.
-            yield self._release()
+            yield self._record.release()
             return
         process, reason = self._engine.process, self._cancellation.reason
         ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
@@ -198,13 +192,6 @@ class FlowCall:
         """Whether it is this run that was suspended, and not one that called it."""
         state = pause.state
         return state is not None and state.state_details.flow_run_id == self.run_id
-
-    def _release(self) -> Write[None]:
-        now, epoch = self._engine.process.now(), self._epoch
-        return Write(
-            self._engine.database,
-            lambda tx: flow_runs.release(tx, run_id=self.run_id, epoch=epoch, now=now),
-        )
 
     # -- taking it -------------------------------------------------------------------------------
 
@@ -231,13 +218,7 @@ class FlowCall:
         running = self._running(now + 1)
         if self._refusal is None:
             states.append(running)
-
-        def create(tx: Transaction) -> None:
-            self._engine.owner.register(tx)
-            flow_runs.create_flow_run(tx, new, states, now=now)
-            self._owe_hooks(tx)
-
-        return create, running
+        return self._record.create(new, states), running
 
     def _take_over(self, epoch: int, *, owner_died: bool) -> Beginning:
         process = self._engine.process
@@ -253,22 +234,7 @@ class FlowCall:
                 message="the process that ran it died",
             )
             states.insert(0, crashed)
-
-        def take(tx: Transaction) -> None:
-            self._engine.owner.register(tx)
-            run = flow_runs.take_over(
-                tx,
-                run_id=self.run_id,
-                owner_id=self._engine.owner.id,
-                epoch=epoch,
-                states=states,
-                now=now,
-                new_id=process.new_id,
-            )
-            self._run_count = run.run_count
-            self._owe_hooks(tx)
-
-        return take, running
+        return self._record.take_over(epoch, states, now=now), running
 
     # -- before the function ---------------------------------------------------------------------
 
@@ -282,13 +248,7 @@ class FlowCall:
             timestamp=process.now(),
             message=obstacle,
         )
-        new = self._new_run()
-
-        def create(tx: Transaction) -> None:
-            self._engine.owner.register(tx)
-            flow_runs.create_flow_run(tx, new, [pending], now=pending.timestamp)
-
-        yield Write(self._engine.database, create)
+        yield self._record.create(self._new_run(), [pending], is_to_run=False)
         error = errors.UpstreamFailed(f"{self.name}: {obstacle}")
         return self._own(results.state_of(pending)).with_error(error)
 
@@ -337,8 +297,8 @@ class FlowCall:
             self._flow,
             run_id=self.run_id,
             name=self.name,
-            epoch=self._epoch,
-            run_count=self._run_count,
+            epoch=self._record.epoch,
+            run_count=self._record.run_count,
             has_records=self._has_records,
             on_crash=self._on_crash,
             parameters=self._arguments,
@@ -375,7 +335,7 @@ class FlowCall:
                 decision = yield from self._enter_running(decision.run)
                 if decision.run.state_type is not StateType.RUNNING:
                     return (yield from self._give_way(decision, proposal, state))
-                self._run_count = decision.run.run_count
+                self._record.run_count = decision.run.run_count
                 self._has_records = True
                 continue
             if decision.proposal is not None:
@@ -489,20 +449,11 @@ class FlowCall:
             return self._own(results.state_of(cancelled))
         return self._own(results.state_of_run(decision.run, decision.reason))
 
-    def _owe_hooks(self, tx: Transaction) -> None:
-        """Note that the run has hooks for its end, so that they are called should we die."""
-        if self._owes_hooks:
-            owed_hooks.owe(tx, flow_run_id=self.run_id, epoch=self._epoch)
-
     def _call_final_hooks(self, state: State, *, is_interrupted: bool = False) -> Steps[None]:
         """Call the hooks for the end of the run, and strike it off."""
         yield from call_flow_hooks(self._engine, self._flow, state, is_interrupted=is_interrupted)
-        if self._owes_hooks and state.is_final():
-            run_id, epoch = self.run_id, self._epoch
-            # Not awaited: should it be lost, they are called once more.
-            self._engine.database.announce(
-                lambda tx: owed_hooks.settle(tx, flow_run_id=run_id, epoch=epoch)
-            )
+        if state.is_final():
+            self._record.settle_hooks()
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record."""
@@ -519,41 +470,9 @@ class FlowCall:
         )
 
     def _propose(self, proposal: Proposal) -> Write[Decision]:
-        # What it has logged is committed no later than its state.
-        self._engine.logs.hand_over()
-        if proposal.type is StateType.CANCELLED:
-            return self._end_cancelled(proposal)
-        now = self._engine.process.now()
-        return Write(
-            self._engine.database,
-            lambda tx: flow_runs.propose_flow_state(
-                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=self._epoch
-            ),
-        )
+        is_cancelled = proposal.type is StateType.CANCELLED
+        return (self._record.end_cancelled if is_cancelled else self._record.propose)(proposal)
 
-    def _end_cancelled(self, cancelled: Proposal) -> Write[Decision]:
-        process = self._engine.process
-        now = process.now()
-        return Write(
-            self._engine.database,
-            lambda tx: flow_runs.end_cancelled(
-                tx,
-                run_id=self.run_id,
-                cancelled=cancelled,
-                now=now,
-                epoch=self._epoch,
-                new_id=process.new_id,
-            ),
-        )
-
-    def _interrupt(self, crashed: Proposal) -> Write[Decision]:
-        self._engine.logs.hand_over()
-        if crashed.type is StateType.CANCELLED:
-            return self._end_cancelled(crashed)
-        now = self._engine.process.now()
-        return Write(
-            self._engine.database,
-            lambda tx: interrupt(
-                tx, "flow_run", run_id=self.run_id, crashed=crashed, now=now, epoch=self._epoch
-            ),
-        )
+    def _interrupt(self, ending: Proposal) -> Write[Decision]:
+        is_cancelled = ending.type is StateType.CANCELLED
+        return (self._record.end_cancelled if is_cancelled else self._record.interrupt)(ending)

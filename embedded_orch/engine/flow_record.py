@@ -1,0 +1,159 @@
+"""What stands of a flow run in the database, and what this process writes of it as its owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedded_orch.engine.effects import Write
+from embedded_orch.store import flow_runs, owed_hooks
+from embedded_orch.store.transitions import interrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.engine import Engine
+    from embedded_orch.orchestration.values import Decision, Proposal
+    from embedded_orch.store.flow_runs import NewFlowRun
+
+
+class FlowRecord:
+    """The record of one flow run, by which it is made, taken over and moved.
+
+    Args:
+        engine: that runs it.
+        run_id: the run; a new one when not given.
+        owes_hooks: whether hooks are to be called at its end, by whoever finds it should this
+            process die.
+
+    Attributes:
+        run_id: the flow run.
+        epoch: in which this process owns it.
+        run_count: which attempt it is in.
+    """
+
+    __slots__ = ("_engine", "_owes_hooks", "epoch", "run_count", "run_id")
+
+    def __init__(self, engine: Engine, run_id: UUID | None, *, owes_hooks: bool) -> None:
+        self.run_id = run_id or engine.process.new_id()
+        self.epoch = 0
+        self.run_count = 1
+        self._engine = engine
+        self._owes_hooks = owes_hooks
+
+    # -- taking it -------------------------------------------------------------------------------
+
+    def create(
+        self, new: NewFlowRun, states: Sequence[Proposal], *, is_to_run: bool = True
+    ) -> Write[None]:
+        """Make the run, owned by this process.
+
+        Args:
+            new: the run.
+            states: its first ones.
+            is_to_run: whether it will be run, so that its hooks are owed.
+        """
+        now = states[0].timestamp
+
+        def create(tx: Transaction) -> None:
+            self._engine.owner.register(tx)
+            flow_runs.create_flow_run(tx, new, states, now=now)
+            if is_to_run:
+                self._owe_hooks(tx)
+
+        return Write(self._engine.database, create)
+
+    def take_over(self, epoch: int, states: Sequence[Proposal], *, now: int) -> Write[None]:
+        """Take an interrupted run, unless another process has taken it since.
+
+        Args:
+            epoch: in which its last owner was seen to be gone.
+            states: what becomes of it, in order.
+            now: microseconds since 1970 UTC.
+        """
+        engine = self._engine
+        self.epoch = epoch + 1
+
+        def take(tx: Transaction) -> None:
+            engine.owner.register(tx)
+            run = flow_runs.take_over(
+                tx,
+                run_id=self.run_id,
+                owner_id=engine.owner.id,
+                epoch=epoch,
+                states=states,
+                now=now,
+                new_id=engine.process.new_id,
+            )
+            self.run_count = run.run_count
+            self._owe_hooks(tx)
+
+        return Write(engine.database, take)
+
+    def release(self) -> Write[None]:
+        """Let go of a run that is suspended: whoever continues it takes it over from nobody."""
+        now, epoch = self._engine.process.now(), self.epoch
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.release(tx, run_id=self.run_id, epoch=epoch, now=now),
+        )
+
+    # -- its states ------------------------------------------------------------------------------
+
+    def propose(self, proposal: Proposal) -> Write[Decision]:
+        """A state for the run, by the rules; what it has logged is committed no later."""
+        self._engine.logs.hand_over()
+        now, epoch = self._engine.process.now(), self.epoch
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.propose_flow_state(
+                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=epoch
+            ),
+        )
+
+    def end_cancelled(self, cancelled: Proposal) -> Write[Decision]:
+        """Its end by a cancellation, and that of what it left unfinished."""
+        self._engine.logs.hand_over()
+        process, epoch = self._engine.process, self.epoch
+        now = process.now()
+        return Write(
+            self._engine.database,
+            lambda tx: flow_runs.end_cancelled(
+                tx,
+                run_id=self.run_id,
+                cancelled=cancelled,
+                now=now,
+                epoch=epoch,
+                new_id=process.new_id,
+            ),
+        )
+
+    def interrupt(self, crashed: Proposal) -> Write[Decision]:
+        """The end of a run that crashed in this process."""
+        self._engine.logs.hand_over()
+        now, epoch = self._engine.process.now(), self.epoch
+        return Write(
+            self._engine.database,
+            lambda tx: interrupt(
+                tx, "flow_run", run_id=self.run_id, crashed=crashed, now=now, epoch=epoch
+            ),
+        )
+
+    # -- its hooks -------------------------------------------------------------------------------
+
+    def _owe_hooks(self, tx: Transaction) -> None:
+        """Note that the run has hooks for its end, so that they are called should we die."""
+        if self._owes_hooks:
+            owed_hooks.owe(tx, flow_run_id=self.run_id, epoch=self.epoch)
+
+    def settle_hooks(self) -> None:
+        """Strike off the hooks that were owed: they have been called.
+
+        Not awaited: should it be lost, they are called once more.
+        """
+        if self._owes_hooks:
+            epoch = self.epoch
+            self._engine.database.announce(
+                lambda tx: owed_hooks.settle(tx, flow_run_id=self.run_id, epoch=epoch)
+            )

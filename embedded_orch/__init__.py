@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from embedded_orch.tasks import Task, task
     from embedded_orch.transactions import Transaction
     from embedded_orch.values import Secret
+    from embedded_orch.waiting import (
+        asleep_for,
+        asleep_until,
+        await_for_signal,
+        send_signal,
+        sleep_for,
+        sleep_until,
+        wait_for_signal,
+    )
 
 __all__ = [
     "Flow",
@@ -46,7 +55,10 @@ __all__ = [
     "allow_failure",
     "apause_flow_run",
     "aresume_flow_run",
+    "asleep_for",
+    "asleep_until",
     "asuspend_flow_run",
+    "await_for_signal",
     "flow",
     "get_client",
     "get_run_logger",
@@ -54,10 +66,14 @@ __all__ = [
     "pause_flow_run",
     "resume_flow_run",
     "runtime",
+    "send_signal",
+    "sleep_for",
+    "sleep_until",
     "suspend_flow_run",
     "tags",
     "task",
     "unmapped",
+    "wait_for_signal",
 ]
 
 _HOMES = {
@@ -75,17 +91,24 @@ _HOMES = {
     "allow_failure": "annotations",
     "apause_flow_run": "flow_runs",
     "aresume_flow_run": "flow_runs",
+    "asleep_for": "waiting",
+    "asleep_until": "waiting",
     "asuspend_flow_run": "flow_runs",
+    "await_for_signal": "waiting",
     "flow": "flows",
     "get_client": "client",
     "get_run_logger": "logging",
     "open": "orchestrator",
     "pause_flow_run": "flow_runs",
     "resume_flow_run": "flow_runs",
+    "send_signal": "waiting",
+    "sleep_for": "waiting",
+    "sleep_until": "waiting",
     "suspend_flow_run": "flow_runs",
     "tags": "engine.tags",
     "task": "tasks",
     "unmapped": "annotations",
+    "wait_for_signal": "waiting",
 }
 # Used as attributes, as in ``embedded_orch.runtime.flow_run``, they are imported then.
 _MODULES = frozenset({"runtime"})

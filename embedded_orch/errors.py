@@ -37,6 +37,8 @@ OrchestratorError
 │   ├── NotPausedError              a run that is to be resumed is not paused
 │   ├── FlowPauseTimeout            it was paused, and not resumed in time
 │   ├── RunInputError               an input that does not fit what a run waits for
+│   ├── SignalTimeout               a signal was not sent in time (also a TimeoutError)
+│   ├── SignalRefused               a run that has completed takes no signal
 │   ├── ParametersNeeded            a resumed run has parameters that were not stored
 │   ├── OwnershipLost               another process has taken the run over
 │   ├── MissingResult               the run finished, its value was not kept
@@ -241,6 +243,14 @@ class FlowPauseTimeout(RunError):
 
 class RunInputError(RunError, RuntimeError):
     """An input that is not what the run waits for; the run stays paused."""
+
+
+class SignalTimeout(RunError, TimeoutError):
+    """The signal that the run waits for was not sent in time."""
+
+
+class SignalRefused(RunError):
+    """The run has completed, and takes no signal any more."""
 
 
 class ParametersNeeded(RunError):

@@ -363,17 +363,23 @@ class Flow(Generic[P, R]):
         return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
 
     def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
-        """Resume a run of an open orchestrator, and wait for its final state."""
-        steps = self._resumption(orchestrator, run_id, {})
-        from embedded_orch.engine.effects import drive, drive_async
+        """Resume a run of an open orchestrator, and wait for the state in which it ends, or rests.
 
+        Raises:
+            RunNotResumable: it runs in a living process, or is another flow's.
+            ParametersNeeded: it was called with values that could not be stored.
+        """
+        steps = self._resumption(orchestrator, run_id, {})
+        ending = begun(steps, is_async=self.is_async, is_generator=False, return_state=True)
         if not self.is_async:
-            return drive(steps)
+            return cast("State", ending)
         from anyio.from_thread import start_blocking_portal
 
+        async def ended() -> State:
+            return cast("State", await ending)
+
         with start_blocking_portal() as portal:
-            state: State = portal.call(drive_async, steps)
-            return state
+            return portal.call(ended)
 
     def _resumption(
         self,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from types import TracebackType
+    from uuid import UUID
 
     from embedded_orch.artifacts import Artifacts
     from embedded_orch.collections import FlowRuns, Flows, TaskRuns
@@ -352,7 +353,8 @@ class Orchestrator:
 
         One after the other, oldest first. A run is resumed by the flow of its name among ``flows``,
         or by the one that its entry point names in a module that is imported already; nothing is
-        imported. Runs whose flow is not found stay as they are, and are warned about.
+        imported. Runs whose flow is not found stay as they are, and are warned about. Then
+        :meth:`resume_due` and :meth:`run_owed_hooks`.
 
         Returns:
             The runs that were resumed, as they are now.
@@ -360,6 +362,27 @@ class Orchestrator:
         from embedded_orch.recovery import resume_crashed
 
         return resume_crashed(self, flows)
+
+    def resume_due(self, *flows: Flow[..., Any]) -> list[FlowRun]:
+        """Resume the runs that were suspended until a time or for a signal, and it has come.
+
+        Those of ``sleep_for(..., suspend=True)`` and the like. One after the other, oldest first;
+        a flow is found as by :meth:`resume_crashed`, which calls this too.
+
+        Returns:
+            The runs that were resumed, as they are now; one that was suspended again among them.
+        """
+        from embedded_orch.recovery import resume_due
+
+        return resume_due(self, flows)
+
+    def send_signal(self, run_id: UUID | str, name: str, value: Any = None) -> bool:
+        """Send a signal to a flow run; see :func:`embedded_orch.send_signal`."""
+        from embedded_orch.engine.waits import send
+        from embedded_orch.filters import as_uuid
+
+        self.check_open()
+        return drive(send(self.engine, as_uuid(run_id, "flow run"), name, value))
 
     def run_owed_hooks(self, *flows: Flow[..., Any]) -> list[FlowRun]:
         """Call the hooks of flow runs that have ended, and whose process died before it could.

@@ -10,7 +10,7 @@ from embedded_orch import errors
 from embedded_orch.engine.effects import drive
 from embedded_orch.engine.owed_hooks import call_owed_hooks
 from embedded_orch.flows import Flow
-from embedded_orch.store import flow_runs, owed_hooks
+from embedded_orch.store import flow_runs, owed_hooks, waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,32 @@ _log = logging.getLogger("embedded_orch.recovery")
 def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:
     """Resume what waits for it; see :meth:`Orchestrator.resume_crashed`."""
     orchestrator.engine.owner.sweep()
+    resumed = _resume_each(orchestrator, orchestrator.database.read(flow_runs.to_resume), flows)
+    resumed += _resume_what_is_due(orchestrator, flows)
+    run_owed_hooks(orchestrator, flows)
+    return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
+
+
+def resume_due(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:
+    """Resume what was suspended for something that has come; see :class:`Orchestrator`."""
+    resumed = _resume_what_is_due(orchestrator, flows)
+    return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
+
+
+def _resume_what_is_due(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[UUID]:
+    now = orchestrator.engine.process.now()
+    found = orchestrator.database.read(lambda tx: waits.due(tx, now=now))
+    return _resume_each(orchestrator, found, flows)
+
+
+def _resume_each(
+    orchestrator: Orchestrator,
+    found: Sequence[tuple[UUID, str, str | None]],
+    flows: Sequence[Flow[..., Any]],
+) -> list[UUID]:
+    """Resume runs, given with the names and entry points of their flows, one after the other."""
     resumed: list[UUID] = []
-    for run_id, flow_name, entrypoint in orchestrator.database.read(flow_runs.to_resume):
+    for run_id, flow_name, entrypoint in found:
         flow = _flow_for(flow_name, entrypoint, flows)
         if flow is None:
             _log.warning(
@@ -44,8 +68,7 @@ def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) 
             _log.warning("flow run %s of %s is not resumed: %s", run_id, flow_name, error)
             continue
         resumed.append(run_id)
-    run_owed_hooks(orchestrator, flows)
-    return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
+    return resumed
 
 
 def run_owed_hooks(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:

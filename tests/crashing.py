@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import embedded_orch
-from embedded_orch import flow, task
+from embedded_orch import flow, sleep_for, task, wait_for_signal
+from embedded_orch.errors import SignalTimeout
 from tests.programs import PATIENCE, environment
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ def trace(line: str) -> None:
     descriptor = os.open(os.environ["TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, f"{line}\n".encode())
     os.close(descriptor)
+
+
+def announce(point: str) -> None:
+    """Say that this point was reached, and go on."""
+    if os.environ.get("STOP_AT") == point:
+        print(point, flush=True)
 
 
 def come_to(point: str) -> None:
@@ -142,6 +149,25 @@ def note_end(flow: Any, flow_run: Any, state: Any) -> None:
 @flow(on_completion=[note_end], on_crashed=[note_end])
 def with_hooks(count: int) -> list[Any]:
     return [work(number) for number in range(count)]
+
+
+@flow
+def sleeping(hours: int) -> list[Any]:
+    first = work(0)
+    announce("before the sleep")
+    sleep_for(hours * 3600)
+    return [first, work(1)]
+
+
+@flow(on_crash="resume")
+def waiting(timeout: int) -> list[Any]:
+    announce("before the wait")
+    try:
+        answer = wait_for_signal("approval", type=bool, timeout=timeout)
+    except SignalTimeout:
+        answer = "too late"
+    come_to("after the wait")
+    return [answer, work(0)]
 
 
 class Source:

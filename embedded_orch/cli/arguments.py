@@ -30,6 +30,8 @@ class Arguments(argparse.Namespace):
     limit: int
     id: str
     input: str | None
+    signal: str
+    value: str | None
     tasks: int
     sql: bool
     path: str
@@ -135,6 +137,13 @@ def _add_moves(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
         move.set_defaults(command=command)
         if name == "resume":
             move.add_argument("--input", metavar="JSON", help="the input that it waits for")
+    signal = commands.add_parser(
+        "signal", parents=[anywhere], help="send one flow run a signal that it waits for"
+    )
+    signal.add_argument("id", metavar="ID", help="its id, or its first digits")
+    signal.add_argument("signal", metavar="NAME", help="of the signal")
+    signal.add_argument("value", metavar="VALUE", nargs="?", help="as JSON; null when not given")
+    signal.set_defaults(command=_signal)
 
 
 def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
@@ -216,6 +225,12 @@ def _let_go_on(arguments: Arguments) -> int:
     from embedded_orch.cli.moving import let_go_on
 
     return let_go_on(arguments)
+
+
+def _signal(arguments: Arguments) -> int:
+    from embedded_orch.cli.moving import send_signal
+
+    return send_signal(arguments)
 
 
 def _upgrade(arguments: Arguments) -> int:

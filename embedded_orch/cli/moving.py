@@ -1,4 +1,4 @@
-"""``embedded-orch cancel ID``, ``pause ID`` and ``resume ID``."""
+"""``embedded-orch cancel ID``, ``pause ID``, ``resume ID`` and ``signal ID NAME``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from embedded_orch.collections import FlowRuns
 from embedded_orch.engine.effects import drive
 from embedded_orch.engine.engine import Engine
 from embedded_orch.engine.pausing import PauseRequest, resume, suspend_other
+from embedded_orch.engine.waits import send
 from embedded_orch.process import Process
 
 if TYPE_CHECKING:
@@ -49,6 +50,25 @@ def let_go_on(arguments: Arguments) -> int:
     with _found(arguments) as (engine, run_id):
         drive(resume(engine, run_id, given))
         _report(engine, run_id)
+    return 0
+
+
+def send_signal(arguments: Arguments) -> int:
+    """Send a flow run a signal; 1 when it was sent one of that name before."""
+    value = None
+    if arguments.value is not None:
+        try:
+            value = msgspec.json.decode(arguments.value)
+        except msgspec.DecodeError as error:
+            raise errors.RunInputError(
+                f"the value {arguments.value} is no JSON: {error}; a text has double quotes"
+            ) from error
+    with _found(arguments) as (engine, run_id):
+        is_first = drive(send(engine, run_id, arguments.signal, value))
+    if not is_first:
+        print(f"flow run {run_id} has got the signal {arguments.signal} before, which stands")
+        return 1
+    print(f"flow run {run_id} has got the signal {arguments.signal}")
     return 0
 
 

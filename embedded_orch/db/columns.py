@@ -26,6 +26,7 @@ _FLAGS = frozenset(
         "enforce_parameter_schema",
         "has_data",
         "is_active",
+        "is_over",
         "is_paused",
         "paused",
     }

@@ -53,6 +53,7 @@ class FlowRunContext:
         "_occurrences",
         "_pauses",
         "_runner",
+        "_waits",
         "caller",
         "cancellation",
         "engine",
@@ -113,6 +114,7 @@ class FlowRunContext:
         self._counting = threading.Lock()
         self._runner: Runner | None = None
         self._pauses = 0
+        self._waits: dict[str, int] = {}
 
     def dynamic_key(
         self, task: TaskSpec, parent: UUID | None, arguments: Mapping[str, object]
@@ -133,6 +135,12 @@ class FlowRunContext:
         with self._counting:
             self._pauses += 1
             return key or str(self._pauses)
+
+    def next_wait(self, what: str, key: str | None) -> str:
+        """The key of the next wait of a kind: its place among them, when none is given."""
+        with self._counting:
+            place = self._waits[what] = self._waits.get(what, 0) + 1
+            return key or str(place)
 
     @property
     def flow_run_id(self) -> UUID:

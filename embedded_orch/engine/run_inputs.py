@@ -74,6 +74,15 @@ class WantedInput:
                 why = f"{error.path.lstrip('.') or 'value'}: {error.why}"
             raise errors.RunInputError(f"the input does not fit {self.title}: {why}") from error
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether an answer is an object with the value in it, and not the value."""
+        return not self._has_fields
+
+    def as_answer(self, value: Any) -> Any:
+        """The answer that a value, as JSON holds it, is or stands in."""
+        return {"value": value} if self.is_wrapped else value
+
     def dump(self, value: Any) -> dict[str, Any]:
         """The JSON that stands for a value."""
         if not self._has_fields:

@@ -49,6 +49,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "artifact": (_ID,),
     "artifact_collection": (Key(("key",)),),
     "flow_run_input": (Key(("flow_run_id", "key")),),
+    "flow_run_wait": (Key(("flow_run_id", "key")),),
     "schema_migration": (Key(("version",)),),
 }
 """The unique keys of each table; the first is its primary key."""

@@ -200,6 +200,20 @@ create table flow_run_input (
     primary key (flow_run_id, key)
 );
 
+-- What flow runs wait for by themselves, and have waited for: a time, or a signal until a time.
+create table flow_run_wait (
+    flow_run_id  uuid    not null references flow_run (id) on delete cascade,
+    key          text    collate "C" not null check (key ~ '^[a-z0-9-]+$'),
+    signal       text    collate "C",    -- the name of the signal; null: a sleep
+    wanted       text    check (wanted is null or wanted::jsonb is not null),  -- its JSON Schema
+    deadline     bigint,                 -- null: for as long as it takes
+    is_over      boolean not null default false,  -- the deadline came first
+    state_id     uuid,                   -- of the state by which the run is suspended for it
+    created      bigint  not null,
+    primary key (flow_run_id, key),
+    check (signal is not null or deadline is not null)
+);
+
 create table task_run (
     id                         uuid    not null primary key,
     flow_run_id                uuid    references flow_run (id) on delete cascade,

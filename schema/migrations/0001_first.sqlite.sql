@@ -192,6 +192,20 @@ create table flow_run_input (
     primary key (flow_run_id, key)
 ) strict, without rowid;
 
+-- What flow runs wait for by themselves, and have waited for: a time, or a signal until a time.
+create table flow_run_wait (
+    flow_run_id  blob    not null references flow_run (id) on delete cascade,
+    key          text    not null check (key not glob '*[^a-z0-9-]*' and key <> ''),
+    signal       text,                   -- the name of the signal; null: a sleep
+    wanted       text    check (wanted is null or json_valid(wanted)),  -- its JSON Schema
+    deadline     integer,                -- null: for as long as it takes
+    is_over      integer not null default 0 check (is_over in (0, 1)),  -- the deadline came first
+    state_id     blob,                   -- of the state by which the run is suspended for it
+    created      integer not null,
+    primary key (flow_run_id, key),
+    check (signal is not null or deadline is not null)
+) strict, without rowid;
+
 create table task_run (
     id                         blob    not null primary key check (length(id) = 16),
     flow_run_id                blob    references flow_run (id) on delete cascade,

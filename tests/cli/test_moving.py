@@ -1,11 +1,11 @@
-"""``embedded-orch cancel``, ``pause`` and ``resume``."""
+"""``embedded-orch cancel``, ``pause``, ``resume`` and ``signal``."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 import embedded_orch
-from embedded_orch import flow, suspend_flow_run
+from embedded_orch import flow, suspend_flow_run, wait_for_signal
 from embedded_orch.states import StateType
 from tests.cli.conftest import Command
 from tests.store.builders import a_flow_run
@@ -54,3 +54,27 @@ def test_a_running_run_is_suspended(url: str, command: Command) -> None:
         )
 
     assert command("pause", str(run_id), "--db", url).out.split()[-1] == "Suspended"
+
+
+def test_a_run_is_sent_a_signal_once(url: str, command: Command) -> None:
+    @flow
+    def waiting() -> list[int]:
+        return [wait_for_signal("count", type=int, suspend=True)]
+
+    with embedded_orch.open(url) as orch:
+        waiting(return_state=True)
+        [run] = orch.flow_runs.find()
+
+    for word, said in (("five", "is no JSON"), ('"five"', "'five' is no integer")):
+        refused = command("signal", str(run.id), "count", word, "--db", url)
+        assert (refused.status, said in refused.err) == (1, True)
+    answer = command("signal", str(run.id), "count", "5", "--db", url)
+    assert (answer.status, answer.out) == (0, f"flow run {run.id} has got the signal count\n")
+    again = command("signal", str(run.id), "count", "6", "--db", url)
+    assert (again.status, "before, which stands" in again.out) == (1, True)
+    assert command("signal", str(run.id), "go", "--db", url).status == 0
+
+    with embedded_orch.open(url) as orch:
+        [run] = orch.resume_due(waiting)
+        assert run.state is not None
+        assert run.state.result() == [5]

@@ -189,6 +189,7 @@ VALUES: dict[str, object] = {
     "concurrency_limit": 1,
     "data": b"1",
     "data_format": "json",
+    "deadline": NOON,
     "edges": json.dumps([NOON, NOON + SECOND, NOON + 2 * SECOND]),
     "end": NOON + 3 * SECOND,
     "expiration": NOON,
@@ -222,6 +223,7 @@ VALUES: dict[str, object] = {
     "step": SECOND,
     "type": "SCHEDULED",
     "version": 999,
+    "wanted": None,
     "without_tags": False,
 }
 ARRAYS = frozenset(

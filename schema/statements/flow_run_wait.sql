@@ -1,0 +1,63 @@
+-- What flow runs wait for by themselves: a time, or a signal until a time.
+
+-- name: insert
+-- Nothing when the run has come here before. Key: flow_run_id, key.
+insert into flow_run_wait (flow_run_id, key, signal, wanted, deadline, created)
+values (:flow_run_id, :key, :signal, :wanted, :deadline, :now)
+on conflict (flow_run_id, key) do nothing;
+
+-- name: get [sqlite]
+-- One wait, to be judged. Index: primary key.
+select key, signal, wanted, deadline, is_over
+from flow_run_wait
+where flow_run_id = :flow_run_id and key = :key;
+
+-- name: get [postgres]
+-- The same; a signal that is being sent, and looks at it, is waited for.
+select key, signal, wanted, deadline, is_over
+from flow_run_wait
+where flow_run_id = :flow_run_id and key = :key
+for update;
+
+-- name: for_signal [sqlite]
+-- The waits of a run for a signal that nothing has ended yet. Index: primary key.
+select key, signal, wanted, deadline, is_over
+from flow_run_wait
+where flow_run_id = :flow_run_id and signal = :signal and not is_over
+order by key;
+
+-- name: for_signal [postgres]
+-- The same; a judgement that is under way is waited for.
+select key, signal, wanted, deadline, is_over
+from flow_run_wait
+where flow_run_id = :flow_run_id and signal = :signal and not is_over
+order by key
+for update;
+
+-- name: end [sqlite]
+-- Its deadline has come, and no signal before it. Index: primary key.
+update flow_run_wait set is_over = 1 where flow_run_id = :flow_run_id and key = :key;
+
+-- name: end [postgres]
+-- The same.
+update flow_run_wait set is_over = true where flow_run_id = :flow_run_id and key = :key;
+
+-- name: suspend
+-- The run is suspended for it, by a state. Index: primary key.
+update flow_run_wait set state_id = :state_id where flow_run_id = :flow_run_id and key = :key;
+
+-- name: due
+-- The runs that are suspended for something that has come, oldest first. Index: flow_run_by_state.
+select flow_run.id, flow.name as flow_name, flow_run.entrypoint
+from flow_run
+join flow on flow.id = flow_run.flow_id
+join flow_run_wait
+    on flow_run_wait.flow_run_id = flow_run.id and flow_run_wait.state_id = flow_run.state_id
+where flow_run.state_type = 'PAUSED'
+      and (flow_run_wait.deadline <= :now
+          or exists (
+              select 1 from flow_run_input
+              where flow_run_input.flow_run_id = flow_run.id
+                    and flow_run_input.key = 'signal-' || flow_run_wait.signal
+          ))
+order by flow_run.id;

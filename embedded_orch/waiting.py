@@ -166,7 +166,7 @@ def _duration(name: str, given: float | timedelta) -> timedelta:
     return found
 
 
-def _moment(time: datetime) -> int:
+def _moment(time: object) -> int:
     from embedded_orch.times import microseconds_from_datetime
 
     if not isinstance(time, datetime):

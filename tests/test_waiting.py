@@ -214,7 +214,8 @@ def test_an_async_run_that_was_suspended_is_continued(url: str, loop: str, clock
         return "done"
 
     async def main() -> str:
-        return (await report(return_state=True)).name
+        call: Any = report(return_state=True)
+        return str((await call).name)
 
     with opened(url, clock) as orch:
         assert anyio.run(main, backend=loop) == "Suspended"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from embedded_orch.engine import results
 from embedded_orch.engine.effects import Read, Write
 from embedded_orch.engine.resuming import owned_run, runs_in_living_process
@@ -36,7 +38,9 @@ def moved(engine: Engine, run_id: UUID) -> Steps[None]:
             lambda tx: flow_runs.cancel_children(tx, run_id=run_id, now=now, new_id=process.new_id),
         )
         return
-    cancelled = results.cancelled(process.new_id(), now, "cancelled; no process was running it")
+    ending = results.cancelled(process.new_id(), now, "cancelled; no process was running it")
+    # Whoever ran it may have ended it since it was read.
+    cancelled = replace(ending, follows=run.state.id)
     yield Write(
         engine.database,
         lambda tx: flow_runs.end_cancelled(

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from benchmarks.measuring import Row, Stopwatch, Work
 
+# With one of them nothing is compiled for the next process, or for another optimization.
+_ABOUT_BYTECODE = {"PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "PYTHONPYCACHEPREFIX"}
 _BARE = "pass"
 _IMPORT = "from embedded_orch import flow, task"
 _DRIVERS = "import apsw, msgspec"
@@ -34,11 +36,25 @@ with embedded_orch.open(sys.argv[1]):
 """
 
 
+def _as_installed(folder: Path) -> dict[str, str]:
+    """The environment of a process that finds everything compiled, as installed packages are.
+
+    The round that does not count compiles into the folder, whatever the caller's environment says
+    of bytecode.
+    """
+    wanted = {name: value for name, value in os.environ.items() if name not in _ABOUT_BYTECODE}
+    return {
+        **wanted,
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
+    }
+
+
 @contextmanager
 def _process(folder: Path, program: str, *, keep_file: bool = True) -> Generator[Work]:
     """A whole Python process, from its start to its end."""
     data = folder / "data"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = _as_installed(folder)
 
     def work(stopwatch: Stopwatch) -> None:
         if not keep_file:

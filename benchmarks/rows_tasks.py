@@ -41,6 +41,14 @@ def empty(number: int) -> None:
     """A flow without tasks."""
 
 
+@flow
+def with_subflows(start: int, stopwatch: Stopwatch) -> None:
+    """Flows called by a flow, one after the other: each has a task run that stands for it."""
+    with stopwatch:
+        for number in range(start, start + _TASKS):
+            empty(number)
+
+
 def _flows_in_sequence(start: int, stopwatch: Stopwatch) -> None:
     with stopwatch:
         for number in range(start, start + _TASKS):
@@ -85,5 +93,10 @@ ROWS = [
         "empty flow, file",
         _TASKS,
         partial(_ours, run=_flows_in_sequence, durability="normal"),
+    ),
+    Row(
+        "subflow, file",
+        _TASKS,
+        partial(_ours, run=with_subflows, durability="normal"),
     ),
 ]

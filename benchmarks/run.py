@@ -1,6 +1,7 @@
 """Measure the rows: ``make bench``, or ``python -m benchmarks.run --rows claim --json FILE``.
 
-A row lives in a module ``benchmarks/rows_<subject>.py``, in its list ``ROWS``.
+A row lives in a module ``benchmarks/rows_<subject>.py``, in its list ``ROWS``. With ``--memory`` it
+measures instead what a process holds after so many task runs (``benchmarks/memory.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measuring import Outcome, Row, measure
+from benchmarks.memory import measure_memory
 from benchmarks.reporting import record, table
 
 
@@ -46,12 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=[], metavar="WORD", help="parts of names")
     parser.add_argument("--rounds", type=int, default=11, help="samples of each side (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and machine there")
+    parser.add_argument("--memory", type=int, metavar="TASKS", help="memory after so many tasks")
+    parser.add_argument("--trace", action="store_true", help="with --memory: where it has grown")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds has to be at least 1")
 
     # What runs log is kept all the same, and not shown between the figures.
     logging.getLogger().addHandler(logging.NullHandler())
+    if options.memory is not None:
+        measure_memory(options.memory, traced=options.trace)
+        return 0
     rows = choose(all_rows(), options.rows)
     if not rows:
         raise SystemExit("there are no rows: benchmarks/rows_*.py define none")

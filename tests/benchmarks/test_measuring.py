@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run
+from benchmarks import memory, run
 from benchmarks.measuring import Figure, Outcome, Row, Side, Stopwatch, Work, measure
 from benchmarks.reporting import commit, duration, record, table
 
@@ -199,3 +199,32 @@ class TestCommand:
         names = [row.name for row in run.all_rows()]
 
         assert len(names) == len(set(names))
+
+
+class TestMemory:
+    def test_it_is_shown_at_a_quarter_a_half_and_the_end(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(memory, "_BATCH", 10)
+
+        found = memory.measure_memory(40)
+
+        shown = capsys.readouterr().out.splitlines()
+        assert [mark.tasks for mark in found] == [10, 20, 40]
+        assert all(mark.rss > 0 and mark.blocks > 0 for mark in found)
+        assert "for each more" not in shown[0]
+        assert [line.endswith("blocks for each more") for line in shown[1:]] == [True, True]
+
+    def test_where_it_has_grown_is_told_by_lines_of_code(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(memory, "_BATCH", 10)
+
+        memory.measure_memory(40, traced=True)
+
+        told = capsys.readouterr().out.splitlines()[3:]
+        assert any("bytes a task" in line and "identity.py" in line for line in told)
+
+    def test_a_number_that_has_no_quarter_is_refused(self) -> None:
+        with pytest.raises(SystemExit, match="a multiple of 4000"):
+            run.main(["--memory", "10"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from embedded_orch import runtime
     from embedded_orch.annotations import allow_failure, unmapped
     from embedded_orch.client import get_client
+    from embedded_orch.engine.retention import Retention
     from embedded_orch.engine.tags import tags
     from embedded_orch.flow_runs import (
         apause_flow_run,
@@ -46,6 +47,7 @@ __all__ = [
     "Future",
     "FutureList",
     "Orchestrator",
+    "Retention",
     "Secret",
     "State",
     "StateType",
@@ -82,6 +84,7 @@ _HOMES = {
     "Future": "futures",
     "FutureList": "futures",
     "Orchestrator": "orchestrator",
+    "Retention": "engine.retention",
     "Secret": "values",
     "State": "states",
     "StateType": "states",

@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from embedded_orch import errors
 from embedded_orch.db import urls
@@ -19,6 +19,7 @@ from embedded_orch.process import OWN, Process
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import timedelta
     from types import TracebackType
     from uuid import UUID
 
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Database
     from embedded_orch.db.rows import Rows
     from embedded_orch.db.session import AsyncSession, Session
+    from embedded_orch.engine.retention import Retention
     from embedded_orch.flows import Flow
     from embedded_orch.logs import Logs
     from embedded_orch.runs import FlowRun
+    from embedded_orch.store.retention import Removed
     from embedded_orch.store_access import Store
     from embedded_orch.variables import Variables
+
+    RetentionSetting = Retention | timedelta | Literal[False] | None
 
 
 class Registry:
@@ -168,14 +173,23 @@ class Orchestrator:
     other database is open.
     """
 
-    def __init__(self, shared: Shared, databases: OpenDatabases, process: Process) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        databases: OpenDatabases,
+        process: Process,
+        *,
+        retention: RetentionSetting = None,
+    ) -> None:
         self._shared = shared
         self._databases = databases
         self._closing = threading.Lock()
         self._is_closed = False
         self._opener_pid = os.getpid()
         self._previous: list[Orchestrator | None] = []
-        self.engine = Engine(shared.database, process, shared.life_path, room=shared.room)
+        self.engine = Engine(
+            shared.database, process, shared.life_path, room=shared.room, retention=retention
+        )
 
     @property
     def database(self) -> Database:
@@ -346,6 +360,55 @@ class Orchestrator:
         """
         self.database.backup(os.path.abspath(os.fspath(path)))
 
+    # -- looking after it ------------------------------------------------------------------------
+
+    def prune(
+        self,
+        older_than: timedelta | None = None,
+        *,
+        unfinished_older_than: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Removed:
+        """Remove runs that ended long ago, with all that belongs to them, now and to the last.
+
+        Runs that have not ended are never touched, nor is a run with a flow run below it that has
+        not. What is removed is told in docs/upkeep.md. Others may write meanwhile.
+
+        Args:
+            older_than: how long ago runs have to have completed; as ``retention`` says when not
+                given.
+            unfinished_older_than: the same for runs that failed, crashed or were cancelled. When
+                not given, as ``retention`` says, and not less than ``older_than``.
+            dry_run: change nothing, and count what would be removed by age.
+
+        Returns:
+            How many of each kind.
+
+        Raises:
+            ConfigurationError: an age below 0, or none at all where retention is off.
+        """
+        from embedded_orch.upkeep import prune
+
+        return prune(
+            self.database,
+            self.engine.process,
+            self.engine.upkeep.retention,
+            older_than=older_than,
+            unfinished_older_than=unfinished_older_than,
+            dry_run=dry_run,
+        )
+
+    def vacuum(self) -> None:
+        """Give the room of what was removed back to the file system, all of it.
+
+        Not needed for a file to stop growing: new rows take that room first. Others may write
+        meanwhile, but for a file that was not made by this program, which is rebuilt once.
+
+        Raises:
+            WouldDeadlock: the caller has a transaction open.
+        """
+        self.database.vacuum()
+
     # -- interrupted runs ------------------------------------------------------------------------
 
     def resume_crashed(self, *flows: Flow[..., Any]) -> list[FlowRun]:
@@ -496,7 +559,11 @@ class Orchestrator:
 
 
 def open_orchestrator(
-    url: str | os.PathLike[str] | None = None, *, process: Process | None = None, **settings: Any
+    url: str | os.PathLike[str] | None = None,
+    *,
+    process: Process | None = None,
+    retention: RetentionSetting = None,
+    **settings: Any,
 ) -> Orchestrator:
     """Open a database; see :func:`embedded_orch.open`.
 
@@ -504,13 +571,17 @@ def open_orchestrator(
         url: of the database.
         process: whose clock, ids and sleep its runs have; for tests. This process's own when not
             given.
+        retention: how long runs are kept.
         settings: of the database.
     """
     registry.check_allowed()
+    _check_retention(retention)
     databases = registry.databases
     shared = databases.open(urls.default_url() if url is None else url, settings)
     try:
-        orchestrator = Orchestrator(shared, databases, process or registry.process)
+        orchestrator = Orchestrator(
+            shared, databases, process or registry.process, retention=retention
+        )
         orchestrator.engine.owner.sweep()
         drive(expire_pauses(orchestrator.engine))
     except BaseException:
@@ -520,13 +591,29 @@ def open_orchestrator(
     return orchestrator
 
 
-def open(url: str | os.PathLike[str] | None = None, **settings: Any) -> Orchestrator:
+def _check_retention(retention: RetentionSetting) -> None:
+    """Refuse one that is not understood now, and not when it is needed."""
+    if retention is not None or "EMBEDDED_ORCH_RETENTION" in os.environ:
+        from embedded_orch.engine.retention import retention_of
+
+        retention_of(retention)
+
+
+def open(
+    url: str | os.PathLike[str] | None = None,
+    *,
+    retention: RetentionSetting = None,
+    **settings: Any,
+) -> Orchestrator:
     """Open a database, made and migrated if need be, and run flows on it.
 
     Args:
         url: a path, ``sqlite:///path``, ``:memory:`` or ``postgresql://...``. Without one, the
             default database: ``EMBEDDED_ORCH_URL``, else ``orch.db`` in ``EMBEDDED_ORCH_HOME``,
             else in this platform's folder for the user's data.
+        retention: how long runs are kept that have ended: a :class:`Retention`; a timedelta for
+            those that completed; False for ever. When not given, as ``EMBEDDED_ORCH_RETENTION``
+            says, else 90 days, a year for those that did not complete, and 4 GB of a file.
         settings: on SQLite ``durability`` ("normal", "full", "off"), ``journal`` ("wal",
             "truncate"), ``cache_size`` (pages), ``busy_timeout_seconds``, ``max_readers``,
             ``checkpoint_pages``; on Postgres those of
@@ -539,4 +626,4 @@ def open(url: str | os.PathLike[str] | None = None, **settings: Any) -> Orchestr
         ConfigurationError: a wrong URL, an unknown setting, or another one than it is open with.
         DatabaseError: it cannot be opened; nothing was changed.
     """
-    return open_orchestrator(url, **settings)
+    return open_orchestrator(url, retention=retention, **settings)

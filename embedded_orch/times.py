@@ -39,3 +39,24 @@ def microseconds(duration: timedelta) -> int:
 def duration(microseconds: int) -> timedelta:
     """A number of microseconds as a duration."""
     return timedelta(microseconds=microseconds)
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def duration_from_text(text: str) -> timedelta:
+    """A duration as people write it: a number and one of s, m, h, d and w, as in ``30d``.
+
+    Raises:
+        ConfigurationError: it is none, or longer than a duration can be.
+    """
+    number, unit = text[:-1].strip(), text[-1:].lower()
+    if unit in _SECONDS and number.replace(".", "", 1).isdecimal():
+        try:
+            return timedelta(seconds=float(number) * _SECONDS[unit])
+        except OverflowError:
+            # The message below says what is allowed.
+            number = ""
+    raise ConfigurationError(
+        f"{text!r} is no duration; it is a number of s, m, h, d or w, such as 30d"
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import timedelta
 
 _DATABASE_HELP = (
     "a path, sqlite:///path or postgresql://...; else EMBEDDED_ORCH_URL, else orch.db in "
@@ -37,6 +38,9 @@ class Arguments(argparse.Namespace):
     path: str
     level: int | None
     text: str | None
+    older_than: timedelta | None
+    unfinished_older_than: timedelta | None
+    dry_run: bool
 
 
 def parse(words: Sequence[str] | None) -> Arguments:
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands, anywhere)
     _add_moves(commands, anywhere)
     _add_logs(commands, anywhere)
+    _add_prune(commands, anywhere)
     _add_db(commands, anywhere)
     version = commands.add_parser("version", help="print the versions in use")
     version.set_defaults(command=_version)
@@ -146,6 +151,28 @@ def _add_moves(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     signal.set_defaults(command=_signal)
 
 
+def _add_prune(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    prune = commands.add_parser(
+        "prune", parents=[anywhere], help="remove runs that ended long ago, with all of theirs"
+    )
+    prune.add_argument(
+        "--older-than",
+        type=_duration,
+        metavar="AGE",
+        help="runs that completed so long ago, such as 30d; else as EMBEDDED_ORCH_RETENTION says, "
+        "or 90d",
+    )
+    prune.add_argument(
+        "--unfinished-older-than",
+        type=_duration,
+        metavar="AGE",
+        help="runs that failed, crashed or were cancelled so long ago; else 365d, or longer where "
+        "--older-than is",
+    )
+    prune.add_argument("--dry-run", action="store_true", help="only count them")
+    prune.set_defaults(command=_prune)
+
+
 def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     db = commands.add_parser("db", parents=[anywhere], help="look after the database")
     actions = db.add_subparsers(metavar="ACTION", required=True)
@@ -165,6 +192,10 @@ def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     )
     backup.add_argument("path", metavar="PATH", help="the new file")
     backup.set_defaults(command=_backup)
+    vacuum = actions.add_parser(
+        "vacuum", parents=[anywhere], help="give the room of removed rows back to the file system"
+    )
+    vacuum.set_defaults(command=_vacuum)
 
 
 def _count(word: str) -> int:
@@ -175,6 +206,16 @@ def _count(word: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is no number from 1 on")
     return count
+
+
+def _duration(word: str) -> timedelta:
+    from embedded_orch.errors import ConfigurationError
+    from embedded_orch.times import duration_from_text
+
+    try:
+        return duration_from_text(word)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _level(word: str) -> int:
@@ -249,6 +290,18 @@ def _backup(arguments: Arguments) -> int:
     from embedded_orch.cli.upkeep import back_up
 
     return back_up(arguments)
+
+
+def _prune(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import prune
+
+    return prune(arguments)
+
+
+def _vacuum(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import vacuum
+
+    return vacuum(arguments)
 
 
 def _version(arguments: Arguments) -> int:

@@ -1,4 +1,4 @@
-"""``embedded-orch db ...`` and ``embedded-orch version``."""
+"""``embedded-orch db ...``, ``embedded-orch prune`` and ``embedded-orch version``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from embedded_orch import errors
 from embedded_orch.cli import text
-from embedded_orch.cli.opening import opened, require_existing, shown, url_of
+from embedded_orch.cli.opening import (
+    opened,
+    opened_for_runs,
+    require_existing,
+    shown,
+    url_of,
+)
 from embedded_orch.process import Process
 
 if TYPE_CHECKING:
@@ -60,6 +66,39 @@ def back_up(arguments: Arguments) -> int:
     with opened(arguments.db, Process()) as shared:
         shared.database.backup(path)
     print(f"{text.printable(path)}: {os.path.getsize(path):,} bytes")
+    return 0
+
+
+def prune(arguments: Arguments) -> int:
+    """Remove runs that ended long ago, or count them, and print how many of each kind."""
+    from embedded_orch import upkeep
+    from embedded_orch.engine.retention import retention_of
+
+    process = Process()
+    with opened_for_runs(arguments.db, process) as shared:
+        removed = upkeep.prune(
+            shared.database,
+            process,
+            retention_of(None),
+            older_than=arguments.older_than,
+            unfinished_older_than=arguments.unfinished_older_than,
+            dry_run=arguments.dry_run,
+        )
+    for name in removed.__struct_fields__:
+        print(f"{name.replace('_', ' '):15}{getattr(removed, name):>12,}")
+    print("would be removed; nothing was" if arguments.dry_run else "removed")
+    return 0
+
+
+def vacuum(arguments: Arguments) -> int:
+    """Give the room of removed rows back, and print what that changed."""
+    from embedded_orch.engine.removing import size_of
+
+    with opened(arguments.db, Process()) as shared:
+        before = sum(shared.database.read(size_of))
+        shared.database.vacuum()
+        after = sum(shared.database.read(size_of))
+        print(f"{text.printable(shared.database.url)}: {before:,} bytes, {after:,} now")
     return 0
 
 

@@ -174,6 +174,28 @@ class Database(Protocol):
         """
         ...
 
+    def give_room_back(self, *, most_bytes: int) -> int:
+        """Hand some of the room that nothing is in back to the file system.
+
+        Args:
+            most_bytes: how much at most.
+
+        Returns:
+            How many bytes hold nothing after that; 0 on a server, which sees to it itself.
+        """
+        ...
+
+    def vacuum(self) -> None:
+        """Hand all of the room that nothing is in back, however long that takes.
+
+        On a file others write in between; one that was made by hand may be rebuilt whole, once.
+        On a server it is VACUUM, with fresh statistics.
+
+        Raises:
+            WouldDeadlock: the caller holds a transaction open.
+        """
+        ...
+
     def close(self) -> None:
         """Commit what was announced and let go of everything."""
         ...

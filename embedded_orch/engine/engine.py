@@ -9,6 +9,7 @@ from embedded_orch.engine import log_settings, results
 from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.ownership import Owner
+from embedded_orch.engine.upkeep import Upkeep
 from embedded_orch.engine.watching import Watch
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import StateType
@@ -30,6 +31,7 @@ class Engine:
         process: its clock, ids and sleep.
         life_path: the file whose locks tell which owners live; None where nobody else can look.
         room: where those wait who want slots of its concurrency limits; a new one when not given.
+        retention: how long runs are kept; see :func:`embedded_orch.engine.retention.retention_of`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Engine:
         life_path: str | None,
         *,
         room: WaitingRoom | None = None,
+        retention: object = None,
     ) -> None:
         self.database = database
         self.process = process
@@ -46,6 +49,7 @@ class Engine:
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
         self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
+        self.upkeep = Upkeep(database, process, retention)
         self.logs = LogQueue(database, process, lines_per_second=log_settings.lines_per_second())
 
     def task_run_state(self, run_id: UUID) -> State:
@@ -64,6 +68,7 @@ class Engine:
         """Give up what it owns, after what was logged."""
         try:
             self.logs.close()
+            self.upkeep.close(has_run=self.owner.has_run)
         finally:
             self.watch.close()
             self.leases.close()

@@ -172,6 +172,8 @@ class FlowCall:
         finally:
             watch.discard(self._cancellation)
             owner.finish(self.run_id, self._cancellation)
+            if self._caller is None:
+                self._engine.upkeep.after_flow_run()
 
     def _record_interruption(self, error: BaseException) -> Steps[None]:
         """Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours."""

@@ -58,6 +58,11 @@ class Owner:
         """Whether no other process can open the database."""
         return self._life_path is None
 
+    @property
+    def has_run(self) -> bool:
+        """Whether it has taken a run, so that it is written down."""
+        return self._row is not None
+
     def register(self, tx: Transaction) -> None:
         """Write this process down, in the transaction of a run that it takes.
 

@@ -174,11 +174,16 @@ def take_over(
         The run, as it is taken over.
 
     Raises:
-        RunNotResumable: somebody else was faster.
+        RunNotResumable: somebody else was faster, or it is being removed.
     """
     row = tx.row("flow_run.for_transition", id=run_id)
     if row is None:
         raise errors.RunNotFound(f"no flow run has the id {run_id}")
+    if tx.value("retention.is_marked", flow_run_id=run_id) is not None:
+        raise errors.RunNotResumable(
+            f"flow run {row[11]} ({run_id}) ended so long ago that it is being removed; call its "
+            f"flow anew, and open with a longer retention to keep runs for longer"
+        )
     *crashes, running = states
     if row[0] == running.id:
         # This very take-over, a second time.

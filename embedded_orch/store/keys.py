@@ -50,6 +50,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "artifact_collection": (Key(("key",)),),
     "flow_run_input": (Key(("flow_run_id", "key")),),
     "flow_run_wait": (Key(("flow_run_id", "key")),),
+    "removal": (Key(("flow_run_id",)),),
+    "upkeep": (Key(("name",)),),
     "schema_migration": (Key(("version",)),),
 }
 """The unique keys of each table; the first is its primary key."""

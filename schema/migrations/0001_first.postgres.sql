@@ -168,8 +168,10 @@ create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start
 create index flow_run_holding_slot on flow_run (work_queue_id, state_type)
     where state_type in ('PENDING', 'RUNNING') and work_queue_id is not null;
 create index flow_run_by_claim on flow_run (claim_id) where claim_id is not null;
-create index flow_run_owned on flow_run (owner_id)
-    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
+create index flow_run_owned on flow_run (owner_id, state_type) where owner_id is not null;
+-- what nobody called and has ended: what retention removes, those first that ended first
+create index flow_run_ended on flow_run (state_type, end_time, id)
+    where parent_task_run_id is null and end_time is not null;
 create index flow_run_by_parent on flow_run (parent_task_run_id, id) where parent_task_run_id is not null;
 create index flow_run_by_deployment on flow_run (deployment_id, id) where deployment_id is not null;
 
@@ -252,6 +254,8 @@ create unique index task_run_by_call on task_run (flow_run_id, task_key, dynamic
 create unique index task_run_by_call_outside_flows on task_run (task_key, dynamic_key)
     where flow_run_id is null;
 create index task_run_by_flow_run on task_run (flow_run_id, id);
+create index task_run_ended_outside_flows on task_run (state_type, end_time, id)
+    where flow_run_id is null and end_time is not null;
 create index task_run_not_completed on task_run (state_type, id) where state_type <> 'COMPLETED';
 
 create table task_run_state (
@@ -389,6 +393,22 @@ create table cache_lock (
 );
 
 create index cache_lock_by_owner on cache_lock (owner_id);
+
+-- Flow runs that retention is removing, a whole tree at a time: from here on nobody can resume
+-- them, and whoever comes next goes on with what is left of them.
+create table removal (
+    flow_run_id  uuid    not null primary key references flow_run (id) on delete cascade,
+    depth        integer not null check (depth >= 0)          -- below the run that nobody called
+);
+
+create index removal_in_order on removal (depth, flow_run_id);
+
+-- What some process does from time to time, and from when on the next one may.
+create table upkeep (
+    name      text    not null primary key,
+    due       bigint  not null,
+    position  uuid                                            -- how far the last one came
+);
 
 -- The same tables for people, with times.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -308,3 +310,59 @@ class TestBackup:
 
         assert answer.status == 1
         assert "pg_dump" in answer.err
+
+
+class TestVacuum:
+    def test_it_says_how_much_was_given_back(self, command: Command, url: str) -> None:
+        with embedded_orch.open(url, retention=False) as orch:
+            doubled(list(range(200)))
+            orch.prune(timedelta(0))
+
+        answer = command("db", "vacuum", "--db", url)
+
+        assert answer.status == 0
+        sizes = re.findall(r"[\d,]+(?= b| n)", answer.out)
+        before, after = (int(size.replace(",", "")) for size in sizes)
+        assert after < before or url.startswith("postgresql")
+        assert command("db", "check", "--db", url).status == 0
+
+
+class TestPrune:
+    def test_it_counts_first_and_then_removes(self, command: Command, url: str) -> None:
+        with embedded_orch.open(url, retention=False) as orch:
+            doubled([1, 2, 3])
+
+            answer = command("prune", "--older-than", "0s", "--dry-run", "--db", url)
+            assert answer.status == 0
+            assert "flow runs                 1" in answer.out
+            assert "task runs                 3" in answer.out
+            assert answer.lines[-1] == "would be removed; nothing was"
+            assert orch.flow_runs.count() == 1
+
+            answer = command("prune", "--older-than", "0s", "--db", url)
+            assert answer.lines[-1] == "removed"
+            assert orch.flow_runs.count() == 0
+
+    def test_without_an_age_it_is_that_of_the_retention(self, command: Command, url: str) -> None:
+        with embedded_orch.open(url, retention=False) as orch:
+            doubled([1])
+
+            assert command("prune", "--db", url).status == 0
+            assert orch.flow_runs.count() == 1
+
+    def test_where_retention_is_off_it_asks_for_an_age(
+        self, command: Command, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        embedded_orch.open(url).close()
+        monkeypatch.setenv("EMBEDDED_ORCH_RETENTION", "off")
+
+        answer = command("prune", "--db", url)
+
+        assert answer.status == 1
+        assert "older_than" in answer.err
+
+    def test_an_age_that_is_none_is_refused(self, command: Command, url: str) -> None:
+        answer = command("prune", "--older-than", "soon", "--db", url)
+
+        assert answer.status == 2
+        assert "is no duration" in answer.err

@@ -182,6 +182,22 @@ class PostgresDatabase:
             f"'{self.url}' (with the password in PGPASSWORD or ~/.pgpass)"
         )
 
+    def give_room_back(self, *, most_bytes: int) -> int:
+        """Do nothing: the server's autovacuum sees to it."""
+        return 0
+
+    def vacuum(self) -> None:
+        """Have the server clear the tables of what was removed, and count what they hold."""
+        self._check()
+        if self._is_held_here():
+            raise errors.WouldDeadlock(
+                f"{self.url}: vacuum cannot be part of a transaction; end the session first"
+            )
+        from embedded_orch.db.postgres.vacuuming import vacuum
+
+        with self._pool.connection() as connection:
+            vacuum(connection, self.options)
+
     # -- transactions that stay open -----------------------------------------------------------
 
     def begin(

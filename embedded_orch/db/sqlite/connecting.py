@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # "eorc" in ASCII: PRAGMA application_id of our files, as file(1) and other programs read it.
 APPLICATION_ID = 0x656F_7263
 
-_INCREMENTAL = 2
+INCREMENTAL = 2
 _SYNCHRONOUS = {"OFF": 0, "NORMAL": 1, "FULL": 2}
 # Enough for every statement of ours on one connection; the default of 100 is close to it.
 _STATEMENT_CACHE = 256
@@ -69,7 +69,7 @@ def connect(
             )
         if look_first is not None and look_first(connection, path) == 0:
             # Only possible while the file is empty; lets deleted rows give their room back.
-            connection.pragma("auto_vacuum", _INCREMENTAL)
+            connection.pragma("auto_vacuum", INCREMENTAL)
         _configure(connection, options, read_only=read_only, in_memory=in_memory)
     except apsw.Error as error:
         connection.close()

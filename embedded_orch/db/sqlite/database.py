@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from embedded_orch.process import Process
 
 
+# 4 MB of pages of 4 KB: some 10 ms for whoever wants to write meanwhile.
+_VACUUMED_AT_ONCE = 4 * 2**20
+
+
 class SQLiteDatabase:
     """One open SQLite database, shared by all threads and event loops of the process.
 
@@ -194,6 +198,38 @@ class SQLiteDatabase:
         self._check()
         check_target(path)
         self._read_committed(lambda transaction: copy_database(_connection_of(transaction), path))
+
+    def give_room_back(self, *, most_bytes: int) -> int:
+        """Hand some of the room that nothing is in back to the file system, in one transaction."""
+        from embedded_orch.db.sqlite.vacuuming import give_room_back
+
+        def operation(transaction: Transaction) -> int:
+            connection = _connection_of(transaction)
+            size = int(connection.pragma("page_size"))
+            return size * give_room_back(connection, pages=max(1, most_bytes // size))
+
+        return self.write(operation)
+
+    def vacuum(self) -> None:
+        """Hand all of the room that nothing is in back to the file system."""
+        from embedded_orch.db.sqlite.vacuuming import is_incremental, rebuild
+
+        def see_to_it(connection: apsw.Connection) -> None:
+            if not is_incremental(connection):
+                rebuild(connection, self._guard, self.url)
+
+        self._refuse_open_transaction("vacuum")
+        self.with_connection(see_to_it)
+        while self.give_room_back(most_bytes=_VACUUMED_AT_ONCE):
+            continue
+        # The file gets shorter when its log is copied into it.
+        self.with_connection(lambda _: self._writer.empty_log())
+
+    def _refuse_open_transaction(self, what: str) -> None:
+        if scope_for(self) is not None:
+            raise errors.WouldDeadlock(
+                f"{self.url}: {what} cannot be part of a transaction; end the session first"
+            )
 
     def _join(self, scope: Scope, operation: Callable[[Transaction], R], *, writes: bool) -> R:
         try:

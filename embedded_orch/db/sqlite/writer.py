@@ -466,7 +466,14 @@ class Writer:
         if self.checkpoints is not None:
             self.checkpoints.run_if_due()
 
-    def _empty_log(self, *, holding_readers: bool) -> None:
+    def empty_log(self, *, holding_readers: bool = True) -> None:
+        """Copy the log into the file and cut it to nothing, if nobody goes on reading.
+
+        The caller has the turn.
+
+        Args:
+            holding_readers: have new reads wait for it if need be.
+        """
         if self.checkpoints is not None:
             self.checkpoints.empty_log(holding_readers=holding_readers)
 
@@ -492,7 +499,7 @@ class Writer:
             return
         try:
             if not self._queue:
-                self._empty_log(holding_readers=False)
+                self.empty_log(holding_readers=False)
         finally:
             self.give_turn(holder)
 
@@ -508,7 +515,7 @@ class Writer:
         try:
             while self._queue:
                 self._lead()
-            self._empty_log(holding_readers=True)
+            self.empty_log(holding_readers=True)
         finally:
             self._turn.give(holder)
 

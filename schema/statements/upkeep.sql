@@ -1,0 +1,33 @@
+-- What some process does from time to time, whichever comes to it first.
+
+-- name: due
+-- From when on the next turn may begin, and how far the last one came. Before the first one: an
+-- interval after the database was made.
+select coalesce(upkeep.due, made.applied + :interval) as due, upkeep.position as position_id
+from (select min(applied) as applied from schema_migration) as made
+left join upkeep on upkeep.name = :name;
+
+-- name: claim
+-- Take a turn, unless another process was faster. One that lies further ahead than anybody puts it
+-- was written by a clock that went wrong. Key: name.
+insert into upkeep (name, due)
+values (:name, :next_due)
+on conflict (name) do update
+set due = excluded.due
+where upkeep.due <= :now or upkeep.due > :latest_due;
+
+-- name: finish
+-- When the next turn may begin, and where. Index: primary key.
+update upkeep set due = :next_due, position = :position_id where name = :name;
+
+-- name: size [sqlite]
+-- Bytes that hold something, and bytes of the file that hold nothing.
+select (page_count - freelist_count) * page_size as used, freelist_count * page_size as free
+from pragma_page_count(), pragma_freelist_count(), pragma_page_size();
+
+-- name: size [postgres]
+-- Bytes of all tables with their indexes. What holds nothing in them is not known to the server.
+select cast(coalesce(sum(pg_catalog.pg_total_relation_size(oid)), 0) as bigint) as used,
+       cast(0 as bigint) as free
+from pg_catalog.pg_class
+where relnamespace = current_schema()::regnamespace and relkind = 'r';

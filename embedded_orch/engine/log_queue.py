@@ -6,7 +6,7 @@ safe inside an operation of the database, in a signal handler and in ``atexit``.
 
 The queue is emptied in batches, each an announced write:
 
-- by a thread of its own, 0.2 s after a line came, or once a thousand are waiting;
+- by a thread of its own, 0.2 s after a line came, or once eight thousand are waiting;
 - before a run is given a state: its lines are committed before that state, or with it. What a task
   logged is on disk once the task is Completed;
 - when the orchestrator is closed, which it also is when the interpreter ends.
@@ -41,8 +41,9 @@ _BURST_SECONDS = 10
 _SOON_SECONDS = 0.2
 # Longer ones only make others wait for the write connection.
 _MOST_IN_A_BATCH = 2_000
-# The thread is woken each time so many more are waiting.
-_WAKE_EVERY = 1_024
+# The thread is woken each time so many more are waiting. It makes rows of them beside the code that
+# logs, which then has half of the interpreter's time, so not for a few hundred.
+_WAKE_EVERY = 8_192
 _WARNING = 30
 _NAME = "embedded_orch.logs"
 # The end of an id that counts the lines of a batch.

@@ -1,9 +1,8 @@
 """The classes whose instances are stored by their fields, and how a stored name finds them.
 
-Four kinds of class say themselves what their fields are: dataclasses, attrs classes,
-`msgspec.Struct` and named tuples. `shape_of` describes such a class, and says why its instances
-cannot be stored, if they cannot; `read_fields` and `build` take an instance apart and put an
-equal one together.
+Some kinds of class say themselves what their fields are (`fields` lists them). `shape_of`
+describes such a class, and says why its instances cannot be stored, if they cannot; `read_fields`
+and `build` take an instance apart and put an equal one together.
 
 Whoever can write the database can write any name into it. So a name is looked up only among
 modules that are loaded already, only through ``__dict__`` (a module's ``__getattr__`` and a lazy
@@ -22,10 +21,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from embedded_orch.values.fields import (
+    NO_DEFAULT,
+    Field,
+    Kind,
+    check_model_slots,
+    fields_of,
+    kind_of,
+    static_attribute,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-Kind = Literal["dataclass", "attrs", "struct", "namedtuple"]
 
 #: Child processes of multiprocessing load the main script under the second name.
 _MAIN_NAMES = ("__main__", "__mp_main__")
@@ -35,28 +42,12 @@ _IGNORED_ATTRIBUTES = frozenset({"__orig_class__"})
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made by a class statement
 
-NO_DEFAULT: object = object()
-
 # Called through their classes, past what a subclass makes of them.
 _TUPLE: Any = tuple
 
 
-class Field(msgspec.Struct, frozen=True):
-    """One field of a class.
-
-    `in_init`: the constructor sets it, so it is not unset. `default`: what an instance stored
-    before the field existed gets, if the class gives a plain value for it; else `NO_DEFAULT`.
-    `compared`: it takes part in ``==``.
-    """
-
-    name: str
-    in_init: bool
-    default: object
-    compared: bool
-
-
 class Shape(msgspec.Struct, frozen=True):
-    """A class of one of the four kinds.
+    """A class of one of the kinds with fields.
 
     `names`: of the fields. `other_slots`: what an instance may keep in slots that are no fields.
     `is_readable`: the fields hold the whole state, and reading them runs no code of the class.
@@ -124,11 +115,11 @@ def _main_name() -> str:
 
 
 def shape_of(cls: type) -> Shape | None:
-    """Return what a class says of its fields, or None if it is of none of the four kinds."""
-    kind = _kind_of(cls)
+    """Return what a class says of its fields, or None if it is of none of these kinds."""
+    kind = kind_of(cls)
     if kind is None:
         return None
-    fields = _FIELDS[kind](cls)
+    fields = fields_of(cls, kind)
     names = frozenset(field.name for field in fields)
     name = storable_name(cls)
     obstacle = _obstacle_to_reading(cls, kind, fields)
@@ -151,69 +142,6 @@ def shape_of(cls: type) -> Shape | None:
     )
 
 
-def _kind_of(cls: type) -> Kind | None:
-    if msgspec.Struct in cls.__mro__:
-        return "struct"
-    if tuple in cls.__mro__:
-        return "namedtuple" if isinstance(static_attribute(cls, "_fields"), tuple) else None
-    if isinstance(static_attribute(cls, "__attrs_attrs__"), tuple):
-        return "attrs"
-    if isinstance(static_attribute(cls, "__dataclass_fields__"), dict):
-        return "dataclass"
-    return None
-
-
-def _dataclass_fields(cls: type) -> tuple[Field, ...]:
-    from dataclasses import MISSING, fields  # loaded already: somebody made the class with it
-
-    dataclass: Any = cls
-    return tuple(
-        Field(f.name, f.init, NO_DEFAULT if f.default is MISSING else f.default, f.compare)
-        for f in fields(dataclass)
-    )
-
-
-def _attrs_fields(cls: type) -> tuple[Field, ...]:
-    attributes: Any = static_attribute(cls, "__attrs_attrs__")
-    return tuple(
-        Field(str(a.name), bool(a.init), _plain_default(a.default, "attr"), bool(a.eq))
-        for a in attributes
-    )
-
-
-def _struct_fields(cls: type) -> tuple[Field, ...]:
-    struct: Any = cls
-    names: tuple[str, ...] = struct.__struct_fields__
-    defaults: tuple[object, ...] = struct.__struct_defaults__
-    without = (msgspec.NODEFAULT,) * (len(names) - len(defaults))
-    return tuple(
-        Field(name, in_init=True, default=_plain_default(default, "msgspec"), compared=True)
-        for name, default in zip(names, (*without, *defaults), strict=True)
-    )
-
-
-def _namedtuple_fields(cls: type) -> tuple[Field, ...]:
-    namedtuple: Any = cls
-    defaults: Mapping[str, object] = getattr(namedtuple, "_field_defaults", {})
-    return tuple(
-        Field(str(name), in_init=True, default=defaults.get(name, NO_DEFAULT), compared=True)
-        for name in namedtuple._fields
-    )
-
-
-def _plain_default(default: object, library: str) -> object:
-    """Return a default, `NO_DEFAULT` for the markers of a library: none, or a function to call."""
-    return NO_DEFAULT if type(default).__module__.startswith(library) else default
-
-
-_FIELDS = {
-    "dataclass": _dataclass_fields,
-    "attrs": _attrs_fields,
-    "struct": _struct_fields,
-    "namedtuple": _namedtuple_fields,
-}
-
-
 def unnamed(cls: type) -> str:
     """Say why no other process can find a class by its name."""
     if "<locals>" in cls.__qualname__:
@@ -223,7 +151,7 @@ def unnamed(cls: type) -> str:
 
 def _obstacle_to_reading(cls: type, kind: Kind, fields: tuple[Field, ...]) -> str | None:
     """Say why the fields of an instance are not all there is to it, or None."""
-    if kind not in ("dataclass", "attrs"):
+    if kind in ("struct", "namedtuple"):
         return None
     # Not by trying object.__new__: what it makes would be deleted, and __del__ would run.
     for base in cls.__mro__[:-1]:
@@ -260,6 +188,8 @@ def _equality_of(cls: type, kind: Kind) -> Literal["fields", "identity", "own"]:
         return "fields" if struct.__struct_config__.eq else "identity"
     if method is _TUPLE.__eq__:
         return "fields" if kind == "namedtuple" else "own"
+    if kind == "pydantic":
+        return "fields" if str(getattr(method, "__module__", "")).startswith("pydantic.") else "own"
     code = getattr(method, "__code__", None)
     if code is None:
         return "own"
@@ -267,14 +197,6 @@ def _equality_of(cls: type, kind: Kind) -> Literal["fields", "identity", "own"]:
         code.co_filename == "<string>" and code.co_qualname.startswith("__create_fn__.")
     )
     return "fields" if generated else "own"
-
-
-def static_attribute(cls: type, name: str) -> object:
-    """Return what the class or a base of it has under a name, running none of their code."""
-    for base in cls.__mro__:
-        if name in base.__dict__:
-            return base.__dict__[name]
-    return None
 
 
 def enum_members(cls: type) -> Mapping[str, object]:
@@ -342,6 +264,23 @@ def build(shape: Shape, fields: Mapping[str, object]) -> object:
     Raises:
         ValueError: The class has changed since: a field is gone, or one is new and has no default.
     """
+    values = _values_to_build(shape, fields)
+    cls: Any = shape.cls
+    if shape.kind == "namedtuple":
+        named_tuple: object = _TUPLE.__new__(cls, values.values())
+        return named_tuple
+    if shape.kind == "struct":
+        struct: object = cls(**values)
+        return struct
+    if shape.kind == "pydantic":
+        check_model_slots(values)
+    instance: object = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _values_to_build(shape: Shape, fields: Mapping[str, object]) -> dict[str, object]:
     for name in fields:
         if name not in shape.names:
             raise ValueError(f"{shape.name} has no field {name} any more")
@@ -352,14 +291,4 @@ def build(shape: Shape, fields: Mapping[str, object]) -> object:
             values[field.name] = value
         elif field.in_init:
             raise ValueError(f"{shape.name} has a field {field.name} that was not stored")
-    cls: Any = shape.cls
-    if shape.kind == "namedtuple":
-        named_tuple: object = _TUPLE.__new__(cls, values.values())
-        return named_tuple
-    if shape.kind == "struct":
-        struct: object = cls(**values)
-        return struct
-    instance: object = object.__new__(cls)
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-    return instance
+    return values

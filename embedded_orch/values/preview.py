@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from embedded_orch.values.fields import MODEL_SLOTS
 from embedded_orch.values.known_types import items, mapping, text
 from embedded_orch.values.plain import TAG_START
 
@@ -104,6 +105,7 @@ class _Line:
         shown = (
             f"{_printable(field)}={self.shown(tree, depth + 1)}"
             for field, tree in mapping(fields).items()
+            if field not in MODEL_SLOTS
         )
         return f"{_class_name(name)}({self._joined(shown)})"
 
@@ -152,6 +154,7 @@ _SHOWN: dict[str, Callable[[_Line, Tree, int], str]] = {
     "$attrs": _Line.record,
     "$struct": _Line.record,
     "$namedtuple": _Line.record,
+    "$pydantic": _Line.record,
     "$bytes": _Line.bytes,
     "$float": _Line.text,
     "$date": _Line.text,

@@ -12,7 +12,8 @@ from datetime import datetime, time, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.errors import MissingResult
-from embedded_orch.values import classes, known_types
+from embedded_orch.values import classes, known_types, pydantic_types
+from embedded_orch.values.fields import static_attribute
 from embedded_orch.values.known_types import integer, items, mapping, text
 from embedded_orch.values.plain import TAG_START
 
@@ -53,8 +54,8 @@ def combines_members(cls: type) -> bool:
     return (
         issubclass(cls, enum.Flag)
         and type(cls) is enum.EnumMeta
-        and classes.static_attribute(cls, "_missing_") is enum.Flag.__dict__["_missing_"]
-        and classes.static_attribute(cls, "__new_member__") is None  # the user's own __new__
+        and static_attribute(cls, "_missing_") is enum.Flag.__dict__["_missing_"]
+        and static_attribute(cls, "__new_member__") is None  # the user's own __new__
     )
 
 
@@ -86,7 +87,7 @@ class _Rebuilding:
         return [(self.value(key), self.value(item)) for key, item in pairs]
 
     def _tagged(self, tag: str, payload: Tree) -> object:
-        single = known_types.from_payload.get(tag)
+        single = _SINGLE_TAGS.get(tag)
         if single is not None:
             return single(payload)
         container = _CONTAINER_TAGS.get(tag)
@@ -192,6 +193,7 @@ def _zone(rebuilding: _Rebuilding, tree: Tree) -> tzinfo | None:
     return zone
 
 
+_SINGLE_TAGS = {**known_types.from_payload, **pydantic_types.from_payload}
 _CONTAINER_TAGS: dict[str, Callable[[_Rebuilding, Tree], object]] = {
     "$tuple": lambda rebuilding, payload: tuple(rebuilding.items(payload)),
     "$set": lambda rebuilding, payload: set(rebuilding.items(payload)),
@@ -208,4 +210,4 @@ _CONTAINER_TAGS: dict[str, Callable[[_Rebuilding, Tree], object]] = {
     "$enum": _enum_member,
     "$flag": _flags,
 }
-_RECORD_TAGS = frozenset({"$dataclass", "$attrs", "$struct", "$namedtuple"})
+_RECORD_TAGS = frozenset({"$dataclass", "$attrs", "$struct", "$namedtuple", "$pydantic"})

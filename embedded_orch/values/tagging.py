@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import datetime, time, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from embedded_orch.values import classes, known_types
+from embedded_orch.values import classes, known_types, pydantic_types
 from embedded_orch.values.plain import MAX_DEPTH, TAG_START, is_plain_int
 from embedded_orch.values.rebuilding import FACTORIES, combines_members, rebuild
 
@@ -210,6 +210,8 @@ class Tagging:
             tree = known_types.path_to_tagged(value)
         elif known_types.is_zone_class(cls):
             tree = known_types.zone_to_tagged(value)
+        else:
+            tree = pydantic_types.to_tagged(value)
         if tree is None:
             raise Refusal(value)
         return tree

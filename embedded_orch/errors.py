@@ -42,13 +42,13 @@ OrchestratorError
 │   ├── ParametersNeeded            a resumed run has parameters that were not stored
 │   ├── OwnershipLost               another process has taken the run over
 │   ├── MissingResult               the run finished, its value was not kept
-│   ├── UnfinishedRun
-│   │   └── PausedRun
+│   ├── UnfinishedRun               it has no result yet (also a RuntimeError)
+│   │   ├── PausedRun
+│   │   └── UpstreamFailed          an argument came from a run that did not complete
 │   ├── FailedRun
 │   ├── CrashedRun
 │   ├── CancelledRun
-│   ├── RunTimedOut                 took longer than timeout_seconds (also a TimeoutError)
-│   └── UpstreamFailed              an argument came from a run that did not complete
+│   └── RunTimedOut                 took longer than timeout_seconds (also a TimeoutError)
 ├── ParameterBindError              arguments that do not fit the signature (also a TypeError)
 ├── ParameterTypeError              an argument that is not of the declared type (also a TypeError)
 ├── MappingError
@@ -269,6 +269,10 @@ class UnfinishedRun(RunError, RuntimeError):
     """The result of a run was asked for that has none yet."""
 
 
+class UpstreamFailed(UnfinishedRun):
+    """The result of a run was asked for that was not made, since one before it did not complete."""
+
+
 class PausedRun(UnfinishedRun):
     """The result of a paused run was asked for."""
 
@@ -295,10 +299,6 @@ class RunTimedOut(RunError, TimeoutError):
     def __init__(self, message: str, run_id: UUID | None = None) -> None:
         super().__init__(message)
         self.run_id = run_id
-
-
-class UpstreamFailed(RunError):
-    """A task was given the future of a run that did not complete; it was not run."""
 
 
 class ParameterBindError(OrchestratorError, TypeError):

@@ -102,8 +102,9 @@ def test_a_block_of_a_task_does_so_too(orch: Orchestrator, loop: str) -> None:
 
 
 def test_no_names_ask_for_nothing(memory: Orchestrator) -> None:
-    with concurrency([]):
+    with concurrency([]), concurrency(None):
         rate_limit([])
+        rate_limit(None)
         rate_limit("")
 
 

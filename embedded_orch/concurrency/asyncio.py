@@ -30,7 +30,7 @@ __all__ = [
 
 @asynccontextmanager
 async def concurrency(
-    names: str | list[str],
+    names: str | list[str] | None,
     occupy: int = 1,
     timeout_seconds: float | None = None,
     max_retries: int | None = None,
@@ -85,7 +85,7 @@ async def _ended_on_loss(block: Block) -> AsyncGenerator[None]:
 
 
 async def rate_limit(
-    names: str | list[str],
+    names: str | list[str] | None,
     occupy: int = 1,
     timeout_seconds: float | None = None,
     strict: bool = False,

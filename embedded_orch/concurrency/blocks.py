@@ -146,9 +146,9 @@ def rate_steps(
     _tell_missing(claim.names, answer, strict=strict)
 
 
-def as_names(names: str | Sequence[str]) -> list[str]:
+def as_names(names: str | Sequence[str] | None) -> list[str]:
     """One name or several, as a list."""
-    return ([names] if names else []) if isinstance(names, str) else list(names)
+    return [names] if isinstance(names, str) and names else list(names or ())
 
 
 def _check_slots(names: Sequence[str], occupy: int) -> None:

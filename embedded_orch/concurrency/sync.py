@@ -30,7 +30,7 @@ __all__ = [
 
 @contextmanager
 def concurrency(
-    names: str | list[str],
+    names: str | list[str] | None,
     occupy: int = 1,
     timeout_seconds: float | None = None,
     max_retries: int | None = None,
@@ -46,8 +46,8 @@ def concurrency(
     waiting for what the outer one holds. A holder whose process dies has given its slots back.
 
     Args:
-        names: of the limits. Those that are not active ask for nothing, nor do those that do not
-            exist, which are warned about.
+        names: of the limits; None for none. Those that are not active ask for nothing, nor do
+            those that do not exist, which are warned about.
         occupy: how many slots of each of them.
         timeout_seconds: how long to wait for them; None: as long as it takes.
         max_retries: how often to look again, a second apart or when something was given back;
@@ -93,7 +93,7 @@ def concurrency(
 
 
 def rate_limit(
-    names: str | list[str],
+    names: str | list[str] | None,
     occupy: int = 1,
     timeout_seconds: float | None = None,
     strict: bool = False,

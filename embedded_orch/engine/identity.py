@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch import values
+from embedded_orch.values.hashing import hasher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +21,7 @@ def call_digest(parent: UUID | None, task_key: str, arguments: Mapping[str, obje
     The source of the task is not part of it: the fix that lets a half-done run finish must not
     throw away what is done. Inputs that cannot be hashed count by their type.
     """
-    from hashlib import blake2b
-
-    digest = blake2b(values.hash_inputs(arguments), digest_size=_DIGEST_BYTES)
+    digest = hasher()(values.hash_inputs(arguments), digest_size=_DIGEST_BYTES)
     digest.update(task_key.encode())
     if parent is not None:
         digest.update(parent.bytes)

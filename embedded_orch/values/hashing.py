@@ -36,6 +36,7 @@ from embedded_orch.values.tagging import Oversized, Refusal, Tagging, named_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from hashlib import blake2b
 
     from embedded_orch.values.plain import Tree
 
@@ -102,9 +103,15 @@ def _digest(text: bytes) -> bytes:
 
 
 def _blake2b(data: bytes, form: bytes = b"") -> bytes:
-    from hashlib import blake2b  # brings OpenSSL: 3 ms that an import of this package does not pay
+    return hasher()(data, digest_size=_DIGEST_BYTES, person=form).digest()
 
-    return blake2b(data, digest_size=_DIGEST_BYTES, person=form).digest()
+
+@functools.cache
+def hasher() -> type[blake2b]:
+    """blake2b, whose module brings OpenSSL: 3 ms that an import of this package does not pay."""
+    from hashlib import blake2b
+
+    return blake2b
 
 
 class _Canonical(Tagging):

@@ -91,6 +91,14 @@ class AnnouncedWrite(Request):
 
     __slots__ = ()
 
+    def __init__(self, operation: Callable[[Transaction], Any]) -> None:
+        # No bell: that is a lock to make, and nobody hears it.
+        self.operation = operation
+        self.notify = None
+        self.value = None
+        self.error = None
+        self.is_done = False
+
     def finish(self) -> None:
         """Keep the outcome for whoever asks later."""
         self.is_done = True

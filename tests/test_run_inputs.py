@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
 import pytest
 
 from embedded_orch import errors, flow, pause_flow_run, resume_flow_run, runtime
 from embedded_orch.input import (
+    GetInputHandler,
     RunInput,
+    RunInputMetadata,
+    acreate_flow_run_input,
+    acreate_flow_run_input_from_model,
+    adelete_flow_run_input,
+    afilter_flow_run_input,
+    aread_flow_run_input,
     create_flow_run_input,
+    create_flow_run_input_from_model,
     delete_flow_run_input,
     filter_flow_run_input,
     keyset_from_base_key,
@@ -137,6 +145,129 @@ def test_inputs_are_received_asynchronously(memory: Orchestrator, backend: str) 
         return [number async for number in receive_input(int, timeout=0)]
 
     assert anyio.run(parent, backend=backend) == [1, 2]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_inputs_are_awaited_by_key_in_asynchronous_code(memory: Orchestrator, backend: str) -> None:
+    @flow
+    async def parent() -> list[Any]:
+        await acreate_flow_run_input("a-1", 1)
+        await create_flow_run_input("a-2", 2)
+        await acreate_flow_run_input_from_model("b-1", Greeting(name="Ada"))
+        await create_flow_run_input_from_model("b-2", Greeting(name="Bob"))
+        found = [row.key for row in await afilter_flow_run_input("a", 9)]
+        both = [await aread_flow_run_input("a-1"), await read_flow_run_input("b-1")]
+        await adelete_flow_run_input("a-1")
+        await delete_flow_run_input("a-2")
+        return [found, both, await filter_flow_run_input("a", 9)]
+
+    assert anyio.run(parent, backend=backend) == [
+        ["a-1", "a-2"],
+        [1, {"name": "Ada", "times": 1}],
+        [],
+    ]
+
+
+def test_input_from_a_model_is_sent_by_the_run_and_read_back_as_that(orch: Orchestrator) -> None:
+    @flow
+    def parent() -> tuple[Greeting, RunInputMetadata, RunInputMetadata]:
+        create_flow_run_input_from_model("greeting-1", Greeting(name="Ada", times=2))
+        [row] = filter_flow_run_input("greeting")
+        read = Greeting.load_from_flow_run_input(row)
+        assert (row.decoded_value, row.value) == (
+            {"name": "Ada", "times": 2},
+            '{"name":"Ada","times":2}',
+        )
+        expected = RunInputMetadata(row.key, row.sender, row.flow_run_id)
+        return read, read.metadata, expected
+
+    read, metadata, expected = parent()
+
+    assert read == Greeting(name="Ada", times=2)
+    assert metadata == expected
+    assert expected.receiver == the_flow_run(orch).id
+    assert expected.sender == f"flow-run-{expected.receiver}"
+
+
+def test_values_of_plain_types_are_received_with_metadata_and_answered(
+    memory: Orchestrator,
+) -> None:
+    @flow
+    def talk() -> tuple[list[int], str, bool]:
+        run_id = runtime.flow_run.id
+        assert run_id is not None
+        send_input([1, 2], run_id)
+        received: Any = receive_input(list, timeout=0, with_metadata=True).next()
+        received.respond("thanks")
+        Greeting(name="Ada").send_to(run_id)
+        greeting = receive_input(Greeting, timeout=0, with_metadata=True).next()
+        answer = receive_input(str, timeout=0).next()
+        return received.value, answer, greeting.metadata.key.startswith("greeting-auto-")
+
+    assert talk() == ([1, 2], "thanks", True)
+
+
+def test_what_was_sent_by_no_run_cannot_be_answered(memory: Orchestrator) -> None:
+    run_id = a_flow_run(memory.database, memory.engine.process)
+    send_input(1, run_id, sender="me")
+    received: Any = receive_input(int, timeout=0, flow_run_id=run_id, with_metadata=True).next()
+
+    with pytest.raises(errors.ConfigurationError, match="sent by a flow run"):
+        received.respond(2)
+    assert received.metadata.sender == "me"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_class_of_inputs_is_saved_loaded_sent_and_answered_asynchronously(
+    memory: Orchestrator, backend: str
+) -> None:
+    class Described(Greeting):
+        _description: ClassVar[str | None] = "who is it?"
+
+    @flow
+    async def parent() -> list[Any]:
+        run_id = runtime.flow_run.id
+        assert run_id is not None
+        keys = keyset_from_base_key("visitor")
+        await Described.asave(keys)
+        with pytest.raises(errors.RunInputError, match="name"):
+            await Described.aload(keys)
+        await acreate_flow_run_input(keys["response"], {"name": "Ada"})
+        loaded = await Described.aload(keys)
+        await loaded.asend_to(run_id)
+        received = await Described.receive(timeout=0).anext()
+        await received.arespond(5)
+        handler = GetInputHandler(int, timeout=0)
+        return [
+            await read_flow_run_input(keys["description"]),
+            (await read_flow_run_input(keys["schema"]))["required"],
+            received == loaded,
+            loaded.metadata.key,
+            await handler.next(),
+            len(handler.exclude_keys),
+        ]
+
+    assert anyio.run(parent, backend=backend) == [
+        "who is it?",
+        ["name"],
+        True,
+        "visitor-response",
+        5,
+        1,
+    ]
+
+
+def test_model_of_pydantic_is_sent_and_received(memory: Orchestrator) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    Visitor = pydantic.create_model("Visitor", name=(str, ...), times=(int, 1))  # noqa: N806
+
+    @flow
+    def parent() -> Any:
+        run_id = runtime.flow_run.id
+        send_input(Visitor(name="Ada"), run_id)  # type: ignore[arg-type]
+        return next(receive_input(Visitor, timeout=0))
+
+    assert parent() == Visitor(name="Ada")
 
 
 def test_waiting_for_an_input_ends_in_time() -> None:

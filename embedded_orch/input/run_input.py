@@ -1,4 +1,4 @@
-"""Typed inputs: classes of them, sending them, and receiving them one after the other."""
+"""Classes of inputs: what a pause waits for and what runs send each other, by its fields."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.engine.contexts import current_flow_run
-from embedded_orch.engine.effects import drive, drive_async
-from embedded_orch.engine.exchange import receive_next, value_of, write_input
-from embedded_orch.engine.pausing import with_metadata
+from embedded_orch.engine.effects import drive_async
 from embedded_orch.engine.run_inputs import Keyset, WantedInput, keyset_of
 from embedded_orch.errors import ConfigurationError
-from embedded_orch.input.actions import target
-from embedded_orch.states.state import awaits
+from embedded_orch.input.actions import (
+    SENDING_RUN,
+    FlowRunInput,
+    creating,
+    performed,
+    reading,
+    target,
+)
+from embedded_orch.input.sending import base_key, sending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from embedded_orch.engine.effects import Steps
+    from embedded_orch.input.receiving import GetInputHandler
     from embedded_orch.states import State
 
-R = TypeVar("R")
+T = TypeVar("T")
 
 
 class RunInputMetadata(msgspec.Struct, frozen=True):
@@ -34,8 +40,8 @@ class RunInputMetadata(msgspec.Struct, frozen=True):
     receiver: UUID
 
 
-class RunInput(msgspec.Struct, kw_only=True, dict=True):
-    """A class of inputs: its fields are what has to be given."""
+class BaseRunInput(msgspec.Struct, kw_only=True, dict=True):
+    """What all inputs can do that are objects with fields."""
 
     _description: ClassVar[str | None] = None
 
@@ -51,8 +57,105 @@ class RunInput(msgspec.Struct, kw_only=True, dict=True):
 
     @classmethod
     def keyset_from_type(cls) -> Keyset:
-        """The keys under which inputs of this class are sent."""
-        return keyset_of(_base(cls))
+        """The keys under which inputs of this class are described and answered."""
+        return keyset_of(base_key(cls))
+
+    @classmethod
+    def save(cls, keyset: Keyset, flow_run_id: UUID | str | None = None) -> Any:
+        """Write down, for a run, what an input of this class has to be.
+
+        In asynchronous code this is awaited.
+        """
+        return performed(cls._saving(keyset, flow_run_id))
+
+    @classmethod
+    async def asave(cls, keyset: Keyset, flow_run_id: UUID | str | None = None) -> None:
+        """:meth:`save`, awaited whatever the code around."""
+        await drive_async(cls._saving(keyset, flow_run_id))
+
+    @classmethod
+    def load(cls, keyset: Keyset, flow_run_id: UUID | str | None = None) -> Any:
+        """The input that a run was answered with; one of defaults when it was not.
+
+        In asynchronous code this is awaited.
+
+        Raises:
+            RunInputError: what is there does not fit.
+        """
+        return performed(cls._loading(keyset, flow_run_id))
+
+    @classmethod
+    async def aload(cls, keyset: Keyset, flow_run_id: UUID | str | None = None) -> Self:
+        """:meth:`load`, awaited whatever the code around."""
+        return await drive_async(cls._loading(keyset, flow_run_id))
+
+    @classmethod
+    def load_from_flow_run_input(cls, flow_run_input: FlowRunInput) -> Self:
+        """The input that stands in a record of one.
+
+        Raises:
+            RunInputError: it does not fit.
+        """
+        found = flow_run_input
+        return cls._given(found.decoded_value, found.key, found.sender, found.flow_run_id)
+
+    def send_to(
+        self, flow_run_id: UUID | str, sender: str | None = None, key_prefix: str | None = None
+    ) -> Any:
+        """Send it to a run; see :func:`send_input`."""
+        return performed(sending(self, flow_run_id, sender, key_prefix))
+
+    async def asend_to(
+        self, flow_run_id: UUID | str, sender: str | None = None, key_prefix: str | None = None
+    ) -> None:
+        """:meth:`send_to`, awaited whatever the code around."""
+        await drive_async(sending(self, flow_run_id, sender, key_prefix))
+
+    def respond(
+        self, run_input: Any, sender: str | None = None, key_prefix: str | None = None
+    ) -> Any:
+        """Send an input back to the run that sent this one.
+
+        Raises:
+            ConfigurationError: it was sent by no run.
+        """
+        return performed(sending(run_input, self._sending_run(), sender, key_prefix))
+
+    async def arespond(
+        self, run_input: Any, sender: str | None = None, key_prefix: str | None = None
+    ) -> None:
+        """:meth:`respond`, awaited whatever the code around."""
+        await drive_async(sending(run_input, self._sending_run(), sender, key_prefix))
+
+    def _sending_run(self) -> UUID:
+        try:
+            return UUID((self.metadata.sender or "").removeprefix(SENDING_RUN))
+        except ValueError as error:
+            raise ConfigurationError(
+                "only an input that was sent by a flow run can be responded to"
+            ) from error
+
+    @classmethod
+    def _saving(cls, keyset: Keyset, flow_run_id: UUID | str | None) -> Steps[None]:
+        yield from creating(keyset["schema"], WantedInput(cls).schema, flow_run_id, None)
+        if cls._description is not None:
+            yield from creating(keyset["description"], cls._description, flow_run_id, None)
+
+    @classmethod
+    def _loading(cls, keyset: Keyset, flow_run_id: UUID | str | None) -> Steps[Self]:
+        key = keyset["response"]
+        value = yield from reading(key, flow_run_id)
+        return cls._given(value or {}, key, None, target(flow_run_id)[1])
+
+    @classmethod
+    def _given(cls, value: dict[str, Any], key: str, sender: str | None, receiver: UUID) -> Self:
+        found: Self = WantedInput(cls).load(value)
+        found._note_metadata(key, sender, receiver)
+        return found
+
+
+class RunInput(BaseRunInput):
+    """A class of inputs: its fields are what has to be given."""
 
     @classmethod
     def with_initial_data(cls, description: str | None = None, **kwargs: Any) -> type[Self]:
@@ -73,184 +176,27 @@ class RunInput(msgspec.Struct, kw_only=True, dict=True):
         return found
 
     @classmethod
-    def receive(cls, *args: Any, **kwargs: Any) -> InputHandler[Self]:
+    def receive(  # noqa: PLR0917 - Prefect's arguments
+        cls,
+        timeout: float | None = 3600,
+        poll_interval: float = 10,
+        raise_timeout_error: bool = False,
+        exclude_keys: Iterable[str] | None = None,
+        key_prefix: str | None = None,
+        flow_run_id: UUID | str | None = None,
+    ) -> GetInputHandler[Self]:
         """Inputs of this class that are sent to a run; see :func:`receive_input`."""
-        return receive_input(cls, *args, **kwargs)
+        from embedded_orch.input.receiving import GetInputHandler  # it imports this module
 
-    def send_to(
-        self, flow_run_id: UUID | str, sender: str | None = None, key_prefix: str | None = None
-    ) -> Any:
-        """Send it to a run; see :func:`send_input`."""
-        return send_input(self, flow_run_id, sender, key_prefix)
-
-    def respond(
-        self, run_input: Any, sender: str | None = None, key_prefix: str | None = None
-    ) -> Any:
-        """Send an input back to the run that sent this one.
-
-        Raises:
-            ConfigurationError: it was sent by no run.
-        """
-        found = (self.metadata.sender or "").removeprefix("flow-run-")
-        try:
-            run_id = UUID(found)
-        except ValueError as error:
-            raise ConfigurationError(
-                "only an input that was sent by a flow run can be responded to"
-            ) from error
-        return send_input(run_input, run_id, sender, key_prefix)
-
-
-class InputHandler(Generic[R]):
-    """Inputs that a run receives: an iterator, plain and asynchronous.
-
-    Args:
-        kind: the class or type of them.
-        timeout: seconds after which it ends when none comes; None for never.
-        poll_interval: at most so many seconds between two looks at what other processes send.
-        raise_timeout_error: whether the end is a TimeoutError.
-        exclude_keys: inputs to pass over.
-        key_prefix: how their keys begin.
-        flow_run_id: who receives them.
-    """
-
-    def __init__(
-        self,
-        kind: Any,
-        *,
-        timeout: float | None,
-        poll_interval: float,
-        raise_timeout_error: bool,
-        exclude_keys: Iterable[str] | None,
-        key_prefix: str | None,
-        flow_run_id: UUID | str | None,
-    ) -> None:
-        self._wanted = WantedInput(kind)
-        self._timeout = timeout
-        self._poll = max(poll_interval, 0.01)
-        self._raises = raise_timeout_error
-        self._seen = set(exclude_keys or ())
-        self._prefix = key_prefix or keyset_of(_base(kind))["response"]
-        self._engine, self._run_id = target(flow_run_id)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> R:
-        row = drive(self._steps())
-        if row is None and not self._raises:
-            raise StopIteration
-        return self._value(row)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> R:
-        row = await drive_async(self._steps())
-        if row is None and not self._raises:
-            raise StopAsyncIteration
-        return self._value(row)
-
-    def next(self) -> R:
-        """The next input.
-
-        Raises:
-            TimeoutError: none came in time.
-        """
-        return self._value(drive(self._steps()))
-
-    async def anext(self) -> R:
-        """:meth:`next` without blocking the event loop."""
-        return self._value(await drive_async(self._steps()))
-
-    def _steps(self) -> Any:
-        return receive_next(
-            self._engine,
-            self._run_id,
-            self._prefix,
-            self._seen,
-            timeout_seconds=self._timeout,
-            poll_seconds=self._poll,
+        return GetInputHandler(
+            cls, key_prefix, timeout, poll_interval, raise_timeout_error, exclude_keys, flow_run_id
         )
 
-    def _value(self, row: Any) -> R:
-        if row is None:
-            raise TimeoutError(f"flow run {self._run_id} received no {self._wanted.title} in time")
-        self._seen.add(row.key)
-        value: R = with_metadata(
-            self._wanted.load(value_of(row)), row.key, row.sender, self._run_id
-        )
-        return value
 
-    def __repr__(self) -> str:
-        return f"<InputHandler of {self._wanted.title}>"
+class AutomaticRunInput(BaseRunInput, Generic[T]):
+    """A received value of a type that has no metadata of its own, with its metadata."""
 
-
-def receive_input(  # noqa: PLR0917 - Prefect's arguments
-    input_type: type[R],
-    timeout: float | None = 3600,
-    poll_interval: float = 10,
-    raise_timeout_error: bool = False,
-    exclude_keys: Iterable[str] | None = None,
-    key_prefix: str | None = None,
-    flow_run_id: UUID | str | None = None,
-) -> InputHandler[R]:
-    """The inputs of a class or type that are sent to a run, one after the other.
-
-    Iterate over it, plainly or asynchronously, or ask it for the ``next()``. A run that is resumed
-    receives them from the first one on again.
-
-    Args:
-        input_type: the class or type.
-        timeout: seconds after which it ends when none comes; None for never.
-        poll_interval: at most so many seconds between two looks at what other processes send.
-        raise_timeout_error: whether that end is a TimeoutError.
-        exclude_keys: inputs to pass over, by their keys.
-        key_prefix: how their keys begin; made from the type when not given.
-        flow_run_id: the run; the one that the calling code is in when not given.
-
-    Raises:
-        MissingContextError: no run is named, and none is running here.
-    """
-    return InputHandler(
-        input_type,
-        timeout=timeout,
-        poll_interval=poll_interval,
-        raise_timeout_error=raise_timeout_error,
-        exclude_keys=exclude_keys,
-        key_prefix=key_prefix,
-        flow_run_id=flow_run_id,
-    )
-
-
-def send_input(
-    run_input: Any,
-    flow_run_id: UUID | str,
-    sender: str | None = None,
-    key_prefix: str | None = None,
-) -> Any:
-    """Send an input to a flow run, which receives it by its class or type.
-
-    In asynchronous code this is awaited.
-
-    Args:
-        run_input: an object of a class with fields, or any value that JSON holds.
-        flow_run_id: who receives it.
-        sender: who sends it; the flow run that the calling code is in when not given.
-        key_prefix: how its key begins; made from its type when not given.
-
-    Raises:
-        RunNotFound: no flow run has the id.
-        ConfigurationError: the prefix cannot be one.
-    """
-    engine, run_id = target(flow_run_id)
-    kind, here = type(run_input), current_flow_run()
-    prefix = key_prefix or keyset_of(_base(kind))["response"]
-    if sender is None and here is not None:
-        sender = f"flow-run-{here.run_id}"
-    value = WantedInput(kind).dump(run_input)
-    steps = write_input(engine, run_id, f"{prefix}-{engine.process.new_id()}", value, sender)
-    return drive_async(steps) if awaits() else drive(steps)
+    value: T
 
 
 def keyset_from_base_key(base_key: str) -> Keyset:
@@ -267,8 +213,3 @@ def keyset_from_paused_state(state: State) -> Keyset:
     if not state.is_paused():
         raise ConfigurationError(f"{state!r} is no paused state")
     return keyset_of(f"{state.name.lower()}-{state.state_details.pause_key}")
-
-
-def _base(kind: Any) -> str:
-    name = str(getattr(kind, "__name__", kind)).lower()
-    return "".join(each if each.isascii() and each.isalnum() else "-" for each in name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,32 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Database
 
 BACKENDS = ("file", "memory", "postgres")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--seed N`` repeats the faults that a run of the tests has drawn."""
+    parser.addoption("--seed", type=int, help="what faults are drawn by; told at the beginning")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settle the seed before pytest-xdist hands the options on to its workers.
+
+    The same each time in `make test`, so that it answers alike; `make soak` looks for what is new.
+    """
+    if config.option.seed is None:
+        is_soak = config.option.markexpr == "soak"
+        config.option.seed = int.from_bytes(os.urandom(4), "big") if is_soak else 1
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Told at the beginning of every run."""
+    return f"faults are drawn by --seed {config.option.seed}"
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """What faults are drawn by."""
+    return int(pytestconfig.option.seed)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
@@ -25,7 +24,6 @@ from embedded_orch.transactions import (
 )
 from tests.engine.waiting import passed
 from tests.opened import opened, states, the_run_of
-from tests.programs import run_program
 
 
 @pytest.fixture
@@ -781,34 +779,3 @@ def test_block_in_a_task_has_its_connection_and_one_in_a_flow_has_none(
     body()
 
     assert rows(loaded) == [7]
-
-
-def check_kills(url: str, kind: str, *, step: int) -> int:
-    """How often a run was killed, at every so manieth statement, and resumed with nothing wrong."""
-    if url == ":memory:":
-        pytest.skip("nothing is left of a database in memory")
-    program = """
-        import sys
-        from tests.faults.kill_a_transaction import main
-        main(*sys.argv[1:])
-    """
-    ended = run_program(program, url, kind, step, patience=600)
-    assert ended.returncode == 0, ended.stderr
-
-    found = json.loads(ended.stdout.strip().splitlines()[-1])
-    assert found["problems"] == []
-    return int(found["attempts"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["plain", "async"])
-def test_own_sql_is_there_exactly_once_when_the_process_is_killed(url: str, kind: str) -> None:
-    """Before a share of the statements of the whole run. Seen to fail with two transactions."""
-    assert check_kills(url, kind, step=5) > 4
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("kind", ["plain", "async"])
-def test_own_sql_is_there_exactly_once_wherever_the_process_is_killed(url: str, kind: str) -> None:
-    """Before every statement of the whole run, one after the other."""
-    assert check_kills(url, kind, step=1) > 30

@@ -33,9 +33,10 @@ import apsw
 import embedded_orch
 from embedded_orch import Flow, flow, task
 from embedded_orch.engine.contexts import task_run_context
+from tests.faults.invariants import sound_records
 from tests.faults.power_cuts import OpenDatabase, TornOperation
 from tests.faults.recording_vfs import Log
-from tests.faults.run_records import Records, RunRow, read_records
+from tests.faults.run_records import Records, RunRow
 
 OPENED = 0
 """The operation that makes the schema."""
@@ -282,9 +283,11 @@ class OrchestratorWorkload:
         Raises:
             TornOperation: one is there in part, or a value is not what was returned.
         """
-        records = read_records(connection)
+        records = sound_records(connection)
         if not records.has_schema:
             return frozenset()
+        for run in records.all_runs:
+            _expect_a_whole_start(run)
         held = {OPENED}
         for run in records.flow_runs.values():
             held.add(operation(run.call, Step.STARTED))
@@ -348,7 +351,7 @@ def _completed_calls(path: str, ledger: Ledger) -> set[int]:
     connection = apsw.Connection(path)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        records = read_records(connection)
+        records = sound_records(connection)
     finally:
         connection.close()
     flows = {run.call for run in records.flow_runs.values() if run.is_completed}
@@ -360,6 +363,14 @@ def _calls_below(call: int) -> set[int]:
     section = calls_in(call, (_SECTION,))[0]
     inner = [*_ONE_BY_ONE, *_MAPPED, _STUMBLING, _CAREFUL]
     return {call, section, *calls_in(call, inner), *calls_in(section, _IN_SECTION)}
+
+
+def _expect_a_whole_start(run: RunRow) -> None:
+    first = [state.type for state in run.history[:2]]
+    if first != ["PENDING", "RUNNING"]:
+        raise TornOperation(f"{run} began with {first}, which are written together")
+    if run.flow_run_id is None:
+        raise TornOperation(f"{run} belongs to no flow run")
 
 
 def _expect(run: RunRow, value: object) -> None:

@@ -1,48 +1,25 @@
-"""The runs that a database holds, read past the data layer, and what must be true of them.
+"""The runs that a database holds, read past the data layer, so that it is seen as a fault left it.
 
-``read_records`` takes a connection of bare apsw, so that what a crash left behind is seen as it is,
-and refuses whatever no order of whole transactions could have left: a history that does not lead to
-the state of its run, a step that no rule allows, a COMPLETED without its value.
+``Asked`` is whatever runs a query on it: a connection of bare apsw, of bare psycopg, or a session
+of the orchestrator. Whether what is found may be is judged in ``invariants``.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import apsw
 
-from embedded_orch import values
-from embedded_orch.db.migrations import migrations
-from embedded_orch.db.sqlite.connecting import APPLICATION_ID
-from embedded_orch.errors import MissingResult
-from tests.faults.power_cuts import TornOperation
+from embedded_orch import Orchestrator, values
 
-NAMES = {
-    "PENDING": {"Pending"},
-    "RUNNING": {"Running", "Retrying", "Rerunning"},
-    "SCHEDULED": {"AwaitingRetry"},
-    "COMPLETED": {"Completed"},
-    "FAILED": {"Failed"},
-    "CRASHED": {"Crashed"},
-}
-STEPS = {
-    ("PENDING", "RUNNING"),
-    ("RUNNING", "COMPLETED"),
-    ("RUNNING", "FAILED"),
-    # A retry without a delay.
-    ("RUNNING", "RUNNING"),
-    ("RUNNING", "SCHEDULED"),
-    ("SCHEDULED", "RUNNING"),
-    ("RUNNING", "CRASHED"),
-    ("SCHEDULED", "CRASHED"),
-    ("CRASHED", "RUNNING"),
-    ("FAILED", "RUNNING"),
-}
-ENDS = {"COMPLETED", "FAILED", "CRASHED"}
+Asked = Callable[[str], Iterable[Sequence[Any]]]
+
+ENDS = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
 class StateRow(NamedTuple):
@@ -60,7 +37,7 @@ class RunRow(NamedTuple):
     """A flow run or a task run, with the copy of its last state that its row holds."""
 
     id: bytes
-    flow_run_id: bytes
+    flow_run_id: bytes | None
     """Of a flow run its own."""
     parent_task_run_id: bytes | None
     key: str
@@ -74,8 +51,16 @@ class RunRow(NamedTuple):
     history: list[StateRow]
 
     @property
+    def is_flow_run(self) -> bool:
+        return self.parameters is not None
+
+    @property
     def is_completed(self) -> bool:
-        return self.history[-1].type == "COMPLETED"
+        return bool(self.history) and self.history[-1].type == "COMPLETED"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state[2] in ENDS
 
     @property
     def attempts(self) -> int:
@@ -93,14 +78,14 @@ class RunRow(NamedTuple):
         """Of a run that is COMPLETED: what it returned.
 
         Raises:
-            TornOperation: it cannot be read.
+            MissingResult: it cannot be read.
         """
         data = self.history[-1].data
         assert data is not None
-        try:
-            return values.decode(data)
-        except MissingResult as error:
-            raise TornOperation(f"{self.key} {self.id.hex()}: {error}") from error
+        return values.decode(data)
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.id.hex()}"
 
 
 class Records(NamedTuple):
@@ -110,96 +95,72 @@ class Records(NamedTuple):
     flow_runs: dict[bytes, RunRow]
     task_runs: dict[bytes, RunRow]
 
+    @property
+    def all_runs(self) -> list[RunRow]:
+        return [*self.flow_runs.values(), *self.task_runs.values()]
+
     def children(self, task_run: RunRow) -> list[RunRow]:
         """The flow runs that a task run called."""
         return [run for run in self.flow_runs.values() if run.parent_task_run_id == task_run.id]
 
 
-def read_records(connection: apsw.Connection) -> Records:
-    """Every run of a database.
-
-    Raises:
-        TornOperation: a run is not as any transaction of ours leaves it.
-    """
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
-    version = connection.pragma("user_version")
-    if tables == version == connection.pragma("application_id") == 0:
-        return Records(has_schema=False, flow_runs={}, task_runs={})
-    if connection.pragma("application_id") != APPLICATION_ID or not version:
-        raise TornOperation(f"{tables} tables, and marked as no database of ours")
-    flow_runs = _runs(connection, "flow_run")
-    task_runs = _runs(connection, "task_run")
-    for run in (*flow_runs.values(), *task_runs.values()):
-        for problem in _problems(run):
-            raise TornOperation(f"{run.key} {run.id.hex()}: {problem}")
-    for run in flow_runs.values():
-        if run.parent_task_run_id not in {None, *task_runs}:
-            raise TornOperation(f"{run.key} {run.id.hex()}: its task run is not there")
-    return Records(version == len(migrations("sqlite")), flow_runs, task_runs)
+NOTHING = Records(has_schema=False, flow_runs={}, task_runs={})
 
 
-def _runs(connection: apsw.Connection, table: str) -> dict[bytes, RunRow]:
+def read_runs(asked: Asked) -> Records:
+    """Every run of a database that has our schema."""
+    return Records(True, _runs(asked, "flow_run"), _runs(asked, "task_run"))
+
+
+def _runs(asked: Asked, table: str) -> dict[bytes, RunRow]:
     histories: dict[bytes, list[StateRow]] = defaultdict(list)
-    for id, *state in connection.execute(
+    for id, *state in asked(
         f"SELECT {table}_id, timestamp, id, type, name, data, data_format"
         f" FROM {table}_state ORDER BY {table}_id, timestamp"
     ):
-        histories[id].append(StateRow(*state))
-    key = "(SELECT name FROM flow WHERE flow.id = flow_id), parameters"
+        histories[as_bytes(id)].append(StateRow._make(map(_plain, state)))
+    key = "(SELECT name FROM flow WHERE flow.id = flow_id), cast(parameters as text)"
     flow_run_id = "id"
     if table == "task_run":
         key, flow_run_id = "task_key, NULL", "flow_run_id"
     runs = {}
-    for row in connection.execute(
+    for found in asked(
         f"SELECT id, {flow_run_id}, parent_task_run_id, {key}, state_timestamp, state_id,"
         f" state_type, state_name, run_count, start_time, end_time, total_run_time FROM {table}"
     ):
-        if row[1] is None:
-            raise TornOperation(f"task run {row[0].hex()} belongs to no flow run")
-        runs[row[0]] = RunRow._make([*row[:5], row[5:9], *row[9:], histories[row[0]]])
+        row = [_plain(value) for value in found]
+        runs[row[0]] = RunRow._make([*row[:5], tuple(row[5:9]), *row[9:], histories[row[0]]])
     return runs
 
 
-def _problems(run: RunRow) -> Iterator[str]:
-    history = run.history
-    if not history:
-        yield "it has no state"
+def _plain(value: Any) -> Any:
+    return value.bytes if isinstance(value, UUID) else value
+
+
+def as_bytes(id: UUID | bytes) -> bytes:
+    """An id as the SQLite variant of the schema has it."""
+    return id.bytes if isinstance(id, UUID) else id
+
+
+@contextmanager
+def asking_bare(url: str) -> Iterator[Asked]:
+    """Queries to a database that nobody has open, through its driver alone."""
+    if url.startswith("postgresql"):
+        import psycopg
+
+        with psycopg.connect(url, options="-c search_path=embedded_orch") as server:
+            yield lambda sql: server.execute(sql.encode()).fetchall()
         return
-    last = history[-1]
-    if (last.timestamp, last.id, last.type, last.name) != run.state:
-        yield f"its row says {run.state}, its history {last}"
-    types = [state.type for state in history]
-    if types[:2] != ["PENDING", "RUNNING"]:
-        yield f"it began with {types[:2]}, which are written together"
-    for step in pairwise(types):
-        if step not in STEPS:
-            yield f"no rule leads from {step[0]} to {step[1]}"
-    for state in history:
-        if state.name not in NAMES[state.type]:
-            yield f"a {state.type} state has the name {state.name}"
-        if (state.type == "COMPLETED") is not (state.data_format == "json"):
-            yield f"{state.type} with {state.data_format} data"
-    if len({state.id for state in history}) != len(history):
-        yield "one of its states is there twice"
-    yield from _problems_with_counts(run)
+    connection = apsw.Connection(url)
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        yield connection.execute
+    finally:
+        connection.close()
 
 
-def _problems_with_counts(run: RunRow) -> Iterator[str]:
-    history = run.history
-    # What ended and began anew counts its attempts anew, when it is a task run.
-    since = 0
-    if run.parameters is None:
-        ends = [n for n, state in enumerate(history[:-1]) if state.type in ENDS]
-        since = ends[-1] if ends else 0
-    attempts = sum(state.type == "RUNNING" for state in history[since:])
-    if run.run_count != attempts:
-        yield f"it counts {run.run_count} attempts, and its history has {attempts}"
-    ran = sum(b.timestamp - a.timestamp for a, b in pairwise(history) if a.type == "RUNNING")
-    if run.total_run_time != ran:
-        yield f"it ran {run.total_run_time} us, and by its history {ran} us"
-    started = next(state.timestamp for state in history if state.type == "RUNNING")
-    if run.start_time != started:
-        yield f"it started at {run.start_time}, and by its history at {started}"
-    ended = history[-1].timestamp if history[-1].type in ENDS else None
-    if run.end_time != ended:
-        yield f"it ended at {run.end_time}, and by its history at {ended}"
+@contextmanager
+def asking(orch: Orchestrator) -> Iterator[Asked]:
+    """Queries to an open orchestrator, all of one snapshot."""
+    with orch.session(read_only=True, begin_transaction=True) as session:
+        yield session.execute

@@ -21,6 +21,7 @@ import embedded_orch
 from embedded_orch import Flow, Orchestrator, errors, flow, task
 from embedded_orch.process import Process
 from embedded_orch.store.flows import ensure_flow
+from tests.faults.invariants import sound_records
 from tests.faults.nth_fault_vfs import (
     Fates,
     Fault,
@@ -31,7 +32,7 @@ from tests.faults.nth_fault_vfs import (
     sweep,
 )
 from tests.faults.orchestrator_workload import Step, operation, value_of_task
-from tests.faults.run_records import Records, read_records
+from tests.faults.run_records import Records
 
 FLOWS = 3
 CHECKPOINT_PAGES = 25
@@ -195,7 +196,7 @@ def _records(path: str) -> Records:
             raise apsw.CorruptError(f"integrity_check: {problems}")
         if connection.execute("PRAGMA foreign_key_check").get is not None:
             raise apsw.CorruptError("foreign_key_check: a row without its parent")
-        return read_records(connection)
+        return sound_records(connection)
     finally:
         connection.close()
 

@@ -1,12 +1,10 @@
 """What SQLite with our settings keeps through a kill and a power cut, and that we would notice.
 
-``EMBEDDED_ORCH_SEED=7 pytest tests/faults/test_power_cuts.py`` repeats the states of a seed, which
-every test here prints.
+``pytest tests/faults/test_power_cuts.py --seed 7`` repeats the states of a seed.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from random import Random
 
@@ -33,25 +31,17 @@ NONE: set[int] = set()
 DAMAGE = {Verdict.HOLE, Verdict.TORN, Verdict.CORRUPT}
 
 
-def a_seed(*, fresh: bool = False) -> int:
-    default = int.from_bytes(os.urandom(4), "big") if fresh else 1
-    seed = int(os.environ.get("EMBEDDED_ORCH_SEED", default))
-    print(f"EMBEDDED_ORCH_SEED={seed}")
-    return seed
-
-
 def after_power_cuts(
-    log: Log, folder: Path, *, durability: str, states: int = 500, seed: int | None = None
+    log: Log, folder: Path, *, seed: int, durability: str, states: int = 500
 ) -> Survey:
-    chosen = a_seed() if seed is None else seed
     result = survey(
         log,
-        power_cut_states(log, seed=chosen, states=states),
+        power_cut_states(log, seed=seed, states=states),
         check=held_operations,
         allowed=ALLOWED_AFTER_POWER_CUT[durability],
         folder=str(folder),
     )
-    print(f"durability {durability}, seed {chosen}: {result}")
+    print(f"durability {durability}, seed {seed}: {result}")
     return result
 
 
@@ -71,10 +61,12 @@ def after_kills(log: Log, folder: Path) -> Survey:
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
-def test_power_cuts_leave_what_the_durability_promises(durability: str, tmp_path: Path) -> None:
+def test_power_cuts_leave_what_the_durability_promises(
+    durability: str, tmp_path: Path, seed: int
+) -> None:
     log = record(RawWorkload(), durability=durability, folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability=durability)
+    result = after_power_cuts(log, tmp_path, durability=durability, seed=seed)
 
     assert result.states == 500
     assert result.findings == []
@@ -82,19 +74,19 @@ def test_power_cuts_leave_what_the_durability_promises(durability: str, tmp_path
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_power_cuts_keep_the_promise_to_four_writers_at_once(
-    durability: str, tmp_path: Path
+    durability: str, tmp_path: Path, seed: int
 ) -> None:
     workload = RawWorkload(size=60, threads=4)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150, seed=seed)
 
     assert result.findings == []
 
 
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_power_cuts_keep_the_promise_on_a_database_that_is_not_new(
-    durability: str, tmp_path: Path
+    durability: str, tmp_path: Path, seed: int
 ) -> None:
     a_database_with(tmp_path / "recorded.db", operations=30)
 
@@ -113,7 +105,7 @@ def test_power_cuts_keep_the_promise_on_a_database_that_is_not_new(
         folder=str(tmp_path),
         held_at_start=frozenset(range(31)),
     )
-    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150, seed=seed)
 
     assert set(log.initial) == {"recorded.db"}
     assert result.findings == []
@@ -132,18 +124,18 @@ def test_a_killed_process_leaves_all_that_was_acknowledged(tmp_path: Path) -> No
 # -- What must be found, or the harness is broken ------------------------------------------------
 
 
-def test_without_syncs_power_cuts_damage_the_database(tmp_path: Path) -> None:
+def test_without_syncs_power_cuts_damage_the_database(tmp_path: Path, seed: int) -> None:
     log = record(RawWorkload(), durability="off", folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability="off")
+    result = after_power_cuts(log, tmp_path, durability="off", seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 
 
-def test_losses_that_normal_may_have_are_findings_under_full(tmp_path: Path) -> None:
+def test_losses_that_normal_may_have_are_findings_under_full(tmp_path: Path, seed: int) -> None:
     log = record(RawWorkload(), durability="normal", folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability="full", states=150)
+    result = after_power_cuts(log, tmp_path, durability="full", states=150, seed=seed)
 
     assert {finding.verdict for finding in result.findings} == {Verdict.SHORTENED}
 
@@ -152,7 +144,7 @@ def test_losses_that_normal_may_have_are_findings_under_full(tmp_path: Path) -> 
     ("durability", "suffix"), [("full", "-wal"), ("normal", "-wal"), ("full", ""), ("normal", "")]
 )
 def test_a_disk_that_ignores_the_syncs_of_one_file_is_found_out(
-    durability: str, suffix: str, tmp_path: Path
+    durability: str, suffix: str, tmp_path: Path, seed: int
 ) -> None:
     log = record(RawWorkload(), durability=durability, folder=str(tmp_path))
     name_of = {entry.file: entry.name for entry in log.entries if isinstance(entry, Create)}
@@ -162,19 +154,21 @@ def test_a_disk_that_ignores_the_syncs_of_one_file_is_found_out(
         if not (isinstance(entry, Sync) and name_of[entry.file] == f"recorded.db{suffix}")
     ]
 
-    result = after_power_cuts(log, tmp_path, durability=durability, states=150)
+    result = after_power_cuts(log, tmp_path, durability=durability, states=150, seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 
 
-def test_a_directory_that_is_never_synced_loses_acknowledged_operations(tmp_path: Path) -> None:
+def test_a_directory_that_is_never_synced_loses_acknowledged_operations(
+    tmp_path: Path, seed: int
+) -> None:
     log = record(RawWorkload(size=60), durability="full", folder=str(tmp_path))
     log.entries = [
         Sync(entry.file, directory=False) if isinstance(entry, Sync) else entry
         for entry in log.entries
     ]
 
-    result = after_power_cuts(log, tmp_path, durability="full", states=150)
+    result = after_power_cuts(log, tmp_path, durability="full", states=150, seed=seed)
 
     assert result.findings != []
 
@@ -298,23 +292,21 @@ def test_the_command_prints_counts_and_says_whether_the_promise_was_kept(
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_thousands_of_power_cuts_leave_what_the_durability_promises(
-    durability: str, threads: int, tmp_path: Path
+    durability: str, threads: int, tmp_path: Path, seed: int
 ) -> None:
     workload = RawWorkload(size=400, threads=threads)
     log = record(workload, durability=durability, folder=str(tmp_path))
 
-    result = after_power_cuts(
-        log, tmp_path, durability=durability, states=5000, seed=a_seed(fresh=True)
-    )
+    result = after_power_cuts(log, tmp_path, durability=durability, states=5000, seed=seed)
 
     assert result.findings == []
 
 
 @pytest.mark.soak
-def test_without_syncs_thousands_of_power_cuts_find_damage(tmp_path: Path) -> None:
+def test_without_syncs_thousands_of_power_cuts_find_damage(tmp_path: Path, seed: int) -> None:
     log = record(RawWorkload(size=400), durability="off", folder=str(tmp_path))
 
-    result = after_power_cuts(log, tmp_path, durability="off", states=5000, seed=a_seed(fresh=True))
+    result = after_power_cuts(log, tmp_path, durability="off", states=5000, seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 

@@ -1,7 +1,7 @@
 """What runs of flows and tasks keep through a kill and a power cut, and that we would notice.
 
 The orchestrator itself writes here, through its own data layer, and in a share of the states it is
-opened again and resumes what it finds. ``EMBEDDED_ORCH_SEED=7`` repeats the states of a seed.
+opened again and resumes what it finds. ``--seed 7`` repeats the states of a seed.
 """
 
 from __future__ import annotations
@@ -100,13 +100,6 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], 
 Record = Callable[[str, int], Recording]
 
 
-def a_seed(*, fresh: bool = False) -> int:
-    default = int.from_bytes(os.urandom(4), "big") if fresh else 1
-    seed = int(os.environ.get("EMBEDDED_ORCH_SEED", default))
-    print(f"EMBEDDED_ORCH_SEED={seed}")
-    return seed
-
-
 # -- What must hold ------------------------------------------------------------------------------
 
 
@@ -114,14 +107,14 @@ def a_seed(*, fresh: bool = False) -> int:
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_power_cuts_leave_of_runs_what_the_durability_promises(
-    durability: str, threads: int, recording: Record, tmp_path: Path
+    durability: str, threads: int, recording: Record, tmp_path: Path, seed: int
 ) -> None:
     """500 states for each durability, and in every 25th of them the runs are resumed.
 
     Seen to fail with synchronous=NORMAL under ``full``, with callers answered before their commit,
     and with a resume that calls again what is completed on record.
     """
-    result = recording(durability, threads).after_power_cuts(tmp_path, states=250, seed=a_seed())
+    result = recording(durability, threads).after_power_cuts(tmp_path, states=250, seed=seed)
 
     assert result.findings == []
     assert result.went_on == 10
@@ -129,7 +122,9 @@ def test_power_cuts_leave_of_runs_what_the_durability_promises(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("durability", ["full", "normal"])
-def test_power_cuts_lose_no_run_where_there_is_no_log(durability: str, tmp_path: Path) -> None:
+def test_power_cuts_lose_no_run_where_there_is_no_log(
+    durability: str, tmp_path: Path, seed: int
+) -> None:
     """With journal="truncate", where both settings sync alike.
 
     Seen to fail with synchronous=NORMAL.
@@ -137,7 +132,7 @@ def test_power_cuts_lose_no_run_where_there_is_no_log(durability: str, tmp_path:
     workload = OrchestratorWorkload(size=6, journal="truncate")
     log = record(workload, durability=durability, folder=str(tmp_path))
 
-    result = Recording(workload, log, "full").after_power_cuts(tmp_path, states=100, seed=a_seed())
+    result = Recording(workload, log, "full").after_power_cuts(tmp_path, states=100, seed=seed)
 
     assert "recorded.db-journal" in {e.name for e in log.entries if isinstance(e, Create)}
     assert result.findings == []
@@ -188,20 +183,20 @@ def test_the_files_of_locks_may_be_lost_or_hold_anything(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", THREADS)
 def test_without_syncs_power_cuts_damage_what_runs_wrote(
-    threads: int, recording: Record, tmp_path: Path
+    threads: int, recording: Record, tmp_path: Path, seed: int
 ) -> None:
-    result = recording("off", threads).after_power_cuts(tmp_path, states=250, seed=a_seed())
+    result = recording("off", threads).after_power_cuts(tmp_path, states=250, seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 
 
 @pytest.mark.slow
 def test_runs_that_normal_may_lose_are_findings_under_full(
-    recording: Record, tmp_path: Path
+    recording: Record, tmp_path: Path, seed: int
 ) -> None:
     normal = recording("normal", 1)
 
-    result = normal.after_power_cuts(tmp_path, states=40, seed=a_seed(), as_under="full")
+    result = normal.after_power_cuts(tmp_path, states=40, seed=seed, as_under="full")
 
     assert {finding.verdict for finding in result.findings} == {Verdict.SHORTENED}
 
@@ -209,7 +204,7 @@ def test_runs_that_normal_may_lose_are_findings_under_full(
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 def test_a_disk_that_ignores_the_syncs_of_one_file_damages_runs(
-    suffix: str, recording: Record, tmp_path: Path
+    suffix: str, recording: Record, tmp_path: Path, seed: int
 ) -> None:
     """Seen to pass with the syncs: the log without them is otherwise that of the promise above."""
     whole = recording("full", 1)
@@ -221,7 +216,7 @@ def test_a_disk_that_ignores_the_syncs_of_one_file_damages_runs(
         if not (isinstance(entry, Sync) and name_of[entry.file] == f"recorded.db{suffix}")
     ]
 
-    result = whole._replace(log=lying).after_power_cuts(tmp_path, states=80, seed=a_seed())
+    result = whole._replace(log=lying).after_power_cuts(tmp_path, states=80, seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}
 
@@ -298,10 +293,8 @@ def test_the_command_prints_counts_for_runs_too(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_thousands_of_power_cuts_leave_of_runs_what_the_durability_promises(
-    durability: str, threads: int, recording: Record, tmp_path: Path
+    durability: str, threads: int, recording: Record, tmp_path: Path, seed: int
 ) -> None:
-    seed = a_seed(fresh=True)
-
     result = recording(durability, threads).after_power_cuts(tmp_path, states=5000, seed=seed)
 
     assert result.findings == []
@@ -310,10 +303,8 @@ def test_thousands_of_power_cuts_leave_of_runs_what_the_durability_promises(
 @pytest.mark.soak
 @pytest.mark.parametrize("threads", THREADS)
 def test_without_syncs_thousands_of_power_cuts_damage_what_runs_wrote(
-    threads: int, recording: Record, tmp_path: Path
+    threads: int, recording: Record, tmp_path: Path, seed: int
 ) -> None:
-    seed = a_seed(fresh=True)
-
     result = recording("off", threads).after_power_cuts(tmp_path, states=5000, seed=seed)
 
     assert DAMAGE & {finding.verdict for finding in result.findings}

@@ -1,0 +1,102 @@
+"""Every operation is killed before and after its statements; see ``kill_points``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.controls import CONTROLS
+from tests.faults.operations import OPERATIONS
+from tests.postgres_server import PostgresServer
+from tests.programs import environment
+
+ON_SERVER = [name for name, operation in OPERATIONS.items() if operation.is_on_server]
+
+
+def kill(where: str, operation: str, *arguments: object) -> dict[str, Any]:
+    """What the program reports of an operation that it killed at some points."""
+    command = [sys.executable, "-m", "tests.faults.kill_points", where, "--operation", operation]
+    ended = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        env=environment(),
+        check=False,
+    )
+    assert ended.stdout, ended.stderr
+    print(ended.stdout, ended.stderr)
+    report: dict[str, Any] = json.loads(ended.stdout)
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_operation_that_is_killed_loses_nothing_and_does_nothing_twice(
+    operation: str, tmp_path: Path, seed: int
+) -> None:
+    """Seen to fail when own SQL and the completion are two transactions, as below."""
+    report = kill(str(tmp_path), operation, "--every", 10, "--seed", seed)
+
+    assert report["problems"] == []
+    assert report["kills"] > 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", ON_SERVER)
+def test_operation_that_is_killed_beside_a_server_loses_nothing(
+    operation: str, postgres_server: PostgresServer, seed: int
+) -> None:
+    report = kill(postgres_server.url(), operation, "--every", 40, "--seed", seed)
+
+    assert report["problems"] == []
+    assert report["kills"] > 0
+
+
+# -- What must be found, or the harness is blind -------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("control", "finding"),
+    [
+        ("own SQL beside the task", "is there 2 times"),
+        ("acknowledged too early", "was acknowledged, and is not on record"),
+        ("a run that is begun anew", "was on record, and was called again"),
+        ("an owner that is not found", "were not found dead"),
+    ],
+)
+def test_what_does_not_hold_is_found(control: str, finding: str, tmp_path: Path) -> None:
+    assert control in CONTROLS
+
+    report = kill(str(tmp_path), control, "--every", 3)
+
+    assert any(finding in problem for problem in report["problems"]), report
+
+
+# -- At length -----------------------------------------------------------------------------------
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_operation_that_is_killed_anywhere_loses_nothing(operation: str, tmp_path: Path) -> None:
+    report = kill(str(tmp_path), operation)
+
+    assert report["problems"] == []
+    assert report["kills"] > 40
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("operation", ON_SERVER)
+def test_operation_that_is_killed_anywhere_beside_a_server_loses_nothing(
+    operation: str, postgres_server: PostgresServer
+) -> None:
+    report = kill(postgres_server.url(), operation)
+
+    assert report["problems"] == []
+    assert report["kills"] > 10

@@ -22,6 +22,9 @@ BACKENDS = ("file", "memory", "postgres")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--seed N`` repeats the faults that a run of the tests has drawn."""
     parser.addoption("--seed", type=int, help="what faults are drawn by; told at the beginning")
+    parser.addoption(
+        "--machines", type=int, default=100_000, help="how many machines `make soak` simulates"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

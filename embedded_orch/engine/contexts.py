@@ -59,6 +59,7 @@ class FlowRunContext:
         "engine",
         "epoch",
         "flow",
+        "has_loose_ends",
         "has_records",
         "is_over",
         "keeping",
@@ -110,6 +111,8 @@ class FlowRunContext:
         )
         self.log_prints = prints_are_kept(flow, caller)
         self.is_over = False
+        # A state of one of its task runs could not be written: it is not what its row says.
+        self.has_loose_ends = False
         self._occurrences: dict[bytes, int] = {}
         self._counting = threading.Lock()
         self._runner: Runner | None = None

@@ -327,6 +327,7 @@ class FlowCall:
                 proposal, state = yield from self._attempt(context)
             finally:
                 context.is_over = True
+                self._record.has_loose_ends |= context.has_loose_ends
                 context.links.clear()
             decision: Decision = yield self._propose(proposal)
             if decision.verdict is Verdict.REJECT:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Write
+from embedded_orch.states import TERMINAL_TYPES
 from embedded_orch.store import flow_runs, owed_hooks
 from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
@@ -31,14 +32,16 @@ class FlowRecord:
         run_id: the flow run.
         epoch: in which this process owns it.
         run_count: which attempt it is in.
+        has_loose_ends: whether task runs of it have ended, and the database could not be told.
     """
 
-    __slots__ = ("_engine", "_owes_hooks", "epoch", "run_count", "run_id")
+    __slots__ = ("_engine", "_owes_hooks", "epoch", "has_loose_ends", "run_count", "run_id")
 
     def __init__(self, engine: Engine, run_id: UUID | None, *, owes_hooks: bool) -> None:
         self.run_id = run_id or engine.process.new_id()
         self.epoch = 0
         self.run_count = 1
+        self.has_loose_ends = False
         self._engine = engine
         self._owes_hooks = owes_hooks
 
@@ -105,8 +108,8 @@ class FlowRecord:
         """A state for the run, by the rules; what it has logged is committed no later."""
         self._engine.logs.hand_over()
         now, epoch = self._engine.process.now(), self.epoch
-        return Write(
-            self._engine.database,
+        return self._tying_up(
+            now,
             lambda tx: flow_runs.propose_flow_state(
                 tx, run_id=self.run_id, proposal=proposal, now=now, epoch=epoch
             ),
@@ -133,12 +136,32 @@ class FlowRecord:
         """The end of a run that crashed in this process."""
         self._engine.logs.hand_over()
         now, epoch = self._engine.process.now(), self.epoch
-        return Write(
-            self._engine.database,
+        return self._tying_up(
+            now,
             lambda tx: interrupt(
                 tx, "flow_run", run_id=self.run_id, crashed=crashed, now=now, epoch=epoch
             ),
         )
+
+    def _tying_up(self, now: int, move: Callable[[Transaction], Decision]) -> Write[Decision]:
+        """What moves the run, and with its end sets Crashed what could not say how it ended."""
+        if not self.has_loose_ends:
+            return Write(self._engine.database, move)
+        new_id = self._engine.process.new_id
+
+        def operation(tx: Transaction) -> Decision:
+            decision = move(tx)
+            if decision.run.state_type in TERMINAL_TYPES:
+                flow_runs.crash_unfinished(
+                    tx,
+                    run_id=self.run_id,
+                    now=now,
+                    new_id=new_id,
+                    message="the database could not be told how it ended",
+                )
+            return decision
+
+        return Write(self._engine.database, operation)
 
     # -- its hooks -------------------------------------------------------------------------------
 

@@ -303,9 +303,13 @@ class TaskCall:
                 self._record.slots.were_given_back()
             yield from call_task_hooks(self._engine, self._task, state)
             return state
+        except errors.DatabaseError:
+            # There is nothing to record now. The flow run tells of it with its end.
+            if self._flow_run is not None:
+                self._flow_run.has_loose_ends = True
+            raise
         except (Exception, GeneratorExit, errors.Pause):
-            # The run is not ours any more, or is going to be continued, or the database fails:
-            # there is nothing to record.
+            # The run is not ours any more, or is going to be continued.
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.

@@ -62,13 +62,14 @@ def copy_scheduled_time(run: Run, proposal: Proposal, facts: Facts, now: int) ->
 
 
 def wait_for_scheduled_time(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
-    """Nothing starts before its time."""
+    """Nothing starts before its time. What was due once stays due when the clock is set back."""
     scheduled_time = run.state_details.scheduled_time
     if scheduled_time is None:
         return None
-    delay = (times.microseconds_from_datetime(scheduled_time) - now) / MICROSECONDS
-    if delay <= 0:
+    due = times.microseconds_from_datetime(scheduled_time)
+    if due <= max(now, run.state_timestamp or 0):
         return None
+    delay = (due - now) / MICROSECONDS
     return Objection(Verdict.WAIT, "the run is scheduled for later", delay_seconds=delay)
 
 

@@ -195,15 +195,8 @@ def take_over(
             f"flow run {row[11]} ({run_id}) was taken over by another process just now; it is "
             f"running there"
         )
-    for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
-        crash(
-            tx,
-            "task_run",
-            run_id=task_run_id,
-            new_id=new_id,
-            now=now,
-            message="the process that ran it died",
-        )
+    message = "the process that ran it died"
+    crash_unfinished(tx, run_id=run_id, now=now, new_id=new_id, message=message)
     for crashed in crashes:
         interrupt(tx, "flow_run", run_id=run_id, crashed=crashed, now=now, epoch=epoch + 1)
     decision = propose(tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1)
@@ -212,6 +205,17 @@ def take_over(
             f"flow run {row[11]} ({run_id}) cannot become {running.name}: {decision.reason}"
         )
     return decision.run
+
+
+def crash_unfinished(
+    tx: Transaction, *, run_id: UUID, now: int, new_id: Callable[[], UUID], message: str
+) -> None:
+    """Set the task runs of a flow run Crashed that have not ended, and that nobody runs any more.
+
+    The ids of the states are made here: a second time there is nothing left to set.
+    """
+    for (task_run_id,) in tx.rows("task_run.unfinished_of_flow_run", flow_run_id=run_id):
+        crash(tx, "task_run", run_id=task_run_id, new_id=new_id, now=now, message=message)
 
 
 def moved_among(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:

@@ -94,7 +94,12 @@ _STRANDED = f"""
 def problems(asked: Asked) -> list[str]:
     """What is wrong with a database that nobody writes to, and whose dead have been buried."""
     records = read_runs(asked)
-    found = [problem for run in records.all_runs for problem in problems_of(run)]
+    trackers = {run.parent_task_run_id for run in records.flow_runs.values()}
+    found = [
+        problem
+        for run in records.all_runs
+        for problem in problems_of(run, is_tracker=run.id in trackers)
+    ]
     found += _unfinished_below_ended(records)
     yes = "1" if _is_sqlite(asked) else "true"
     for name, limit, held in asked(_SLOTS_BEYOND_LIMIT.replace("{true}", yes)):
@@ -157,15 +162,21 @@ def sound_records(connection: apsw.Connection) -> Records:
     return records._replace(has_schema=version == len(migrations("sqlite")))
 
 
-def problems_of(run: RunRow) -> list[str]:
-    """What is wrong with one run, by its row and its history."""
+def problems_of(run: RunRow, *, is_tracker: bool = False) -> list[str]:
+    """What is wrong with one run, by its row and its history.
+
+    Args:
+        run: the run.
+        is_tracker: whether it stands for a flow run, and follows that whatever its own rules say:
+            a call that failed, since the flow run was at work elsewhere, does not end that.
+    """
     if not run.history:
         return [f"{run}: it has no state"]
-    found = [*_of_history(run), *_of_value(run), *_of_counts(run)]
+    found = [*_of_history(run, is_tracker=is_tracker), *_of_value(run), *_of_counts(run)]
     return [f"{run}: {problem}" for problem in found]
 
 
-def _of_history(run: RunRow) -> Iterator[str]:
+def _of_history(run: RunRow, *, is_tracker: bool) -> Iterator[str]:
     history = run.history
     last = history[-1]
     if (last.timestamp, last.id, last.type, last.name) != run.state:
@@ -174,7 +185,9 @@ def _of_history(run: RunRow) -> Iterator[str]:
         yield f"it began as {history[0].type}"
     for earlier, later in pairwise(history):
         is_undone = earlier.type == "COMPLETED" and "RolledBack" in {earlier.name, later.name}
-        if later.type not in STEPS[earlier.type] or (earlier.type == "COMPLETED" and not is_undone):
+        steps = ENDS if is_tracker and earlier.type in _ENDED else set[str]()
+        is_possible = later.type in STEPS[earlier.type] or later.type in steps
+        if not is_possible or (earlier.type == "COMPLETED" and not is_undone):
             yield f"no rule leads from {earlier.type} to {later.type}"
         if earlier.timestamp >= later.timestamp:
             yield f"{later.name} came at {later.timestamp}, after {earlier.timestamp}"

@@ -162,7 +162,11 @@ class Model:
         here, to = self.current, proposal.type
         if here is None:
             return None
-        if to is RUNNING and here.type in (SCHEDULED, PENDING) and (here.due or 0) > now:
+        if (
+            to is RUNNING
+            and here.type in (SCHEDULED, PENDING)
+            and (here.due or 0) > max(now, here.at)
+        ):
             return WAIT, None, ""
         may_retry = here.type is RUNNING and to is FAILED and self.run_count <= self.retries
         if may_retry and proposal.details.retriable is not False:

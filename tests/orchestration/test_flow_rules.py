@@ -414,6 +414,13 @@ def test_running_does_not_wait_for_a_time_that_has_come(
     assert proposed(run, RUNNING).verdict is ACCEPT
 
 
+@pytest.mark.parametrize("leaving", [SCHEDULED, PENDING])
+def test_running_does_not_wait_again_when_the_clock_is_set_back(leaving: StateType) -> None:
+    run = a_run(leaving, state_details=at(NOW + SECOND), state_timestamp=NOW + SECOND)
+
+    assert proposed(run, RUNNING).verdict is ACCEPT
+
+
 def test_running_does_not_wait_where_nothing_is_scheduled() -> None:
     run = a_run(PAUSED, state_details=at(NOW + SECOND))
 

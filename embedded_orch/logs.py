@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
@@ -170,9 +171,10 @@ class Logs:
         )
 
     def _hand_over(self) -> None:
-        from embedded_orch.orchestrator import registry
-
-        registry.hand_over_logs(self._database)
+        # What is not imported has opened nothing, so that nobody has logged. It stands above this.
+        surface = sys.modules.get("embedded_orch.orchestrator")
+        if surface is not None:
+            surface.registry.hand_over_logs(self._database)
 
     def __repr__(self) -> str:
         return f"<Logs of {self._database.url}>"

@@ -14,9 +14,11 @@ from embedded_orch.states import TERMINAL_TYPES, StateType
 from embedded_orch.store import flow_runs, task_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime, timedelta
 
     from embedded_orch.db.port import Database
+    from embedded_orch.logs import LogLine
     from embedded_orch.states import State
     from embedded_orch.store.flow_runs import FlowRunRow
     from embedded_orch.store.flows import FlowRow
@@ -149,6 +151,27 @@ class Run:
     def empirical_policy(self) -> Policy:
         """What it may do by itself: its retries."""
         return msgspec.convert(self._row.empirical_policy or {}, Policy)
+
+    def logs(
+        self, *, limit: int | None = None, min_level: int | str | None = None
+    ) -> Iterator[LogLine]:
+        """What it has logged, oldest first; read when asked for.
+
+        A flow run's lines are those of its task runs too, and not those of flows that they called.
+
+        Args:
+            limit: how many lines at most.
+            min_level: a number or a name of ``logging``, inclusive.
+
+        Raises:
+            UnknownFilter: an argument cannot have its value.
+        """
+        from embedded_orch.logs import Logs
+
+        found = Logs(self._database)
+        if isinstance(self, FlowRun):
+            return found.find(flow_run_id=self.id, min_level=min_level, limit=limit)
+        return found.find(task_run_id=self.id, min_level=min_level, limit=limit)
 
     def __repr__(self) -> str:
         state = self.state.name if self.state is not None else "no state"

@@ -9,9 +9,16 @@ from uuid import UUID
 import anyio
 import pytest
 
-from embedded_orch import Orchestrator, errors, flow, get_client, task
+from embedded_orch import Orchestrator, errors, flow, get_client, get_run_logger, task
+from embedded_orch.artifacts import create_markdown_artifact
 from embedded_orch.client.orchestration import SyncPrefectClient
 from embedded_orch.client.schemas.filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterKey,
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    ArtifactFilterType,
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
@@ -22,14 +29,21 @@ from embedded_orch.client.schemas.filters import (
     FlowRunFilterStateName,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterLevel,
+    LogFilterTaskRunId,
+    LogFilterTextSearch,
+    LogFilterTimestamp,
     TaskRunFilter,
     TaskRunFilterFlowRunId,
     TaskRunFilterName,
 )
-from embedded_orch.client.schemas.sorting import FlowRunSort
+from embedded_orch.client.schemas.sorting import FlowRunSort, LogSort
 from embedded_orch.exceptions import ObjectNotFound
 from embedded_orch.states import Cancelled, Completed, Scheduled, StateType
 from embedded_orch.testing.utilities import prefect_test_harness
+from embedded_orch.variables import Variable
 from tests.opened import opened, states
 
 
@@ -199,9 +213,120 @@ def test_every_operation_of_one_client_is_one_of_the_other() -> None:
     from embedded_orch.client.orchestration import PrefectClient
 
     def operations(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+        return {name for name in dir(kind) if not name.startswith("_")}
 
     assert operations(PrefectClient) == operations(SyncPrefectClient)
+    assert "read_logs" in operations(PrefectClient)
+
+
+@flow
+def talkative() -> None:
+    get_run_logger().warning("disk is full")
+    get_run_logger().info("going on")
+    create_markdown_artifact("# first", key="notes")
+    create_markdown_artifact("# second", key="notes")
+
+
+def test_logs_are_read_by_filters_of_prefects_form(client: SyncPrefectClient) -> None:
+    talkative()
+    report()
+    [run] = client.read_flow_runs(flow_filter=FlowFilter(name={"any_": ["talkative"]}))
+
+    warnings = LogFilter(
+        flow_run_id=LogFilterFlowRunId(any_=[run.id]),
+        level=LogFilterLevel(ge_=30),
+        timestamp=LogFilterTimestamp(after_=run.created),
+    )
+    of_tasks = LogFilter(task_run_id=LogFilterTaskRunId(is_null_=False))
+    found = LogFilter(text=LogFilterTextSearch(query="disk -going"))
+
+    assert [line.message for line in client.read_logs(warnings)] == ["disk is full"]
+    assert [line.message for line in client.read_logs(found)] == ["disk is full"]
+    assert client.read_logs(of_tasks) == []
+    newest = client.read_logs(LogFilter(), 1, sort=LogSort.TIMESTAMP_DESC)
+    assert [line.id for line in newest] == [client.read_logs()[-1].id]
+    assert len(client.read_logs(offset=2)) == len(client.read_logs()) - 2
+
+
+def test_artifacts_are_read_by_filters_of_prefects_form(client: SyncPrefectClient) -> None:
+    talkative()
+    [run] = client.read_flow_runs()
+    of_run = ArtifactFilter(
+        key=ArtifactFilterKey(like_="ote"),
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]),
+        type=ArtifactFilterType(any_=["markdown"]),
+    )
+
+    found = client.read_artifacts(artifact_filter=of_run)
+    latest = client.read_latest_artifacts(
+        artifact_filter=ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=["notes"]))
+    )
+
+    assert [each.data for each in found] == ["# second", "# first"]
+    assert [each.data for each in latest] == ["# second"]
+    assert client.read_artifacts(artifact_filter=ArtifactFilter(key={"exists_": False})) == []
+    client.delete_artifact(latest[0].id)
+    assert [each.data for each in client.read_latest_artifacts()] == ["# first"]
+    with pytest.raises(ObjectNotFound):
+        client.delete_artifact(latest[0].id)
+
+
+def test_variables_are_read_and_removed(client: SyncPrefectClient) -> None:
+    Variable.set("limit", 3, tags=["etl"])
+    Variable.set("depth", 1)
+
+    assert [each.name for each in client.read_variables()] == ["depth", "limit"]
+    found = client.read_variable_by_name("limit")
+    assert found is not None
+    assert (found.value, found.tags) == (3, ["etl"])
+    client.delete_variable_by_name("limit")
+    assert client.read_variable_by_name("limit") is None
+    with pytest.raises(ObjectNotFound):
+        client.delete_variable_by_name("limit")
+
+
+def test_inputs_of_runs_are_written_read_and_removed(client: SyncPrefectClient) -> None:
+    report()
+    [run] = client.read_flow_runs()
+
+    client.create_flow_run_input(run.id, "note-1", {"n": 1}, sender="me")
+    client.create_flow_run_input(run.id, "note-2", "two")
+
+    assert client.read_flow_run_input(run.id, "note-1") == {"n": 1}
+    [row] = client.filter_flow_run_input(run.id, "note", 5, {"note-1"})
+    assert (row.key, row.decoded_value, row.flow_run_id) == ("note-2", "two", run.id)
+    client.delete_flow_run_input(run.id, "note-1")
+    for missing in (client.read_flow_run_input, client.delete_flow_run_input):
+        with pytest.raises(ObjectNotFound, match="note-1"):
+            missing(run.id, "note-1")
+    with pytest.raises(errors.NotPausedError):
+        client.resume_flow_run(run.id)
+
+
+def test_run_has_what_it_logged(orch: Orchestrator) -> None:
+    @task
+    def part() -> None:
+        get_run_logger().error("in the task")
+
+    @flow
+    def child() -> None:
+        get_run_logger().error("in the child")
+
+    @flow
+    def parent() -> None:
+        get_run_logger().info("in the parent")
+        part()
+        child()
+
+    parent()
+    run = next(orch.flow_runs.find(flow_name="parent"))
+    task_run = next(orch.task_runs.find(name_like="part"))
+
+    own = [line.message for line in run.logs() if line.message.startswith("in the")]
+    assert own == ["in the parent", "in the task"]
+    assert [line.message for line in run.logs(min_level="ERROR")] == ["in the task"]
+    assert [line.message for line in task_run.logs()] == ["in the task"]
+    assert len(list(run.logs(limit=1))) == 1
 
 
 def test_closed_database_is_what_ails_it() -> None:

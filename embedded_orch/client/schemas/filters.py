@@ -6,89 +6,95 @@ a dict. Parts are joined by AND; an ``operator`` that asks for OR is refused.
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
-
-import msgspec
-
-from embedded_orch import errors
-from embedded_orch.states import StateType
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# msgspec and the conversion of dicts read the annotations.
 from datetime import datetime
+from typing import ClassVar
 from uuid import UUID
 
+from embedded_orch.client.schemas.parts import Operator, Part, Whole
+from embedded_orch.client.schemas.record_filters import (
+    ArtifactCollectionFilter,
+    ArtifactCollectionFilterFlowRunId,
+    ArtifactCollectionFilterKey,
+    ArtifactCollectionFilterLatestId,
+    ArtifactCollectionFilterTaskRunId,
+    ArtifactCollectionFilterType,
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterId,
+    ArtifactFilterKey,
+    ArtifactFilterTaskRunId,
+    ArtifactFilterType,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterLevel,
+    LogFilterTaskRunId,
+    LogFilterTextSearch,
+    LogFilterTimestamp,
+    VariableFilter,
+    VariableFilterId,
+    VariableFilterName,
+    VariableFilterTags,
+)
+from embedded_orch.states import StateType
 
-class Operator(StrEnum):
-    """How the parts of a filter are joined."""
-
-    and_ = "and_"
-    or_ = "or_"
-
-
-class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of one field. ``asks`` names our filter for each of its operators."""
-
-    asks: ClassVar[dict[str, str]] = {}
-
-    def keywords(self) -> Iterator[tuple[str, Any]]:
-        """Our filters, and their values."""
-        for name, filter_name in self.asks.items():
-            value = getattr(self, name)
-            if value is not None:
-                yield _asked(filter_name, value)
-
-    def refuse_or(self) -> None:
-        """Refuse parts that are joined by OR.
-
-        Raises:
-            OptionNotSupported: they are.
-        """
-        if getattr(self, "operator", Operator.and_) != Operator.and_:
-            raise errors.OptionNotSupported(
-                f"{type(self).__name__}: filters are joined by AND; ask twice for OR"
-            )
-
-
-class Whole(Part):
-    """A filter of several fields, each a part of it or None."""
-
-    operator: Operator = Operator.and_
-
-    def __post_init__(self) -> None:
-        """Take a part that was given as a dict.
-
-        Raises:
-            UnknownFilter: it cannot be one.
-        """
-        for name in self.__struct_fields__:
-            given = getattr(self, name)
-            if isinstance(given, dict):
-                hint = get_type_hints(type(self))[name]
-                (kind,) = [each for each in get_args(hint) if each is not type(None)]
-                try:
-                    setattr(self, name, msgspec.convert(given, kind))
-                except msgspec.ValidationError as error:
-                    raise errors.UnknownFilter(f"{type(self).__name__}.{name}: {error}") from error
-
-    def keywords(self) -> Iterator[tuple[str, Any]]:
-        """Our filters, and their values."""
-        self.refuse_or()
-        for name in self.__struct_fields__:
-            part = getattr(self, name)
-            if isinstance(part, Part):
-                part.refuse_or()
-                yield from part.keywords()
-
-
-def _asked(filter_name: str, value: Any) -> tuple[str, Any]:
-    """``!has_tags`` asks for the opposite of what is given: ``is_null_=True`` for none."""
-    if filter_name.startswith("!"):
-        return filter_name[1:], not value
-    return filter_name, value
+__all__ = [
+    "ArtifactCollectionFilter",
+    "ArtifactCollectionFilterFlowRunId",
+    "ArtifactCollectionFilterKey",
+    "ArtifactCollectionFilterLatestId",
+    "ArtifactCollectionFilterTaskRunId",
+    "ArtifactCollectionFilterType",
+    "ArtifactFilter",
+    "ArtifactFilterFlowRunId",
+    "ArtifactFilterId",
+    "ArtifactFilterKey",
+    "ArtifactFilterTaskRunId",
+    "ArtifactFilterType",
+    "FlowFilter",
+    "FlowFilterId",
+    "FlowFilterName",
+    "FlowRunFilter",
+    "FlowRunFilterDeploymentId",
+    "FlowRunFilterEndTime",
+    "FlowRunFilterExpectedStartTime",
+    "FlowRunFilterFlowVersion",
+    "FlowRunFilterId",
+    "FlowRunFilterIdempotencyKey",
+    "FlowRunFilterName",
+    "FlowRunFilterNextScheduledStartTime",
+    "FlowRunFilterParentFlowRunId",
+    "FlowRunFilterParentTaskRunId",
+    "FlowRunFilterStartTime",
+    "FlowRunFilterState",
+    "FlowRunFilterStateName",
+    "FlowRunFilterStateType",
+    "FlowRunFilterTags",
+    "FlowRunFilterWorkQueueName",
+    "LogFilter",
+    "LogFilterFlowRunId",
+    "LogFilterLevel",
+    "LogFilterTaskRunId",
+    "LogFilterTextSearch",
+    "LogFilterTimestamp",
+    "Operator",
+    "Part",
+    "TaskRunFilter",
+    "TaskRunFilterEndTime",
+    "TaskRunFilterFlowRunId",
+    "TaskRunFilterId",
+    "TaskRunFilterName",
+    "TaskRunFilterStartTime",
+    "TaskRunFilterState",
+    "TaskRunFilterStateName",
+    "TaskRunFilterStateType",
+    "TaskRunFilterSubFlowRuns",
+    "TaskRunFilterTags",
+    "VariableFilter",
+    "VariableFilterId",
+    "VariableFilterName",
+    "VariableFilterTags",
+    "Whole",
+]
 
 
 class FlowFilterId(Part):

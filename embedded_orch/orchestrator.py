@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from embedded_orch.flows import Flow
     from embedded_orch.logs import Logs
     from embedded_orch.runs import FlowRun
+    from embedded_orch.store.checks import Finding
     from embedded_orch.store.retention import Removed
     from embedded_orch.store_access import Store
+    from embedded_orch.upkeep import Repair
     from embedded_orch.variables import Variables
 
     RetentionSetting = Retention | timedelta | Literal[False] | None
@@ -397,6 +399,36 @@ class Orchestrator:
             unfinished_older_than=unfinished_older_than,
             dry_run=dry_run,
         )
+
+    def check(self) -> list[Finding]:
+        """Look at everything: for damage, for rows that are not there, for contradictions.
+
+        Returns:
+            What is not as it has to be, a finding for each thing; nothing when all is well. Of what
+            is found many times, the first twenty.
+        """
+        from embedded_orch.upkeep import check
+
+        return check(self.database, self.engine.process.now())
+
+    def repair(self, *, dry_run: bool = False) -> list[Repair]:
+        """Mend what :meth:`check` finds, as far as that can be done without guessing.
+
+        A SQLite file is copied first, to ``<file>-before-repair-<n>``. Runs are never removed.
+
+        Args:
+            dry_run: change nothing, and say what there is to do.
+
+        Returns:
+            Each finding, and whether it was mended.
+
+        Raises:
+            DatabaseError: the database cannot be copied or written.
+        """
+        from embedded_orch.upkeep import Repairing
+
+        repairing = Repairing(self.database, self.engine.process)
+        return list(repairing.would_do() if dry_run else repairing.steps())
 
     def vacuum(self) -> None:
         """Give the room of what was removed back to the file system, all of it.

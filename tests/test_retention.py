@@ -441,6 +441,7 @@ class TestKilled:
                 check=False,
             )
             with opened(str(path), retention=False) as orch:
+                assert orch.check() == []
                 for run in orch.flow_runs.find(flow_name="fails"):
                     whole = orch.task_runs.count(flow_run_id=run.id) == 1
                     marked = orch.database.read(

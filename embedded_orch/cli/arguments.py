@@ -187,6 +187,13 @@ def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
         "check", parents=[anywhere], help="look for damage and for contradictions"
     )
     check.set_defaults(command=_check)
+    repair = actions.add_parser(
+        "repair", parents=[anywhere], help="mend what the check finds, as far as that can be done"
+    )
+    repair.add_argument(
+        "--dry-run", action="store_true", help="only say what there is to do, and change nothing"
+    )
+    repair.set_defaults(command=_repair)
     backup = actions.add_parser(
         "backup", parents=[anywhere], help="copy a SQLite database while it is in use"
     )
@@ -284,6 +291,12 @@ def _check(arguments: Arguments) -> int:
     from embedded_orch.cli.upkeep import check
 
     return check(arguments)
+
+
+def _repair(arguments: Arguments) -> int:
+    from embedded_orch.cli.upkeep import repair
+
+    return repair(arguments)
 
 
 def _backup(arguments: Arguments) -> int:

@@ -17,12 +17,17 @@ from embedded_orch.cli.opening import (
 from embedded_orch.process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedded_orch.cli.arguments import Arguments
-    from embedded_orch.db.port import Database
-    from embedded_orch.store.checks import Check
+    from embedded_orch.store.checks import Finding
+    from embedded_orch.upkeep import Repair
 
 _OK = "ok     "
 _PROBLEM = "PROBLEM"
+_NOTE = "note   "
+_MENDED = "mended "
+_WOULD = "would  "
 
 
 def upgrade(arguments: Arguments) -> int:
@@ -48,16 +53,64 @@ def upgrade(arguments: Arguments) -> int:
 def check(arguments: Arguments) -> int:
     """Look at everything, and print for each thing whether it holds."""
     from embedded_orch.store.checks import all_checks
+    from embedded_orch.upkeep import findings_of
 
+    process = Process()
     require_existing(url_of(arguments.db))
     try:
-        with opened(arguments.db, Process()) as shared:
+        with opened(arguments.db, process) as shared:
             _report(f"{shared.database.url} has the schema of this program", [])
-            holds = [_report(each.what, _problems(shared.database, each)) for each in all_checks()]
+            now = process.now()
+            holds = [
+                _report(each.what, findings_of(shared.database, each, now)) for each in all_checks()
+            ]
     except errors.DatabaseError as error:
-        _report("the database can be opened, and has the schema of this program", [str(error)])
-        return 1
+        return _cannot_be_opened(error)
+    if not all(holds):
+        print("`embedded-orch db repair --dry-run` says what can be done")
     return 0 if all(holds) else 1
+
+
+def repair(arguments: Arguments) -> int:
+    """Mend what the check finds, and print each change; what cannot be mended, too."""
+    from embedded_orch.upkeep import Repairing
+
+    process = Process()
+    require_existing(url_of(arguments.db))
+    is_well = True
+    try:
+        with opened(arguments.db, process) as shared:
+            repairing = Repairing(shared.database, process)
+            for each in repairing.would_do() if arguments.dry_run else repairing.steps():
+                is_well &= each.is_done or not each.finding.is_problem
+                _print_repair(each, is_dry_run=arguments.dry_run)
+            if repairing.backup_path is not None:
+                print(f"as it was before: {text.printable(repairing.backup_path)}")
+            if is_well:
+                print(f"{text.printable(shared.database.url)} is well")
+    except errors.DatabaseError as error:
+        return _cannot_be_opened(error)
+    return 0 if is_well else 1
+
+
+def _print_repair(repair: Repair, *, is_dry_run: bool) -> None:
+    found = repair.finding
+    if repair.is_done:
+        mark, what = _MENDED, found.remedy
+    elif found.remedy is not None and is_dry_run:
+        mark, what = _WOULD, found.remedy
+    else:
+        mark, what = (_PROBLEM if found.is_problem else _NOTE), found.advice or found.remedy
+    _print_line(mark, f"{found.message}: {what}" if what else found.message)
+
+
+def _cannot_be_opened(error: errors.DatabaseError) -> int:
+    """Say why, as the one problem there is: what can be done is in the message."""
+    _print_line(
+        _PROBLEM,
+        f"the database can be opened, and has the schema of this program: {error}",
+    )
+    return 1
 
 
 def back_up(arguments: Arguments) -> int:
@@ -116,18 +169,15 @@ def print_versions(_: Arguments) -> int:
     return 0
 
 
-def _problems(database: Database, check: Check) -> list[str]:
-    try:
-        return database.read(check.find)
-    except errors.DatabaseDamaged as error:
-        # The others may still find something that can be read.
-        return [str(error)]
+def _report(what: str, findings: Sequence[Finding]) -> bool:
+    """Print a thing that holds, or each thing that does not; whether there is no problem."""
+    is_well = not any(each.is_problem for each in findings)
+    if is_well:
+        _print_line(_OK, what)
+    for each in findings:
+        _print_line(_PROBLEM if each.is_problem else _NOTE, each.message)
+    return is_well
 
 
-def _report(what: str, problems: list[str]) -> bool:
-    """Print a thing that holds, or each thing that does not."""
-    if not problems:
-        print(_OK, text.printable(what))
-    for problem in problems:
-        print(_PROBLEM, text.printable(" ".join(problem.split())))
-    return not problems
+def _print_line(mark: str, message: str) -> None:
+    print(mark, text.printable(" ".join(message.split())))

@@ -185,6 +185,14 @@ class Database(Protocol):
         """
         ...
 
+    def rebuild_indexes(self) -> None:
+        """Build the indexes anew from the tables; on a server, those that it does not use.
+
+        Raises:
+            DatabaseDamaged: they are too damaged for that.
+        """
+        ...
+
     def vacuum(self) -> None:
         """Hand all of the room that nothing is in back, however long that takes.
 

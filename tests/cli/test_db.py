@@ -366,3 +366,53 @@ class TestPrune:
 
         assert answer.status == 2
         assert "is no duration" in answer.err
+
+
+class TestRepair:
+    def test_each_change_is_printed_and_nothing_is_changed_before(
+        self, command: Command, url: str
+    ) -> None:
+        with embedded_orch.open(url) as orch:
+            doubled([1])
+            with orch.session() as session:
+                session.execute("update flow_run set end_time = null")
+
+        assert command("db", "check", "--db", url).lines[-1].endswith("says what can be done")
+        answer = command("db", "repair", "--dry-run", "--db", url)
+        assert answer.status == 1
+        assert answer.lines[0].startswith("would   flow run ")
+        assert answer.lines[0].endswith("its end time is made that of its state")
+
+        answer = command("db", "repair", "--db", url)
+        assert answer.status == 0
+        assert answer.lines[0].startswith("mended  flow run ")
+        assert answer.lines[-1].endswith(" is well")
+        assert ("before-repair-1" in answer.out) is not url.startswith("postgresql")
+        assert command("db", "check", "--db", url).status == 0
+
+    def test_what_cannot_be_mended_says_what_to_do(self, command: Command, tmp_path: Path) -> None:
+        path = tmp_path / "orch.db"
+        with embedded_orch.open(path) as orch:
+            doubled(list(range(20)))
+            page = orch.sql("select rootpage from sqlite_schema where name = 'task_run'").scalar()
+        with path.open("r+b") as file:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
+
+        answer = command("db", "repair", "--db", str(path))
+
+        assert answer.status == 1
+        assert answer.lines[0].startswith("PROBLEM *** in database main")
+        assert "restore a backup" in answer.out
+        assert "as it was before: " in answer.out
+
+    def test_a_file_that_cannot_be_opened_is_told_of(
+        self, command: Command, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "orch.db"
+        path.write_text("a letter " * 1000)
+
+        answer = command("db", "repair", "--db", str(path))
+
+        assert (answer.status, answer.err) == (1, "")
+        assert answer.lines[0].startswith("PROBLEM the database can be opened")

@@ -186,6 +186,14 @@ class PostgresDatabase:
         """Do nothing: the server's autovacuum sees to it."""
         return 0
 
+    def rebuild_indexes(self) -> None:
+        """Build those indexes anew that the server does not use, after it failed to make them."""
+        self._check()
+        from embedded_orch.db.postgres.vacuuming import rebuild_indexes
+
+        with self._pool.connection() as connection:
+            rebuild_indexes(connection, self.options)
+
     def vacuum(self) -> None:
         """Have the server clear the tables of what was removed, and count what they hold."""
         self._check()

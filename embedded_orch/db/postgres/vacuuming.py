@@ -1,4 +1,4 @@
-"""VACUUM of the tables of our schema, outside of any transaction."""
+"""VACUUM of the tables of our schema, and REINDEX of its indexes, outside of any transaction."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from embedded_orch.db.postgres.connecting import settings_statement
 from embedded_orch.db.postgres.failures import translate
 
 if TYPE_CHECKING:
+    from typing import LiteralString
+
     from psycopg import Connection
     from psycopg.rows import TupleRow
 
@@ -20,6 +22,12 @@ _TABLES = (
     "select relname from pg_catalog.pg_class as class"
     " join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace"
     " where namespace.nspname = $1 and class.relkind = 'r' order by relname"
+)
+_INVALID_INDEXES = (
+    "select class.relname from pg_catalog.pg_index as index"
+    " join pg_catalog.pg_class as class on class.oid = index.indexrelid"
+    " join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace"
+    " where namespace.nspname = $1 and not (index.indisvalid and index.indisready)"
 )
 
 
@@ -33,14 +41,28 @@ def vacuum(connection: Connection[TupleRow], options: PostgresOptions) -> None:
     Raises:
         DatabaseError: the server refused, or ended it.
     """
+    _run_on_each(connection, options, _TABLES, "vacuum (analyze) {}")
+
+
+def rebuild_indexes(connection: Connection[TupleRow], options: PostgresOptions) -> None:
+    """Build the indexes anew that are invalid; the arguments and errors of :func:`vacuum`."""
+    _run_on_each(connection, options, _INVALID_INDEXES, "reindex index {}")
+
+
+def _run_on_each(
+    connection: Connection[TupleRow],
+    options: PostgresOptions,
+    names: LiteralString,
+    statement: LiteralString,
+) -> None:
     try:
-        rows = connection.execute(_TABLES, (options.schema_name,)).fetchall()
+        rows = connection.execute(names, (options.schema_name,)).fetchall()
         # A large table takes longer than any statement of ours may.
         connection.execute("set statement_timeout = 0", prepare=False)
         try:
-            for (table,) in rows:
-                name = sql.Identifier(options.schema_name, table)
-                connection.execute(sql.SQL("vacuum (analyze) {}").format(name), prepare=False)
+            for (name,) in rows:
+                named = sql.Identifier(options.schema_name, name)
+                connection.execute(sql.SQL(statement).format(named), prepare=False)
         finally:
             if not connection.closed:
                 connection.execute(_timeout_statement(options), prepare=False)

@@ -210,6 +210,10 @@ class SQLiteDatabase:
 
         return self.write(operation)
 
+    def rebuild_indexes(self) -> None:
+        """Build the indexes anew from the tables, in one transaction."""
+        self.write(lambda transaction: transaction.script("reindex"))
+
     def vacuum(self) -> None:
         """Hand all of the room that nothing is in back to the file system."""
         from embedded_orch.db.sqlite.vacuuming import is_incremental, rebuild

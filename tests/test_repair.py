@@ -13,7 +13,7 @@ import pytest
 import embedded_orch
 from embedded_orch import Orchestrator, errors, flow, get_run_logger, task
 from embedded_orch.artifacts import create_markdown_artifact
-from embedded_orch.states import StateType
+from embedded_orch.states import Completed, StateType
 from embedded_orch.store.checks import all_checks
 from tests.opened import Clock, opened
 from tests.postgres_server import PostgresServer
@@ -240,7 +240,7 @@ class TestMended:
                 owner_id=owner.id,
                 on_crash="resume",
             )
-            orch.task_runs.set_state(task_run_id, embedded_orch.states.Completed(), force=True)
+            orch.task_runs.set_state(task_run_id, Completed(), force=True)
             execute(orch, "update process set ended = 1")
             clock.sleep(LATER.total_seconds())
 

@@ -342,7 +342,7 @@ class TestSteps:
             now = orch.engine.process.now()
             steps = Removal(orch.database, Retention(), now).steps()
             next(step for step in steps if step.total)
-            steps.close()
+            del steps
             assert "removal" in counts(orch)
 
             # Also where nothing is old enough any more.

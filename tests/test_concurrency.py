@@ -386,12 +386,56 @@ def test_a_block_in_a_block_does_not_stand_in_line(memory: Orchestrator) -> None
     waiter.end()
 
 
+def test_a_block_that_waits_for_the_one_around_it_is_refused(orch: Orchestrator) -> None:
+    orch.concurrency_limits.create("db", 2)
+    orch.concurrency_limits.create("api", 1)
+
+    with concurrency(["db", "api"], occupy=1):
+        with concurrency("db"):
+            pass
+        with (
+            pytest.raises(errors.ConcurrencySlotAcquisitionError, match=r"'db'.* hold 1 of its 2"),
+            concurrency("db", occupy=2),
+        ):
+            raise AssertionError("entered")
+        with pytest.raises(TimeoutError), concurrency("api", timeout_seconds=0):
+            raise AssertionError("entered")
+
+    assert all(limit.waiting == [] for limit in orch.concurrency_limits.find())
+
+
+@LOOPS
+def test_a_block_of_another_task_may_wait_for_the_one_around_its_beginning(
+    memory: Orchestrator, loop: str
+) -> None:
+    memory.concurrency_limits.create("db", 1)
+
+    async def inside() -> None:
+        async with in_tasks.concurrency("db"):
+            entered.append(1)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            async with in_tasks.concurrency("db"):
+                group.start_soon(inside)
+                await anyio.lowlevel.checkpoint()
+            assert entered == []
+
+    entered: list[int] = []
+    anyio.run(main, backend=loop)
+
+    assert entered == [1]
+
+
 def test_a_wait_inside_of_an_open_transaction_is_refused(memory: Orchestrator) -> None:
     memory.concurrency_limits.create("db", 1)
 
     with concurrency("db"), memory.session(begin_transaction=True):
-        with pytest.raises(errors.WouldDeadlock, match="transaction open"), concurrency("db"):
-            pass
+        with (
+            pytest.raises(errors.WouldDeadlock, match="transaction open"),
+            concurrency("db", timeout_seconds=60),
+        ):
+            raise AssertionError("entered")
 
     assert slots(memory) == (0, 0)
 

@@ -391,6 +391,71 @@ def test_a_holder_of_an_outer_task_lets_the_inner_one_pass(memory: Orchestrator)
     assert etl() == [2, 1]
 
 
+def test_a_task_that_calls_one_of_its_own_tag_is_told_of_the_deadlock(orch: Orchestrator) -> None:
+    """Seen to wait for ever without the look at what the callers hold."""
+    orch.concurrency_limits.create("tag:db", 1)
+
+    @task(tags=["db"])
+    def inner() -> int:
+        return 1
+
+    @task(tags=["db"])
+    def outer() -> int:
+        return inner()
+
+    @flow
+    def etl() -> int:
+        return outer()
+
+    with pytest.raises(errors.ConcurrencySlotAcquisitionError, match=r"'tag:db'.*deadlock"):
+        etl()
+    assert {run.state_name for run in orch.task_runs.find()} == {"Failed"}
+    orch.concurrency_limits.upsert("tag:db", 2)
+    assert etl() == 1
+    assert active(orch, "tag:db") == 0
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_an_async_task_is_told_of_it_too(memory: Orchestrator, loop: str) -> None:
+    memory.concurrency_limits.create("tag:db", 1)
+
+    @task(tags=["db"])
+    async def inner() -> int:
+        return 1
+
+    @task(tags=["db"], retries=1)
+    async def outer() -> int:
+        return await inner()
+
+    @flow
+    async def etl() -> int:
+        return await outer()
+
+    with pytest.raises(errors.ConcurrencySlotAcquisitionError, match="deadlock"):
+        anyio.run(etl, backend=loop)
+
+
+def test_a_task_that_is_submitted_by_one_of_its_own_tag_has_its_turn(memory: Orchestrator) -> None:
+    memory.concurrency_limits.create("tag:db", 1)
+
+    @task(tags=["db"])
+    def inner() -> int:
+        return 1
+
+    @task(tags=["db"])
+    def outer() -> Any:
+        submitted.append(inner.submit())
+
+    @flow
+    def etl() -> int:
+        outer()
+        return submitted[0].result()  # type: ignore[no-any-return]
+
+    submitted: list[Any] = []
+
+    assert etl() == 1
+
+
 # -- what it costs ---------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from embedded_orch.orchestrator import current_engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from embedded_orch.engine.contexts import HeldSlots
     from embedded_orch.engine.effects import Steps
     from embedded_orch.store.slots import Answer
 
@@ -77,10 +78,11 @@ class Block:
             self._engine,
             names,
             slots=occupy,
+            patience=self._patience,
             lease_seconds=lease_duration,
             holder=None if holder is None else _type_and_id(holder),
         )
-        self._held_before = False
+        self._held_before: tuple[HeldSlots, ...] = ()
         self.is_lost = False
 
     @property
@@ -103,7 +105,7 @@ class Block:
         if answer.known:
             self._engine.leases.keep(self._claim.id, lambda: self._lose(end))
         self._held_before = holds_slots.get()
-        holds_slots.set(True)
+        holds_slots.set(slots.and_those_of(self._claim, self._held_before))
 
     def leave(self) -> Steps[None]:
         """Give the slots back.
@@ -141,8 +143,9 @@ def rate_steps(
     """Spend slots of limits that decay, waiting until there are some."""
     _check_slots(names, occupy)
     engine = current_engine()
-    claim = slots.claim_for(engine, names, slots=occupy, is_rate=True)
-    answer = yield from slots.acquire(engine, claim, Patience(timeout_seconds, None))
+    patience = Patience(timeout_seconds, None)
+    claim = slots.claim_for(engine, names, slots=occupy, is_rate=True, patience=patience)
+    answer = yield from slots.acquire(engine, claim, patience)
     _tell_missing(claim.names, answer, strict=strict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch.engine import log_settings
 from embedded_orch.engine.cancellation import Cancellation
@@ -328,8 +328,20 @@ task_run_context: ContextVar[TaskRunContext | None] = ContextVar("task_run", def
 transaction_context: ContextVar[BaseTransaction | None] = ContextVar("transaction", default=None)
 
 
-holds_slots: ContextVar[bool] = ContextVar("holds_slots", default=False)
-"""Whether the running code holds slots, and so is not kept behind those who wait for some."""
+class HeldSlots(NamedTuple):
+    """A claim on slots, and who holds them: a thread, and a task of an event loop if in one."""
+
+    claim_id: UUID
+    thread: int
+    task: object | None
+
+
+holds_slots: ContextVar[tuple[HeldSlots, ...]] = ContextVar("holds_slots", default=())
+"""The slots that the running code and its callers hold, the outermost first.
+
+Who holds some is not kept behind those who wait. What runs beside the holder, as a submitted task
+does, inherits them, but the holder need not wait for it.
+"""
 
 _PLACE: tuple[ContextVar[Any], ...] = (
     flow_run_context,

@@ -9,13 +9,19 @@ kernel then: its slots are given back in the same moment as its runs are set Cra
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
-from embedded_orch.db.current import scope_for
+from embedded_orch.db.current import running_task, scope_for
 from embedded_orch.db.waiting_room import Waiter
-from embedded_orch.engine.contexts import current_flow_run, current_task_run, holds_slots
+from embedded_orch.engine.contexts import (
+    HeldSlots,
+    current_flow_run,
+    current_task_run,
+    holds_slots,
+)
 from embedded_orch.engine.effects import Read, Turn, Write
 from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
@@ -56,6 +62,11 @@ class Patience:
         self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._retries = max_retries
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether the wait has no end of its own."""
+        return self._deadline is None and self._retries is None
+
     def check(self, answer: Answer) -> None:
         """Refuse to look again.
 
@@ -90,12 +101,25 @@ def claim_for(
     names: Sequence[str],
     *,
     slots: int,
+    patience: Patience,
     is_rate: bool = False,
     lease_seconds: float = _UNHEARD,
     holder: tuple[str, UUID] | None = None,
-    passes_waiters: bool | None = None,
+    held: tuple[HeldSlots, ...] | None = None,
 ) -> Claim:
-    """A claim of the running code on slots of some limits."""
+    """A claim of the running code on slots of some limits.
+
+    Args:
+        engine: whose limits.
+        names: of the limits.
+        slots: of each.
+        patience: for how long it waits.
+        is_rate: whether they are spent and not given back.
+        lease_seconds: for how long other hosts believe in it.
+        holder: who they are for; what is running here when not given.
+        held: what the code that asks holds already; what is held here when not given.
+    """
+    held = holds_slots.get() if held is None else held
     holder_type, holder_id = holder or _running()
     return Claim(
         id=engine.process.new_id(),
@@ -105,7 +129,8 @@ def claim_for(
         holder_type=holder_type,
         holder_id=holder_id,
         is_rate=is_rate,
-        passes_waiters=holds_slots.get() if passes_waiters is None else passes_waiters,
+        passes_waiters=bool(held),
+        held_until_served=_held_by_callers(held) if patience.is_endless else (),
         lease=round(lease_seconds * _MICROSECONDS) if engine.leases.are_needed else None,
     )
 
@@ -241,6 +266,19 @@ def freed(engine: Engine, claim: Claim) -> None:
     """Wake who waits in this process for what a claim has given back."""
     engine.leases.forget(claim.id)
     engine.room.ring(claim.names)
+
+
+def _held_by_callers(held: Sequence[HeldSlots]) -> tuple[UUID, ...]:
+    """Of slots that are held, those whose holder waits for the code here, in the same thread."""
+    if not held:
+        return ()
+    thread, task = threading.get_ident(), running_task()
+    return tuple(each.claim_id for each in held if (each.thread, each.task) == (thread, task))
+
+
+def and_those_of(claim: Claim, held: tuple[HeldSlots, ...]) -> tuple[HeldSlots, ...]:
+    """What the running code holds once it has the slots of a claim."""
+    return (*held, HeldSlots(claim.id, threading.get_ident(), running_task()))
 
 
 def _running() -> tuple[str | None, UUID | None]:

@@ -16,6 +16,7 @@ from embedded_orch.engine.slots import (
     Line,
     Patience,
     acquire,
+    and_those_of,
     claim_for,
     freed,
     give_back,
@@ -104,6 +105,7 @@ class TagSlots:
         self.stop_waiting()
         if self.claim is not None:
             self._engine.leases.keep(self.claim.id, self._warn_of_loss)
+            holds_slots.set(and_those_of(self.claim, self._held_before))
 
     def stop_waiting(self) -> None:
         """The run has its slots, or wants them no longer."""
@@ -140,6 +142,7 @@ class TagSlots:
             self._names,
             slots=1,
             holder=("task_run", self._run_id),
-            passes_waiters=self._held_before,
+            patience=_FOR_EVER,
+            held=self._held_before,
         )
         self._engine.leases.keep(self.claim.id)

@@ -327,7 +327,6 @@ class TaskCall:
     def _attempts_with_slots(self, held: TagSlots, beginning: Steps[State | None]) -> Steps[State]:
         """The attempts, after which no slots are held, however they end."""
         held_before = holds_slots.get()
-        holds_slots.set(True)
         try:
             return (yield from self._attempts(beginning))
         except GeneratorExit:

@@ -61,6 +61,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         holder_id: for people: which one.
         is_rate: the slots are never given back, and have to decay.
         passes_waiters: whoever asks holds slots already.
+        held_until_served: claims that are not given back before this one is served, since their
+            holders wait for whoever asks, for as long as it takes.
         lease: how long other hosts believe in it unheard, in microseconds; None on one host.
     """
 
@@ -72,6 +74,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     holder_id: UUID | None = None
     is_rate: bool = False
     passes_waiters: bool = False
+    held_until_served: tuple[UUID, ...] = ()
     lease: int | None = None
 
 
@@ -221,6 +224,10 @@ def _weigh(
         for limit in active
         if not has_room(limit.slot_limit, taken_of(tx, limit, now=now), claim.slots)
     ]
+    for limit in full:
+        refusal = _deadlock(tx, claim, limit)
+        if refusal is not None:
+            return Answer(False, known, ((limit.name, limit.slot_limit),), refusal)
     behind = [limit for limit in active if limit not in full and _is_behind(tx, claim, limit)]
     blocking = tuple((limit.name, limit.slot_limit) for limit in (*full, *behind))
     decays_in = None
@@ -241,6 +248,25 @@ def _refusal(claim: Claim, limit: Limit) -> str | None:
             f"would wait for ever; give it a slot_decay_per_second, or use concurrency()"
         )
     return None
+
+
+def _deadlock(tx: Transaction, claim: Claim, limit: Limit) -> str | None:
+    """Why a claim would wait for itself: its callers hold what it asks for."""
+    if limit.decays:
+        return None
+    kept = sum(
+        slots
+        for claim_id in claim.held_until_served
+        for limit_id, state, slots, *_ in tx.rows("slot_claim.of_claim", claim_id=claim_id)
+        if limit_id == limit.id and state == "HOLDING"
+    )
+    if kept + claim.slots <= limit.slot_limit:
+        return None
+    return (
+        f"{claim.slots} slot(s) of the concurrency limit {limit.name!r} were asked for by code "
+        f"whose callers hold {kept} of its {limit.slot_limit} and wait for it: that would be a "
+        f"deadlock; let only the outer or only the inner one take them, or raise the limit"
+    )
 
 
 def _is_behind(tx: Transaction, claim: Claim, limit: Limit) -> bool:

@@ -32,6 +32,7 @@ OrchestratorError
 ├── RunError                        about one flow or task run
 │   ├── RunNotFound
 │   ├── RunNotResumable
+│   ├── RunChanged                  a strict run is resumed, and its code or its calls have changed
 │   ├── RunNotCancellable           it has ended otherwise
 │   ├── RunNotPausable              it cannot pause, or be suspended, as it is (also a RuntimeError)
 │   ├── NotPausedError              a run that is to be resumed is not paused
@@ -69,7 +70,7 @@ Signal (a BaseException)            ends what runs, and is no failure of it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -223,6 +224,49 @@ class RunNotFound(RunError, LookupError):
 
 class RunNotResumable(RunError):
     """The run is in a state that a resume cannot continue, or it runs elsewhere now."""
+
+
+class Change(NamedTuple):
+    """How a resumed run differs from what is on record of it.
+
+    Attributes:
+        task: the module and qualified name of the task.
+        what: "code" or "calls".
+        recorded: of a changed code, a call that was recorded, and a hash of the source then; of
+            changed calls, the recorded ones that were not made again.
+        came: the hash of the source now; the calls that were made instead, if any.
+    """
+
+    task: str
+    what: str
+    recorded: tuple[str, ...]
+    came: tuple[str, ...]
+
+    def __str__(self) -> str:
+        recorded, came = _some(self.recorded), _some(self.came)
+        if self.what == "code":
+            return (
+                f"the source of {self.task} has changed: {recorded} is on record, now it is {came}"
+            )
+        made = f"; made instead: {came}" if came else ""
+        return f"calls of {self.task} that are on record were not made again: {recorded}{made}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+class RunChanged(RunError):
+    """A run that is strict was resumed, and its code or its calls are not what is on record.
+
+    Attributes:
+        changes: what has changed, as far as it was seen.
+    """
+
+    def __init__(self, message: str, changes: tuple[Change, ...] = ()) -> None:
+        super().__init__(message)
+        self.changes = changes
 
 
 class RunNotCancellable(RunError):

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.engine.effects import Steps
-    from embedded_orch.engine.options import FlowArguments
+    from embedded_orch.engine.options import FlowArguments, Match, OnChange
     from embedded_orch.engine.parameter_schema import ParameterSchema
+    from embedded_orch.engine.records import Choices
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.runs import FlowRun
     from embedded_orch.states import State
     from embedded_orch.task_runners import TaskRunner
+    from embedded_orch.tasks import Task
 
     FlowHook = Callable[["Flow[..., Any]", FlowRun, State[Any]], Any]
 
@@ -321,13 +323,20 @@ class Flow(Generic[P, R]):
         return self._run(steps, return_state)
 
     def resume(
-        self, run_id: UUID | str | None = None, *, parameters: Mapping[str, Any] | None = None
+        self,
+        run_id: UUID | str | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        on_change: OnChange | None = None,
+        match: Match | None = None,
+        rerun_from: Task[..., Any] | Flow[..., Any] | UUID | str | None = None,
     ) -> R:
         """Continue a run where it stopped: tasks that completed are not run again.
 
         The function is called again; a task call that has a completed record returns what is
         recorded. A call is recognised by its task, its inputs, the task run that made it, and, of
-        equal ones, by the order.
+        equal ones, by the order. What the code no longer asks for, or asks for by changed code, is
+        told once, in the log of the run.
 
         Args:
             run_id: the run: Crashed, Failed, Cancelled or Paused, or left by a process that died.
@@ -336,13 +345,22 @@ class Flow(Generic[P, R]):
                 is started if there is none.
             parameters: with an id, values for those parameters that could not be stored; without,
                 all that the flow is called with.
+            on_change: "keep": finished results stand, whatever has changed; "strict": the run stops
+                with ``RunChanged`` before anything runs that is not as it was recorded. What the
+                flow says when not given.
+            match: "inputs", as above, or "position": which call of its task by the same caller a
+                call is, for inputs that never repeat. What the flow says when not given.
+            rerun_from: a task, or a flow that was called: its first call, and all that completed
+                after it in this run, is run again, of a Completed run too. Or one call, by the id
+                or the name of its task run. What was recorded stays in the histories.
 
         Returns:
             What the call would have returned; a coroutine for an ``async def``.
 
         Raises:
-            RunNotFound: no flow run has this id.
+            RunNotFound: no flow run has this id, or it has no such call on record.
             RunNotResumable: it runs in a living process, or is another flow's.
+            RunChanged: it is strict, and has changed.
             ParametersNeeded: it was called with values that could not be stored.
             MissingResult: it completed, and its value was not kept.
             MissingContextError: it was called inside a flow run.
@@ -354,22 +372,35 @@ class Flow(Generic[P, R]):
             raise errors.MissingContextError(
                 f"{self.name}.resume() was called inside a flow run; resume runs from outside"
             )
+        from embedded_orch.engine.checking import check_choices
+        from embedded_orch.engine.records import Choices
+        from embedded_orch.engine.resuming import resume_or_start
+
+        check_choices(on_change, match)
+        choices = Choices(on_change, match)
+        first = _call_meant_by(rerun_from)
         orchestrator = _current()
-        if run_id is None:
-            from embedded_orch.engine.resuming import resume_or_start
-
+        if run_id is not None:
+            steps = self._resumption(
+                orchestrator, run_id, parameters or {}, choices=choices, rerun_from=first
+            )
+        else:
             arguments = self._signature.bind((), parameters or {})
-            return cast("R", self._run(resume_or_start(orchestrator.engine, self.spec, arguments)))
-        return cast("R", self._run(self._resumption(orchestrator, run_id, parameters or {})))
+            steps = resume_or_start(
+                orchestrator.engine, self.spec, arguments, choices=choices, rerun_from=first
+            )
+        return cast("R", self._run(steps))
 
-    def resume_on(self, orchestrator: Orchestrator, run_id: UUID) -> State:
+    def resume_on(
+        self, orchestrator: Orchestrator, run_id: UUID, *, is_automatic: bool = False
+    ) -> State:
         """Resume a run of an open orchestrator, and wait for the state in which it ends, or rests.
 
         Raises:
             RunNotResumable: it runs in a living process, or is another flow's.
             ParametersNeeded: it was called with values that could not be stored.
         """
-        steps = self._resumption(orchestrator, run_id, {})
+        steps = self._resumption(orchestrator, run_id, {}, is_automatic=is_automatic)
         ending = begun(steps, is_async=self.is_async, is_generator=False, return_state=True)
         if not self.is_async:
             return cast("State", ending)
@@ -386,12 +417,25 @@ class Flow(Generic[P, R]):
         orchestrator: Orchestrator,
         run_id: UUID | str,
         given: Mapping[str, Any],
+        *,
+        choices: Choices | None = None,
+        rerun_from: UUID | str | None = None,
+        is_automatic: bool = False,
     ) -> Steps[State]:
         from embedded_orch.engine.resuming import resume_run
         from embedded_orch.filters import as_uuid
 
         found, bound = as_uuid(run_id, "flow run"), self._signature.bound_arguments
-        return resume_run(orchestrator.engine, self.spec, found, given, bound=bound)
+        return resume_run(
+            orchestrator.engine,
+            self.spec,
+            found,
+            given,
+            bound=bound,
+            choices=choices,
+            rerun_from=rerun_from,
+            is_automatic=is_automatic,
+        )
 
     def _run(self, steps: Steps[State], return_state: bool = False) -> Any:
         return begun(
@@ -438,6 +482,11 @@ def flow(fn: Any = None, /, **options: Unpack[FlowArguments]) -> Any:
         validate_parameters: whether arguments are checked against the annotations and converted.
         on_crash: what becomes of a run whose process died: "fail" marks it Crashed, "resume"
             leaves it to the next process that calls ``orch.resume_crashed()``.
+        max_resumes: how often in a row ``orch.resume_crashed()`` resumes a run without one more
+            task that completed; then it is Crashed for good. By hand it can always be resumed.
+        on_change: "keep" or "strict", and match: "inputs" or "position", for the runs of this flow
+            that are resumed or retried; see ``Flow.resume``. Those of the flow that calls it when
+            not given, else "keep" and "inputs".
 
     Raises:
         OptionNotSupported: an option that there is not, or that is not supported yet.
@@ -447,6 +496,26 @@ def flow(fn: Any = None, /, **options: Unpack[FlowArguments]) -> Any:
     if fn is None:
         return lambda function: Flow(function, **options)
     return Flow(fn, **options)
+
+
+def _call_meant_by(rerun_from: object) -> UUID | str | None:
+    """The id or name of a task run, or the module and qualified name of a task or flow."""
+    from uuid import UUID
+
+    if rerun_from is None or isinstance(rerun_from, UUID):
+        return rerun_from
+    if isinstance(rerun_from, str):
+        try:
+            return UUID(rerun_from)
+        except ValueError:
+            # No id: a name.
+            return rerun_from
+    spec = getattr(rerun_from, "spec", None)
+    if spec is None:
+        raise errors.ConfigurationError(
+            f"rerun_from={rerun_from!r}: it is a task, a flow, or the id or name of a task run"
+        )
+    return str(spec.key)
 
 
 def _current() -> Orchestrator:

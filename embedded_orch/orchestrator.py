@@ -443,7 +443,9 @@ class Orchestrator:
 
     # -- interrupted runs ------------------------------------------------------------------------
 
-    def resume_crashed(self, *flows: Flow[..., Any]) -> list[FlowRun]:
+    def resume_crashed(
+        self, *flows: Flow[..., Any], max_resumes: int | None = None
+    ) -> list[FlowRun]:
         """Resume the runs whose process died and whose flow says ``on_crash="resume"``.
 
         One after the other, oldest first. A run is resumed by the flow of its name among ``flows``,
@@ -451,12 +453,18 @@ class Orchestrator:
         imported. Runs whose flow is not found stay as they are, and are warned about. Then
         :meth:`resume_due` and :meth:`run_owed_hooks`.
 
+        Args:
+            flows: see above.
+            max_resumes: how often in a row a run is resumed without one more task that completed;
+                what its flow says when not given. A run whose process dies each time is Crashed for
+                good then, with the tasks named that were running. ``flow.resume`` still resumes it.
+
         Returns:
             The runs that were resumed, as they are now.
         """
         from embedded_orch.recovery import resume_crashed
 
-        return resume_crashed(self, flows)
+        return resume_crashed(self, flows, max_resumes=max_resumes)
 
     def resume_due(self, *flows: Flow[..., Any]) -> list[FlowRun]:
         """Resume the runs that were suspended until a time or for a signal, and it has come.

@@ -7,10 +7,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
+from embedded_orch.engine.checking import check_max_resumes
 from embedded_orch.engine.effects import drive
 from embedded_orch.engine.owed_hooks import call_owed_hooks
 from embedded_orch.flows import Flow
-from embedded_orch.store import flow_runs, owed_hooks, waits
+from embedded_orch.store import flow_runs, owed_hooks, resumes, waits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedded_orch.recovery")
 
 
-def resume_crashed(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:
+def resume_crashed(
+    orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]], *, max_resumes: int | None = None
+) -> list[FlowRun]:
     """Resume what waits for it; see :meth:`Orchestrator.resume_crashed`."""
+    if max_resumes is not None:
+        check_max_resumes(max_resumes)
     orchestrator.engine.owner.sweep()
-    resumed = _resume_each(orchestrator, orchestrator.database.read(flow_runs.to_resume), flows)
+    found = orchestrator.database.read(flow_runs.to_resume)
+    resumed = _resume_each(orchestrator, found, flows, is_counted=True, max_resumes=max_resumes)
     resumed += _resume_what_is_due(orchestrator, flows)
     run_owed_hooks(orchestrator, flows)
     return [orchestrator.flow_runs.get(run_id) for run_id in resumed]
@@ -40,13 +46,16 @@ def resume_due(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> l
 def _resume_what_is_due(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[UUID]:
     now = orchestrator.engine.process.now()
     found = orchestrator.database.read(lambda tx: waits.due(tx, now=now))
-    return _resume_each(orchestrator, found, flows)
+    return _resume_each(orchestrator, found, flows, is_counted=False)
 
 
 def _resume_each(
     orchestrator: Orchestrator,
     found: Sequence[tuple[UUID, str, str | None]],
     flows: Sequence[Flow[..., Any]],
+    *,
+    is_counted: bool,
+    max_resumes: int | None = None,
 ) -> list[UUID]:
     """Resume runs, given with the names and entry points of their flows, one after the other."""
     resumed: list[UUID] = []
@@ -61,14 +70,32 @@ def _resume_each(
                 entrypoint,
             )
             continue
+        if is_counted:
+            limit = flow.options.max_resumes if max_resumes is None else max_resumes
+            if _gave_up(orchestrator, run_id, limit):
+                _log.warning(
+                    "flow run %s of %s was resumed in vain (max_resumes=%d): Crashed for good",
+                    run_id,
+                    flow_name,
+                    limit,
+                )
+                continue
         try:
-            flow.resume_on(orchestrator, run_id)
+            flow.resume_on(orchestrator, run_id, is_automatic=is_counted)
         except (errors.RunNotResumable, errors.ParametersNeeded) as error:
             # Another process was faster, or a person is needed: the others do not wait for it.
             _log.warning("flow run %s of %s is not resumed: %s", run_id, flow_name, error)
             continue
         resumed.append(run_id)
     return resumed
+
+
+def _gave_up(orchestrator: Orchestrator, run_id: UUID, limit: int) -> bool:
+    process = orchestrator.engine.process
+    now = process.now()
+    return orchestrator.database.write(
+        lambda tx: resumes.give_up(tx, run_id=run_id, limit=limit, now=now, new_id=process.new_id)
+    )
 
 
 def run_owed_hooks(orchestrator: Orchestrator, flows: Sequence[Flow[..., Any]]) -> list[FlowRun]:

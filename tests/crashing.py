@@ -8,6 +8,7 @@ task is written to the file named in ``TRACE``, so that one can see what was cal
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -149,6 +150,30 @@ def note_end(flow: Any, flow_run: Any, state: Any) -> None:
 @flow(on_completion=[note_end], on_crashed=[note_end])
 def with_hooks(count: int) -> list[Any]:
     return [work(number) for number in range(count)]
+
+
+@task
+def deadly(number: int) -> int:
+    """A task that kills its process, like one that the memory does not suffice for."""
+    trace(f"deadly {number}")
+    if number >= int(os.environ.get("DIES_FROM", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@flow(on_crash="resume")
+def killing(count: int) -> list[int]:
+    return [deadly(number) for number in range(count)]
+
+
+@flow
+def deadly_child(number: int) -> int:
+    return deadly(number)
+
+
+@flow(on_crash="resume", max_resumes=1)
+def killing_in_a_child(count: int) -> list[int]:
+    return [deadly_child(number) for number in range(count)]
 
 
 @flow

@@ -27,7 +27,7 @@ from embedded_orch.store.processes import ProcessRow
 from embedded_orch.store.task_runs import propose_task_state
 from tests import crashing
 from tests.crashing import stopped_at
-from tests.engine.waiting import passed
+from tests.engine.waiting import passed, until
 from tests.opened import QUICK, Clock, flow_runs, opened, runs_of, states, the_flow_run, the_run_of
 from tests.programs import PATIENCE, environment
 
@@ -1126,7 +1126,7 @@ def test_parent_takes_the_value_of_a_child_whose_tracker_says_otherwise(
     assert states(tracker)[-3:] == ["Failed", "Retrying", "Completed"]
 
 
-def test_parent_leaves_a_child_alone_that_somebody_else_resumes(
+def test_parent_waits_for_a_child_that_somebody_else_resumes(
     orch: Orchestrator, broken: Broken
 ) -> None:
     """Seen to fail when the child of a resumed parent was taken over without a look."""
@@ -1147,22 +1147,26 @@ def test_parent_leaves_a_child_alone_that_somebody_else_resumes(
         parent()
     broken.is_broken = False
     run = the_flow_run(orch, flow_name="child")
+    parent_run = the_flow_run(orch, flow_name="parent")
     answers: list[int] = []
 
-    def resume_child() -> None:
+    def resume(called: Flow[..., Any], run_id: UUID) -> None:
         with orch:
-            answers.append(child.resume(run.id))
+            answers.append(called.resume(run_id))
 
-    thread = threading.Thread(target=resume_child)
-    thread.start()
+    threads = [threading.Thread(target=resume, args=(child, run.id))]
+    threads[0].start()
     passed(begun)
-    with pytest.raises(errors.RunNotResumable, match="is running in process"):
-        parent.resume(the_flow_run(orch, flow_name="parent").id)
+    threads.append(threading.Thread(target=resume, args=(parent, parent_run.id)))
+    threads[1].start()
+    until(lambda: states(orch.flow_runs.get(parent_run.id))[-1] == "Running", "the parent")
+    until(lambda: orch.logs.count(text="waits") == 1, "the wait")
     may_end.set()
-    thread.join(30)
+    for thread in threads:
+        thread.join(30)
 
-    assert answers == [1]
-    assert parent.resume(the_flow_run(orch, flow_name="parent").id) == 1
+    assert answers == [1, 1]
+    assert states(the_flow_run(orch, flow_name="child")).count("Completed") == 1
 
 
 # -- resuming what asked for it ------------------------------------------------------------------

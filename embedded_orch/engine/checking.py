@@ -122,6 +122,29 @@ def check_flag(value: object) -> bool:
     return value
 
 
+def check_max_resumes(count: object) -> int:
+    """Refuse what is no number of resumes.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ConfigurationError(f"max_resumes={count!r}: it is a number from 0 on")
+    return count
+
+
+def check_choices(on_change: object, match: object) -> None:
+    """Refuse what a resume cannot do about changes.
+
+    Raises:
+        ConfigurationError: it is neither None nor one of the words that there are.
+    """
+    if on_change not in (None, "keep", "strict"):
+        raise ConfigurationError(f"on_change={on_change!r}: it is 'keep' or 'strict'")
+    if match not in (None, "inputs", "position"):
+        raise ConfigurationError(f"match={match!r}: it is 'inputs' or 'position'")
+
+
 def check_jitter(factor: object) -> None:
     """Refuse a jitter that delays cannot have.
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.connection import AnyConnection
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.keeping import Keeping
-    from embedded_orch.engine.options import OnCrash
+    from embedded_orch.engine.options import Match, OnChange, OnCrash
+    from embedded_orch.engine.records import Choices, Records
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
     from embedded_orch.engine.transactions import BaseTransaction
@@ -34,7 +35,11 @@ class FlowRunContext:
         name: of the run.
         epoch: in which this process owns the run.
         run_count: which attempt this is.
+        records: what earlier attempts have on record; None when there was none.
         has_records: whether earlier attempts may have completed some calls.
+        choices: what was chosen for this resume, which goes for the flows that it calls too.
+        on_change: what it leads to that a resumed run has changed.
+        match: how calls find their records.
         on_crash: what becomes of the run when its process dies.
         parameters: what the flow was called with.
         tags: of the run.
@@ -50,12 +55,14 @@ class FlowRunContext:
     __slots__ = (
         "__weakref__",
         "_counting",
+        "_numbers",
         "_occurrences",
         "_pauses",
         "_runner",
         "_waits",
         "caller",
         "cancellation",
+        "choices",
         "engine",
         "epoch",
         "flow",
@@ -65,9 +72,12 @@ class FlowRunContext:
         "keeping",
         "links",
         "log_prints",
+        "match",
         "name",
+        "on_change",
         "on_crash",
         "parameters",
+        "records",
         "run_count",
         "run_id",
         "start_time",
@@ -83,7 +93,6 @@ class FlowRunContext:
         name: str,
         epoch: int,
         run_count: int,
-        has_records: bool,
         on_crash: OnCrash,
         parameters: Mapping[str, Any],
         tags: tuple[str, ...],
@@ -91,6 +100,8 @@ class FlowRunContext:
         caller: FlowRunContext | None,
         keeping: Keeping,
         cancellation: Cancellation | None = None,
+        has_records: bool = False,
+        choices: Choices | None = None,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -98,7 +109,17 @@ class FlowRunContext:
         self.name = name
         self.epoch = epoch
         self.run_count = run_count
+        self.records: Records | None = None
         self.has_records = has_records
+        self.choices = choices
+        chosen = None if choices is None else choices.on_change
+        self.on_change: OnChange = (
+            chosen or flow.options.on_change or ("keep" if caller is None else caller.on_change)
+        )
+        matched = None if choices is None else choices.match
+        self.match: Match = (
+            matched or flow.options.match or ("inputs" if caller is None else caller.match)
+        )
         self.on_crash: OnCrash = on_crash
         self.parameters = parameters
         self.tags = tags
@@ -118,6 +139,22 @@ class FlowRunContext:
         self._runner: Runner | None = None
         self._pauses = 0
         self._waits: dict[str, int] = {}
+        self._numbers: dict[tuple[UUID | None, str], int] = {}
+
+    def next_number(self, task: TaskSpec, parent: UUID | None) -> int:
+        """Which call of a task by one caller this is, from 0; they are counted as they are made.
+
+        Not when they begin: where tasks are submitted, a thread may bring any of them first.
+        """
+        place = parent, task.key
+        with self._counting:
+            number = self._numbers.get(place, 0)
+            self._numbers[place] = number + 1
+        return number
+
+    def calls_made(self, parent: UUID | None, task_key: str) -> int:
+        """How many calls of a task one caller has made in this attempt."""
+        return self._numbers.get((parent, task_key), 0)
 
     def dynamic_key(
         self, task: TaskSpec, parent: UUID | None, arguments: Mapping[str, object]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps, Write
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
+    from embedded_orch.engine.records import Choices, Records
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.store.flow_runs import NewFlowRun
 
@@ -79,6 +80,7 @@ class FlowCall:
         run_id: the run; a new one when not given.
         caller: the flow run that calls it, if any.
         parent_task_run_id: the task run of the caller that tracks it.
+        choices: what was chosen for this resume; those of the caller when not given.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class FlowCall:
         run_id: UUID | None = None,
         caller: FlowRunContext | None = None,
         parent_task_run_id: UUID | None = None,
+        choices: Choices | None = None,
     ) -> None:
         self._engine = engine
         self._flow = flow
@@ -104,6 +107,7 @@ class FlowCall:
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
         self._on_crash: OnCrash = flow.options.on_crash if caller is None else caller.on_crash
         self._record = FlowRecord(engine, run_id, owes_hooks=has_final_hooks(flow.options))
+        self._choices = choices if caller is None else caller.choices
         self._has_records = False
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
@@ -121,7 +125,14 @@ class FlowCall:
         return (yield from self._run(self._creation()))
 
     def take_over_and_run(
-        self, *, name: str, tags: Sequence[str], epoch: int, owner_died: bool
+        self,
+        *,
+        name: str,
+        tags: Sequence[str],
+        epoch: int,
+        owner_died: bool,
+        is_automatic: bool = False,
+        rerun_from: UUID | None = None,
     ) -> Steps[State]:
         """Take an interrupted run over and run it again; what it completed is not run again.
 
@@ -130,12 +141,22 @@ class FlowCall:
             tags: of the run.
             epoch: in which its last owner was seen to be gone.
             owner_died: whether its state still claims that it runs.
+            is_automatic: whether nobody asked for it by hand.
+            rerun_from: the task run from which on completed calls are made again.
         """
         self.name = name
         self._tags = tuple(tags)
         self._has_records = True
         self._accept_parameters()
-        return (yield from self._run(self._take_over(epoch, owner_died=owner_died)))
+        states = self._states_of_take_over(owner_died=owner_died)
+        take = self._record.take_over(
+            epoch,
+            states,
+            now=states[0].timestamp,
+            is_automatic=is_automatic,
+            rerun_from=rerun_from,
+        )
+        return (yield from self._run((take, states[-1])))
 
     def _run(self, beginning: Beginning) -> Steps[State]:
         take, running = beginning
@@ -222,21 +243,20 @@ class FlowCall:
             states.append(running)
         return self._record.create(new, states), running
 
-    def _take_over(self, epoch: int, *, owner_died: bool) -> Beginning:
+    def _states_of_take_over(self, *, owner_died: bool) -> list[Proposal]:
         process = self._engine.process
         now = process.now()
         running = self._running(now + 1, message="resumed")
-        states = [running]
-        if owner_died:
-            crashed = Proposal(
-                id=process.new_id(),
-                type=StateType.CRASHED,
-                name="Crashed",
-                timestamp=now,
-                message="the process that ran it died",
-            )
-            states.insert(0, crashed)
-        return self._record.take_over(epoch, states, now=now), running
+        if not owner_died:
+            return [running]
+        crashed = Proposal(
+            id=process.new_id(),
+            type=StateType.CRASHED,
+            name="Crashed",
+            timestamp=now,
+            message="the process that ran it died",
+        )
+        return [crashed, running]
 
     # -- before the function ---------------------------------------------------------------------
 
@@ -301,7 +321,6 @@ class FlowCall:
             name=self.name,
             epoch=self._record.epoch,
             run_count=self._record.run_count,
-            has_records=self._has_records,
             on_crash=self._on_crash,
             parameters=self._arguments,
             tags=self._tags,
@@ -309,6 +328,8 @@ class FlowCall:
             caller=self._caller,
             keeping=self._keeping,
             cancellation=self._cancellation,
+            has_records=self._has_records,
+            choices=self._choices,
         )
 
     def _own(self, state: State) -> State:
@@ -323,8 +344,14 @@ class FlowCall:
         """Call the function until a final state is accepted."""
         while True:
             context = self._context()
+            if self._has_records:
+                from embedded_orch.engine.records import records_of
+
+                context.records = yield from records_of(context)
             try:
                 proposal, state = yield from self._attempt(context)
+                if context.records is not None:
+                    proposal, state = self._judged(context.records, proposal, state)
             finally:
                 context.is_over = True
                 self._record.has_loose_ends |= context.has_loose_ends
@@ -344,6 +371,19 @@ class FlowCall:
             if decision.proposal is not None:
                 state = results.as_stored(state, decision.proposal)
             return self._own(state)
+
+    def _judged(self, records: Records, proposal: Proposal, state: State) -> tuple[Proposal, State]:
+        """The end of a resumed or retried attempt, unless it has changed and must not."""
+        try:
+            records.end(has_failed=proposal.type is not StateType.COMPLETED)
+        except errors.RunChanged as error:
+            process = self._engine.process
+            failed = results.failed(
+                process.new_id(), process.now(), error, kind="Flow", run_id=self.run_id
+            )
+            proposal = not_retriable(failed)
+            state = results.state_of(proposal).with_error(error)
+        return proposal, state
 
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
         """Call the function once; the state to propose, and the same with its value at hand."""

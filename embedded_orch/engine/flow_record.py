@@ -67,13 +67,23 @@ class FlowRecord:
 
         return Write(self._engine.database, create)
 
-    def take_over(self, epoch: int, states: Sequence[Proposal], *, now: int) -> Write[None]:
+    def take_over(
+        self,
+        epoch: int,
+        states: Sequence[Proposal],
+        *,
+        now: int,
+        is_automatic: bool = False,
+        rerun_from: UUID | None = None,
+    ) -> Write[None]:
         """Take an interrupted run, unless another process has taken it since.
 
         Args:
             epoch: in which its last owner was seen to be gone.
             states: what becomes of it, in order.
             now: microseconds since 1970 UTC.
+            is_automatic: whether nobody asked for it by hand.
+            rerun_from: the task run from which on completed calls are made again.
         """
         engine = self._engine
         self.epoch = epoch + 1
@@ -88,6 +98,8 @@ class FlowRecord:
                 states=states,
                 now=now,
                 new_id=engine.process.new_id,
+                is_automatic=is_automatic,
+                rerun_from=rerun_from,
             )
             self.run_count = run.run_count
             self._owe_hooks(tx)

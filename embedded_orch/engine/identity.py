@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _DIGEST_BYTES = 12
 
 
+def position_key(parent: UUID | None, number: int) -> str:
+    """Which call of a task a record belongs to, where its place says so and not its inputs."""
+    return f"at-{number}" if parent is None else f"at-{number}-{parent.hex}"
+
+
 def call_digest(parent: UUID | None, task_key: str, arguments: Mapping[str, object]) -> bytes:
     """What equal calls have in common: their parent task run, task and inputs.
 

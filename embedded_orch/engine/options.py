@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 from embedded_orch.engine.checking import (
     Delays,
     check_callable,
+    check_choices,
     check_delays,
     check_expiration,
     check_flag,
     check_jitter,
+    check_max_resumes,
     check_retries,
     check_run_name,
     check_task_runner,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from embedded_orch.orchestration.values import Policy
 
 OnCrash = Literal["fail", "resume"]
+OnChange = Literal["keep", "strict"]
+Match = Literal["inputs", "position"]
 RecordStart = Literal["announced", "before"]
 
 
@@ -226,6 +230,9 @@ class FlowOptions(Options):
     on_cancellation: Sequence[Callable[..., Any]] | None = None
     on_crashed: Sequence[Callable[..., Any]] | None = None
     on_crash: OnCrash = "fail"
+    max_resumes: int = 3
+    on_change: OnChange | None = None
+    match: Match | None = None
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         super().__init__(given)
@@ -237,6 +244,8 @@ class FlowOptions(Options):
             self.task_runner = check_task_runner(self.task_runner)
         if self.on_crash not in ("fail", "resume"):
             raise ConfigurationError(f"on_crash={self.on_crash!r}: it is 'fail' or 'resume'")
+        check_max_resumes(self.max_resumes)
+        check_choices(self.on_change, self.match)
 
 
 class Arguments(TypedDict, total=False):
@@ -287,6 +296,9 @@ class FlowArguments(Arguments, total=False):
     on_cancellation: Sequence[Callable[..., Any]] | None
     on_crashed: Sequence[Callable[..., Any]] | None
     on_crash: OnCrash
+    max_resumes: int
+    on_change: OnChange | None
+    match: Match | None
 
 
 # Options that are known and not honoured yet, and why.

@@ -9,7 +9,7 @@ from embedded_orch.engine.effects import Read
 from embedded_orch.engine.flow_call import FlowCall
 from embedded_orch.engine.pause_deadlines import NEVER_RESUMED, expire_pauses
 from embedded_orch.states import StateType
-from embedded_orch.store import flow_runs, processes
+from embedded_orch.store import flow_runs, processes, task_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.records import Choices
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.states import State
     from embedded_orch.store.flow_runs import FlowRunRow
     from embedded_orch.store.processes import ProcessRow
+    from embedded_orch.store.task_runs import RecordedCall
 
     Owned = tuple[FlowRunRow, tuple[ProcessRow, bool] | None]
+    # The id or the name of a task run, or the module and qualified name of a task.
+    RerunFrom = UUID | str
 
 _AT_WORK = frozenset(
     {StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING}
@@ -38,6 +42,9 @@ def resume_run(
     parameters: Mapping[str, Any],
     *,
     bound: Mapping[str, Any] | None = None,
+    choices: Choices | None = None,
+    rerun_from: RerunFrom | None = None,
+    is_automatic: bool = False,
 ) -> Steps[State]:
     """Continue a run: its function is called again, and calls that completed are not.
 
@@ -47,9 +54,12 @@ def resume_run(
         run_id: the run.
         parameters: values for those parameters that could not be stored.
         bound: more of them, for a method its object; what is on record comes before them.
+        choices: what is done about changes; what the flow says when not given.
+        rerun_from: from which call on what has completed is run again.
+        is_automatic: whether nobody asked for it by hand.
 
     Raises:
-        RunNotFound: no flow run has this id.
+        RunNotFound: no flow run has this id, or it has no such call on record.
         RunNotResumable: it is another flow's, or runs in a living process.
         FlowPauseTimeout: it was paused, and its time is over.
         ParametersNeeded: it was called with values that could not be stored.
@@ -63,14 +73,40 @@ def resume_run(
             f"{_label(run)} is a run of the flow {run.flow_name!r}, not of {flow.name!r}; resume "
             f"it with that flow"
         )
-    if run.state is not None and run.state.type is StateType.COMPLETED:
+    if run.state is not None and run.state.type is StateType.COMPLETED and rerun_from is None:
         return run.state
     refuse_running(engine, run, owner)
     _refuse_unanswered(run)
     unstored = run.unstored_parameters
     spare = {name: value for name, value in (bound or {}).items() if name in unstored}
     arguments = _arguments(flow, run, {**spare, **parameters}, _label(run))
-    return (yield from take_over_steps(engine, flow, run, arguments))
+    first = None if rerun_from is None else (yield from _first_call(engine, run, rerun_from))
+    return (
+        yield from take_over_steps(
+            engine,
+            flow,
+            run,
+            arguments,
+            choices=choices,
+            rerun_from=first,
+            is_automatic=is_automatic,
+        )
+    )
+
+
+def _first_call(engine: Engine, run: FlowRunRow, rerun_from: RerunFrom) -> Steps[UUID]:
+    """The first call of a run that is meant: by its id, or by the task that it is a call of."""
+    calls: list[RecordedCall] = yield Read(
+        engine.database, lambda tx: task_runs.recorded_calls(tx, flow_run_id=run.id)
+    )
+    for call in calls:
+        if rerun_from in (call.id, call.task_key, call.name):
+            return call.id
+    known = sorted({call.task_key for call in calls})
+    raise errors.RunNotFound(
+        f"{_label(run)} has no call of {rerun_from} on record; it has calls of "
+        f"{', '.join(known) or 'no task'}"
+    )
 
 
 def refuse_running(engine: Engine, run: FlowRunRow, owner: tuple[ProcessRow, bool] | None) -> None:
@@ -126,15 +162,34 @@ def take_over_steps(
     arguments: Mapping[str, Any],
     *,
     caller: FlowRunContext | None = None,
+    choices: Choices | None = None,
+    rerun_from: UUID | None = None,
+    is_automatic: bool = False,
 ) -> Steps[State]:
-    """Take a run over that nobody runs, and run it again."""
-    call = FlowCall(engine, flow, arguments, run_id=run.id, caller=caller)
+    """Take a run over that nobody runs, and run it again.
+
+    Args:
+        engine: that runs it.
+        flow: whose run it is.
+        run: the run.
+        arguments: what it is called with.
+        caller: the flow run that calls it, if any.
+        choices: what is done about changes; those of the caller when not given.
+        rerun_from: the task run from which on what has completed is run again.
+        is_automatic: whether nobody asked for it by hand.
+    """
+    call = FlowCall(engine, flow, arguments, run_id=run.id, caller=caller, choices=choices)
+    # A caller that is resumed has not answered the pause of what it called: by way of Crashed the
+    # run comes to its pause again.
+    is_left_paused = caller is not None and run.state is not None and run.state.is_paused()
     return (
         yield from call.take_over_and_run(
             name=run.name,
             tags=run.tags,
             epoch=run.epoch,
-            owner_died=_is_at_work(run) and run.owner_id is not None,
+            owner_died=is_left_paused or (_is_at_work(run) and run.owner_id is not None),
+            is_automatic=is_automatic,
+            rerun_from=rerun_from,
         )
     )
 
@@ -147,7 +202,14 @@ def _label(run: FlowRunRow) -> str:
     return f"flow run {run.name} ({run.id})"
 
 
-def resume_or_start(engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]) -> Steps[State]:
+def resume_or_start(
+    engine: Engine,
+    flow: FlowSpec,
+    arguments: Mapping[str, Any],
+    *,
+    choices: Choices | None,
+    rerun_from: RerunFrom | None,
+) -> Steps[State]:
     """Continue the newest unfinished run of a flow with equal parameters, or start one."""
     digest = values.hash_inputs(arguments)
     run_id: UUID | None = yield Read(
@@ -158,7 +220,10 @@ def resume_or_start(engine: Engine, flow: FlowSpec, arguments: Mapping[str, Any]
     )
     if run_id is None:
         return (yield from FlowCall(engine, flow, arguments).create_and_run())
-    return (yield from resume_run(engine, flow, run_id, {}, bound=arguments))
+    steps = resume_run(
+        engine, flow, run_id, {}, bound=arguments, choices=choices, rerun_from=rerun_from
+    )
+    return (yield from steps)
 
 
 def owned_run(tx: Transaction, run_id: UUID) -> Owned:

@@ -19,6 +19,7 @@ from embedded_orch.engine.contexts import (
 )
 from embedded_orch.engine.effects import Read, Sleep
 from embedded_orch.engine.hooks import call_task_hooks, hooks_on
+from embedded_orch.engine.identity import position_key
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.keeping import KEPT, keeping_of
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
+    from embedded_orch.store.task_runs import RecordedCall
 
 _log = logging.getLogger("embedded_orch.engine")
 
@@ -101,6 +103,7 @@ class TaskCall:
         self._beginning_error: Exception | None = None
         self._around = surrounding()
         self.run_id = self._record.run_id
+        self._number = 0 if flow_run is None else flow_run.next_number(task, parent)
         self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
 
     def steps(self) -> Steps[State]:
@@ -112,32 +115,18 @@ class TaskCall:
             found = self._flow_run.links.runs_of(self._arguments)
             self._upstream = {**found, **self._upstream} if found else self._upstream
         key = self._dynamic_key()
-        is_on_record = is_lost = False
-        flow_run = self._flow_run
-        if flow_run is not None and flow_run.has_records:
-            call = yield Read(
-                self._engine.database,
-                lambda tx: task_runs.find_call(
-                    tx, flow_run_id=flow_run.run_id, task_key=self._task.key, dynamic_key=key
-                ),
-            )
-            if call is not None:
-                is_on_record = True
-                self.run_id = self._record.run_id = call.id
-                if call.state_type is StateType.COMPLETED:
-                    known, value = results.decode_recorded(
-                        call.data, call.data_format, self._keeping
-                    )
-                    if known:
-                        yield from attempts.settle(self._context(), value)
-                        return self._recorded(value)
-                    # A value that nobody can read is none that the rules have to keep.
-                    is_lost = True
+        recorded = None if self._flow_run is None else self._find_record(self._flow_run, key)
+        if recorded is not None:
+            self.run_id = self._record.run_id = recorded.id
+            known, value = yield from self._recorded_value(recorded)
+            if known:
+                yield from attempts.settle(self._context(), value)
+                return self._recorded(value)
         if obstacle is not None:
-            return (yield from self._not_ready(key, is_on_record, obstacle))
+            return (yield from self._not_ready(key, recorded is not None, obstacle))
         if self._task.cache is not None or (self._tags and self._body is None):
             yield from self._find_cache_and_limits()
-        beginning = self._restart(force=is_lost) if is_on_record else self._begin(key)
+        beginning = self._begin(key) if recorded is None else self._restart(recorded)
         if self._record.slots is None:
             return (yield from self._attempts(beginning))
         return (yield from self._attempts_with_slots(self._record.slots, beginning))
@@ -169,7 +158,38 @@ class TaskCall:
     def _dynamic_key(self) -> str:
         if self._flow_run is None:
             return f"{self._task.key}-{self.run_id}"
+        if self._flow_run.match == "position":
+            return position_key(self._parent, self._number)
         return self._flow_run.dynamic_key(self._task, self._parent, self._arguments)
+
+    def _find_record(self, flow_run: FlowRunContext, key: str) -> RecordedCall | None:
+        """What an earlier attempt at the flow run has on record of this call.
+
+        Raises:
+            RunChanged: the run is not to go on with changes, and this is one.
+        """
+        if flow_run.records is None:
+            return None
+        return flow_run.records.find(
+            self._task.key,
+            self._parent,
+            key=key,
+            number=self._number,
+            source_hash=self._task.source_hash,
+            name=self.name,
+        )
+
+    def _recorded_value(self, recorded: RecordedCall) -> Steps[tuple[bool, object]]:
+        """Whether the call has completed with a value that can be had again, and the value."""
+        if not recorded.is_completed:
+            return False, None
+        data, data_format = yield Read(
+            self._engine.database, lambda tx: task_runs.recorded_value(tx, run_id=recorded.id)
+        )
+        known, value = results.decode_recorded(data, data_format, self._keeping)
+        if not known and self._flow_run is not None and self._flow_run.records is not None:
+            self._flow_run.records.runs_again(recorded)
+        return known, value
 
     def _recorded(self, value: object) -> State:
         """What an earlier attempt completed, as the state of this call."""
@@ -223,6 +243,7 @@ class TaskCall:
             task_inputs=self._upstream,
             policy=self._task.policy,
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
+            call_number=self._number,
         )
 
     def _begin(self, key: str) -> Steps[State | None]:
@@ -266,9 +287,13 @@ class TaskCall:
         yield from self._has_begun(running)
         return None
 
-    def _restart(self, *, force: bool) -> Steps[State | None]:
+    def _restart(self, recorded: RecordedCall) -> Steps[State | None]:
         """Run a call again that an earlier attempt did not finish, or whose value is lost."""
+        # A value that nobody can read is none that the rules have to keep.
+        force = recorded.is_completed
         if self._cache is not None:
+            # What is to be run again is not taken from another run either.
+            self._cache.is_refreshing |= recorded.is_superseded
             yield from self._cache.look(self._engine, self._keeping)
         if force and self._record.slots is not None:
             yield from self._record.slots.take()
@@ -379,7 +404,9 @@ class TaskCall:
             yield from attempts.undo(context, error)
             if not isinstance(error, Exception) or isinstance(error, errors.OwnershipLost):
                 raise
-            return (yield from self._finish_failed(error, context))
+            # A strict run that has changed stops, and tries nothing again.
+            is_final = isinstance(error, errors.RunChanged)
+            return (yield from self._finish_failed(error, context, is_final=is_final))
         finally:
             task_run_context.set(outside)
         if told is not None:
@@ -550,7 +577,8 @@ class TaskCall:
                 yield from self._has_begun(decision.proposal or running)
                 return None
             if decision.run.state_type is StateType.COMPLETED:
-                return self._cached(decision)
+                # The run that it stands for has completed in another process just now.
+                return None if self._body is not None else self._cached(decision)
             if decision.verdict is Verdict.ABORT:
                 refusal = (
                     None

@@ -11,6 +11,7 @@ import msgspec
 from embedded_orch import errors
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
 from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, State, StateType
+from embedded_orch.store import resumes
 from embedded_orch.store.flows import ensure_flow, flow_id
 from embedded_orch.store.state_details import decode_details
 from embedded_orch.store.transitions import (
@@ -158,6 +159,8 @@ def take_over(
     states: Sequence[Proposal],
     now: int,
     new_id: Callable[[], UUID],
+    is_automatic: bool = False,
+    rerun_from: UUID | None = None,
 ) -> Run:
     """Make another process the owner of a run, and run it again.
 
@@ -169,6 +172,8 @@ def take_over(
         states: what happened to it: Crashed where the owner died unnoticed, then Running.
         now: microseconds since 1970 UTC.
         new_id: makes the ids of the states of task runs that the last owner left unfinished.
+        is_automatic: whether nobody asked for it by hand.
+        rerun_from: the task run from which on completed calls are made again.
 
     Returns:
         The run, as it is taken over.
@@ -190,13 +195,24 @@ def take_over(
         return propose(
             tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1
         ).run
-    if not tx.run("flow_run.change_owner", id=run_id, owner_id=owner_id, epoch=epoch, now=now):
+    counted = resumes.count_automatic(tx, run_id=run_id) if is_automatic else (0, 0)
+    if not tx.run(
+        "flow_run.change_owner",
+        id=run_id,
+        owner_id=owner_id,
+        epoch=epoch,
+        auto_resumes=counted[0],
+        completed_at_resume=counted[1],
+        now=now,
+    ):
         raise errors.RunNotResumable(
             f"flow run {row[11]} ({run_id}) was taken over by another process just now; it is "
             f"running there"
         )
     message = "the process that ran it died"
     crash_unfinished(tx, run_id=run_id, now=now, new_id=new_id, message=message)
+    if rerun_from is not None:
+        resumes.supersede(tx, run_id=run_id, first=rerun_from, now=now, new_id=new_id)
     for crashed in crashes:
         interrupt(tx, "flow_run", run_id=run_id, crashed=crashed, now=now, epoch=epoch + 1)
     decision = propose(tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1)

@@ -12,6 +12,7 @@ from embedded_orch.orchestration.transition import decide
 from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
 from embedded_orch.states import State, StateType
 from embedded_orch.store.flow_runs import check_owner, state_from, states_from
+from embedded_orch.store.resumes import SUPERSEDED
 from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
@@ -42,6 +43,8 @@ class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
     """The task runs that each parameter depends on, and those of ``wait_for``."""
     policy: Policy = Policy()
     flow_run_run_count: int = 0
+    call_number: int = 0
+    """Which call of its task by its parent it is, from 0."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -52,6 +55,31 @@ class Call(msgspec.Struct, frozen=True):
     data: bytes | None
     data_format: str | None
     source_hash: str | None
+
+
+class RecordedCall(msgspec.Struct, frozen=True):
+    """A call that a flow run has on record."""
+
+    id: UUID
+    parent_id: UUID | None
+    task_key: str
+    dynamic_key: str
+    call_number: int
+    state_type: str | None
+    state_name: str | None
+    source_hash: str | None
+    name: str
+    run_count: int
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has completed, so that it is not run again."""
+        return self.state_type == "COMPLETED"
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether it has completed, and somebody wants it run again."""
+        return self.state_name == SUPERSEDED
 
 
 class TaskRunRow(msgspec.Struct, frozen=True):
@@ -153,6 +181,7 @@ def _store_start(
         name=new.name,
         task_key=new.task_key,
         dynamic_key=new.dynamic_key,
+        call_number=new.call_number,
         source_hash=new.source_hash,
         task_version=new.task_version,
         tags=encode_struct(list(new.tags)) if new.tags else None,
@@ -207,6 +236,19 @@ def find_call(
         "task_run.find_call", flow_run_id=flow_run_id, task_key=task_key, dynamic_key=dynamic_key
     )
     return None if row is None else Call(row[0], StateType(row[1]), *row[2:])
+
+
+def recorded_calls(tx: Transaction, *, flow_run_id: UUID) -> list[RecordedCall]:
+    """The calls that a flow run has on record, in the order in which they were made."""
+    return [
+        RecordedCall(*row) for row in tx.rows("task_run.recorded_calls", flow_run_id=flow_run_id)
+    ]
+
+
+def recorded_value(tx: Transaction, *, run_id: UUID) -> tuple[bytes | None, str | None]:
+    """What a completed call has returned, as bytes and their format; None when it has not."""
+    row = tx.row("task_run.recorded_value", id=run_id)
+    return (None, None) if row is None or row[0] != StateType.COMPLETED else (row[1], row[2])
 
 
 def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:

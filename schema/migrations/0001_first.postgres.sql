@@ -123,6 +123,9 @@ create table flow_run (
     owner_id                   uuid    references process (id) on delete set null,
     epoch                      bigint  not null default 0,
     on_crash                   text    not null default 'fail' check (on_crash in ('fail', 'resume')),
+    -- resumes in a row that nobody asked for by hand, without one more completed task
+    auto_resumes               integer not null default 0 check (auto_resumes >= 0),
+    completed_at_resume        integer not null default 0,   -- its completed tasks at the last of them
     -- what it was called with
     parameters                 json    not null default '{}' check (json_typeof(parameters) = 'object'),
     unstored_parameters        json    not null default '{}'    -- name: type, of those not storable
@@ -223,6 +226,7 @@ create table task_run (
     name                       text    collate "C" not null,
     task_key                   text    not null,     -- the function's qualified name
     dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
+    call_number                integer not null default 0 check (call_number >= 0),  -- the how-manieth of its task by its parent
     state_id                   uuid,
     state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
                                        'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',

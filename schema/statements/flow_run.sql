@@ -64,8 +64,31 @@ where id = :id;
 -- name: change_owner
 -- From here on, writes that name an earlier epoch change nothing. Index: primary key.
 update flow_run
-set owner_id = :owner_id, epoch = epoch + 1, updated = :now
+set owner_id = :owner_id, epoch = epoch + 1, auto_resumes = :auto_resumes,
+    completed_at_resume = :completed_at_resume, updated = :now
 where id = :id and epoch = :epoch;
+
+-- name: auto_resumes
+-- How often a run was resumed without being asked to, in a row, and how many calls had completed
+-- then. Index: primary key.
+select auto_resumes, completed_at_resume from flow_run where id = :id;
+
+-- name: left_behind [sqlite]
+-- A run whose owner has died and that asks to be resumed, if it still is that. Index: primary keys.
+select flow_run.epoch
+from flow_run
+join process on process.id = flow_run.owner_id
+where flow_run.id = :id and process.ended is not null and flow_run.on_crash = 'resume'
+      and flow_run.state_type in ('PENDING', 'RUNNING', 'SCHEDULED');
+
+-- name: left_behind [postgres]
+-- The same; a take-over that is under way is waited for.
+select flow_run.epoch
+from flow_run
+join process on process.id = flow_run.owner_id
+where flow_run.id = :id and process.ended is not null and flow_run.on_crash = 'resume'
+      and flow_run.state_type in ('PENDING', 'RUNNING', 'SCHEDULED')
+for update of flow_run;
 
 -- name: epoch [sqlite]
 -- Whose writes count. Index: primary key.

@@ -3,14 +3,14 @@
 -- name: insert
 -- A new run in its first states. Nothing when the id is there: a repeat of the same write.
 insert into task_run (
-    id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, state_id, state_type,
-    state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
+    id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, call_number, state_id,
+    state_type, state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
     next_scheduled_start_time, start_time, end_time, total_run_time, source_hash,
     task_version, tags, task_inputs, empirical_policy, created, updated
 )
 values (
-    :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :state_id, :state_type,
-    :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
+    :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :call_number, :state_id,
+    :state_type, :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
     :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
     :task_version, :tags, :task_inputs, :empirical_policy, :now, :now
 )
@@ -75,6 +75,105 @@ left join task_run_state as current
     on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
 where task_run.flow_run_id = :flow_run_id and task_run.task_key = :task_key
       and task_run.dynamic_key = :dynamic_key;
+
+-- name: recorded_calls
+-- What a run has on record, in the order in which the calls were made. Index: task_run_by_flow_run.
+select id, parent_task_run_id, task_key, dynamic_key, call_number, state_type, state_name,
+       source_hash, name, run_count
+from task_run
+where flow_run_id = :flow_run_id
+order by id;
+
+-- name: recorded_value
+-- What the last state of one call holds. Index: primary key.
+select task_run.state_type, current.data, current.data_format
+from task_run
+left join task_run_state as current
+    on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
+where task_run.id = :id;
+
+-- name: completed_below [sqlite]
+-- How many calls of a run, and of all that it called, have completed. Each joins the one before, or
+-- SQLite would begin with the states. Index: task_run_by_flow_run, flow_run_by_parent.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    cross join task_run as tracker on tracker.flow_run_id = run.id
+    cross join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select count(*)
+from run
+cross join task_run on task_run.flow_run_id = run.id
+where task_run.state_type = 'COMPLETED';
+
+-- name: completed_below [postgres]
+-- The same.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    join task_run as tracker on tracker.flow_run_id = run.id
+    join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select count(*)
+from run
+join task_run on task_run.flow_run_id = run.id
+where task_run.state_type = 'COMPLETED';
+
+-- name: running_below [sqlite]
+-- The functions that were running for a run, or for what it called.
+-- Index: task_run_by_flow_run, flow_run_by_parent.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    cross join task_run as tracker on tracker.flow_run_id = run.id
+    cross join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select task_run.name, task_run.task_key
+from run
+cross join task_run on task_run.flow_run_id = run.id
+where task_run.state_type = 'RUNNING'
+      and not exists (
+          select 1 from flow_run as called where called.parent_task_run_id = task_run.id
+      )
+order by task_run.id
+limit :limit;
+
+-- name: running_below [postgres]
+-- The same.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    join task_run as tracker on tracker.flow_run_id = run.id
+    join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select task_run.name, task_run.task_key
+from run
+join task_run on task_run.flow_run_id = run.id
+where task_run.state_type = 'RUNNING'
+      and not exists (
+          select 1 from flow_run as called where called.parent_task_run_id = task_run.id
+      )
+order by task_run.id
+limit :limit;
+
+-- name: to_supersede
+-- The completed calls of a run from one of them on. Index: task_run_by_flow_run.
+select id
+from task_run
+where flow_run_id = :flow_run_id and id >= :first_id and state_type = 'COMPLETED'
+order by id;
+
+-- name: caller_of
+-- The task run that made a call. Index: primary key.
+select parent_task_run_id from task_run where id = :id;
 
 -- name: unfinished_of_flow_run
 -- What was running when its process died. Index: task_run_by_flow_run.

@@ -28,7 +28,8 @@ class Process:
     Args:
         clock: microseconds since 1970-01-01 UTC.
         entropy: ``entropy(n)`` gives n random bytes.
-        sleep: waits for a number of seconds.
+        sleep: waits for a number of seconds. Of a clock that does not go by itself it has a method
+            ``doze(bell, seconds)`` too, which returns when the bell rings or they have gone by.
 
     Attributes:
         now: the time, in microseconds since 1970-01-01 UTC.

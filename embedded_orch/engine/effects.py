@@ -183,7 +183,12 @@ class Sleep:
         """Do it without blocking the event loop."""
         import anyio
 
-        await anyio.sleep(self._seconds)
+        doze = _doze_of(self._sleep)
+        if doze is None:
+            await anyio.sleep(self._seconds)
+            return
+        bell = Bell()
+        await _in_a_thread(lambda: doze(bell, self._seconds), until=bell.ring)
 
 
 class Turn:
@@ -211,11 +216,17 @@ class Turn:
         """Do it in this thread; an interruption of the code in it ends it."""
         if self._seconds is None or self._sleep is time.sleep:
             return self._waiter.wait(self._seconds, doze_here)
+        doze = _doze_of(self._sleep)
+        if doze is not None:
+            return self._waiter.wait(self._seconds, doze)
         return self._waiter.wait(self._seconds, lambda _, seconds: self._sleep(seconds or 0))
 
     async def perform_async(self) -> bool:
         """Do it without blocking the event loop."""
-        return await self._waiter.wait_async(self._seconds)
+        doze, waiter = _doze_of(self._sleep), self._waiter
+        if doze is None or self._seconds is None:
+            return await waiter.wait_async(self._seconds)
+        return await _in_a_thread(lambda: waiter.wait(self._seconds, doze), until=waiter.ring)
 
 
 class WaitFor:
@@ -266,6 +277,24 @@ class Stop:
             self._is_interrupting = True
             await _to_the_end(lambda: run_sync(self.perform))
             raise
+
+
+def _doze_of(sleep: Callable[[float], None]) -> Callable[[Bell, float | None], object] | None:
+    """How one waits for a bell or a time on a clock that does not go by itself; else None."""
+    doze: Callable[[Bell, float | None], object] | None = getattr(sleep, "doze", None)
+    return doze
+
+
+async def _in_a_thread(wait: Callable[[], R], *, until: Callable[[], object]) -> R:
+    """Wait in a thread of its own; ``until`` ends the wait of a task that is cancelled."""
+    import anyio
+    from anyio.to_thread import run_sync
+
+    try:
+        return await run_sync(wait, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    except BaseException:
+        until()
+        raise
 
 
 async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:

@@ -16,11 +16,15 @@ from embedded_orch.states import StateType
 from embedded_orch.store import task_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
     from uuid import UUID
 
     from embedded_orch.db.port import Database
     from embedded_orch.process import Process
     from embedded_orch.states import State
+
+    Moment = Literal["before", "after"]
 
 
 class Engine:
@@ -32,6 +36,10 @@ class Engine:
         life_path: the file whose locks tell which owners live; None where nobody else can look.
         room: where those wait who want slots of its concurrency limits; a new one when not given.
         retention: how long runs are kept; see :func:`embedded_orch.engine.retention.retention_of`.
+
+    Attributes:
+        on_call: is told the name of each flow and task "before" and "after" its function is called,
+            for tests; None for nobody.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Engine:
     ) -> None:
         self.database = database
         self.process = process
+        self.on_call: Callable[[str, Moment], object] | None = None
         self.owner = Owner(database, process, life_path)
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
@@ -73,6 +82,17 @@ class Engine:
             self.watch.close()
             self.leases.close()
             self.owner.end()
+
+    def abandon(self) -> None:
+        """Go away as a killed process does, for tests: nothing of it is written any more.
+
+        Whoever looks from another process finds its owner dead.
+        """
+        self.logs.abandon_in_child()
+        self.upkeep.close(has_run=False)
+        self.watch.close()
+        self.leases.close()
+        self.owner.release()
 
     def __repr__(self) -> str:
         return f"<Engine on {self.database.url}>"

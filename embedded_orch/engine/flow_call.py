@@ -391,7 +391,10 @@ class FlowCall:
         flow, has_failed, outside = self._flow, False, place_here()
         flow_run_context.set(context)
         task_run_context.set(None)
+        on_call = self._engine.on_call
         try:
+            if on_call is not None:
+                on_call(flow.name, "before")
             not_kept: str | None = None
             arguments, run_id = self._arguments, self.run_id
             with keeping_prints(context.log_prints):
@@ -406,6 +409,8 @@ class FlowCall:
                 else:
                     call = call_of(flow, flow.function, arguments, kind="Flow", run_id=run_id)
                     value = yield Cancellable(call, context)
+            if on_call is not None:
+                on_call(flow.name, "after")
             value = yield from settled(value)
             outcome = outcome_of(
                 value,

@@ -49,6 +49,7 @@ class Owner:
         self._life: LifeLock | None = None
         self._row: ProcessRow | None = None
         self._registering = threading.Lock()
+        self._known_dead: set[UUID] = set()
         self._running: dict[UUID, list[Cancellation]] = {}
         self._idle_bells: list[Bell] = []
         self._counting = threading.Lock()
@@ -134,6 +135,8 @@ class Owner:
         """Whether another owner lives, as far as can be known from here."""
         if other.id == self.id:
             return True
+        if other.id in self._known_dead:
+            return False
         mine = self._facts()
         if self._life_path is None:
             # Nobody else can open this database; its owners are in this process, and say goodbye.
@@ -157,8 +160,16 @@ class Owner:
                 drive(self._bury(self._row))
         finally:
             # Also when that could not be written down: whoever looks next finds it dead.
-            if self._life is not None:
-                self._life.release()
+            self.release()
+
+    def release(self) -> None:
+        """Be dead to whoever looks from now on."""
+        if self._life is not None:
+            self._life.release()
+
+    def know_dead(self, other: Owner) -> None:
+        """Another owner of this process went away without a word, as only tests have it."""
+        self._known_dead.add(other.id)
 
     def _bury(self, row: ProcessRow) -> Steps[int]:
         message = f"the process that ran it died (pid {row.pid} on {row.host})"

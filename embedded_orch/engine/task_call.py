@@ -376,17 +376,8 @@ class TaskCall:
         told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
-                task, arguments, run_id = self._task, self._arguments, self.run_id
-                not_kept: str | None = None
                 with self._keeping_prints(context):
-                    if self._yields:
-                        value, not_kept = yield from iteration_of(
-                            task, arguments, kind="Task", run_id=run_id
-                        )
-                    else:
-                        value = yield call_of(
-                            task, self.function, arguments, kind="Task", run_id=run_id
-                        )
+                    value, not_kept = yield from self._call()
                 if not_kept is not None or tells_the_end(value):
                     told = yield from self._told(value, not_kept)
             else:
@@ -412,6 +403,21 @@ class TaskCall:
         if told is not None:
             return (yield from self._finish_as_told(*told, context))
         return (yield from self._finish_completed(value, context))
+
+    def _call(self) -> Steps[tuple[Any, str | None]]:
+        """Call the function; what it returned, and why its items are not to be kept, if so."""
+        task, arguments, run_id = self._task, self._arguments, self.run_id
+        on_call = self._engine.on_call
+        if on_call is not None:
+            on_call(task.name, "before")
+        not_kept: str | None = None
+        if self._yields:
+            value, not_kept = yield from iteration_of(task, arguments, kind="Task", run_id=run_id)
+        else:
+            value = yield call_of(task, self.function, arguments, kind="Task", run_id=run_id)
+        if on_call is not None:
+            on_call(task.name, "after")
+        return value, not_kept
 
     @property
     def _yields(self) -> bool:

@@ -10,6 +10,7 @@ none is given.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -68,7 +69,9 @@ def sleep(
         if is_suspending:
             until = times.datetime_from_microseconds(wait.deadline)
             yield from _suspend(context, wait, f"sleeps until {until.isoformat()}")
-        yield Sleep(min(left, _LONGEST_NAP), process.sleep)
+        # A clock that does not go by itself wakes whoever waits for a time that it is set to.
+        nap = min(left, _LONGEST_NAP) if process.sleep is time.sleep else left
+        yield Sleep(nap, process.sleep)
 
 
 def receive(

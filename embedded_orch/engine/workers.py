@@ -85,16 +85,16 @@ class Interruptible:
             if self._due is None:
                 _take_back()
 
-    def wait(self, bell: Bell, timeout: float | None = None) -> None:
-        """Wait until it rings, or ``timeout`` seconds, or until the interruption."""
+    def wait(self, bell: Bell, timeout: float | None = None) -> bool:
+        """Wait until it rings, ``timeout`` seconds, or until the interruption; whether it rang."""
         with self._lock:
             if self._due is None:
                 self._waits_for = bell
-        if self._due is None:
-            bell.wait(timeout)
+        is_rung = self._due is None and bell.wait(timeout)
         self._waits_for = None
         if self._due is not None and not self._depth:
             raise self._due
+        return is_rung
 
     def reset(self) -> None:
         """What the thread runs next is something else; it is in no block."""
@@ -231,13 +231,14 @@ def wait_here(bell: Bell, timeout: float | None = None) -> None:
             worker.code.wait(bell, timeout)
 
 
-def doze_here(bell: Bell, timeout: float | None = None) -> None:
-    """Wait until it rings, or until the code in this thread is interrupted."""
+def doze_here(bell: Bell, timeout: float | None = None) -> bool:
+    """Wait until it rings, ``timeout`` seconds, or until the code in this thread is interrupted.
+
+    Returns:
+        Whether it rang.
+    """
     code = _code_here()
-    if code is None:
-        bell.wait(timeout)
-    else:
-        code.wait(bell, timeout)
+    return bell.wait(timeout) if code is None else code.wait(bell, timeout)
 
 
 def _code_here() -> Interruptible | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from unittest.mock import patch
 
 from embedded_orch import Orchestrator, flow, task
+from embedded_orch.engine.ownership import Owner
 from embedded_orch.orchestrator import registry
 from tests.faults import acts
 from tests.faults import watched_flows as flows
@@ -48,11 +52,11 @@ def begin_anew(orch: Orchestrator) -> None:
         flows.told(flows.plain())
 
 
-def believe_in_the_dead() -> None:
+@contextmanager
+def believing_in_the_dead() -> Iterator[None]:
     """Have this process take every owner for alive."""
-    from embedded_orch.engine.ownership import Owner
-
-    Owner.is_alive = lambda *_: True  # type: ignore[method-assign]
+    with patch.object(Owner, "is_alive", lambda *_: True):
+        yield
 
 
 CONTROLS = {
@@ -74,7 +78,7 @@ CONTROLS = {
             acts.only_open,
             calls("done in lasting", "done in failing"),
             prepare=acts.die_in_two_runs,
-            arrange=believe_in_the_dead,
+            arranged=believing_in_the_dead,
         ),
     )
 }

@@ -24,7 +24,6 @@ from itertools import pairwise
 
 import apsw
 
-from embedded_orch.db.migrations import migrations
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
 from embedded_orch.errors import MissingResult
 from tests.faults.power_cuts import TornOperation
@@ -94,12 +93,7 @@ _STRANDED = f"""
 def problems(asked: Asked) -> list[str]:
     """What is wrong with a database that nobody writes to, and whose dead have been buried."""
     records = read_runs(asked)
-    trackers = {run.parent_task_run_id for run in records.flow_runs.values()}
-    found = [
-        problem
-        for run in records.all_runs
-        for problem in problems_of(run, is_tracker=run.id in trackers)
-    ]
+    found = [*_of_all_runs(records)]
     found += _unfinished_below_ended(records)
     yes = "1" if _is_sqlite(asked) else "true"
     for name, limit, held in asked(_SLOTS_BEYOND_LIMIT.replace("{true}", yes)):
@@ -153,13 +147,18 @@ def sound_records(connection: apsw.Connection) -> Records:
     if connection.pragma("application_id") != APPLICATION_ID or not version:
         raise TornOperation(f"{tables} tables, and marked as no database of ours")
     records = read_runs(connection.execute)
-    for run in records.all_runs:
-        for problem in problems_of(run):
-            raise TornOperation(problem)
+    for problem in _of_all_runs(records):
+        raise TornOperation(problem)
     for run in records.flow_runs.values():
         if run.parent_task_run_id not in {None, *records.task_runs}:
             raise TornOperation(f"{run}: its task run is not there")
-    return records._replace(has_schema=version == len(migrations("sqlite")))
+    return records
+
+
+def _of_all_runs(records: Records) -> Iterator[str]:
+    trackers = {run.parent_task_run_id for run in records.flow_runs.values()}
+    for run in records.all_runs:
+        yield from problems_of(run, is_tracker=run.id in trackers)
 
 
 def problems_of(run: RunRow, *, is_tracker: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ import apsw
 
 import embedded_orch
 from tests.faults import watched_flows
+from tests.faults.children import in_child
 from tests.faults.controls import CONTROLS
 from tests.faults.grounds import FileGround, Ground, ServerGround
 from tests.faults.invariants import changes
@@ -86,44 +87,21 @@ class Countdown:
 # -- children --------------------------------------------------------------------------------------
 
 
-def in_child(work: Callable[[], object]) -> tuple[int, Any]:
-    """How a forked child ended that does this work (0: well), and its answer, by way of JSON."""
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            os.close(read_end)
-            with open(write_end, "w") as answer:
-                json.dump(work(), answer)
-            status = 0
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(write_end)
-    with open(read_end) as answer:
-        text = answer.read()
-    status = os.waitpid(pid, 0)[1]
-    return status, json.loads(text) if status == 0 else None
-
-
 def act(operation: Operation, url: str, witness: Lines, kill_at: int) -> int:
     """Do the operation, and die at a point; how many there were otherwise."""
-    arrange(operation, witness)
     countdown = Countdown(kill_at)
-    with embedded_orch.open(url) as orch:
-        operation.act(orch)
+    carry_on(operation, url, witness)
     return countdown.points
 
 
-def arrange(operation: Operation, witness: Lines) -> None:
-    """Make this process one that does the operation."""
-    watched_flows.watch(witness)
-    if operation.arrange is not None:
-        operation.arrange()
+def carry_on(operation: Operation, url: str, witness: Lines) -> None:
+    """Bring the operation to its end."""
+    with (
+        operation.arranged(),
+        watched_flows.watched_by(witness),
+        embedded_orch.open(url) as orch,
+    ):
+        operation.act(orch)
 
 
 def prepare(operation: Operation, url: str) -> None:
@@ -141,11 +119,9 @@ def judge(operation: Operation, url: str, witness: Lines) -> list[str]:
     before = look(operation, url)
     entered_before = witness.calls("entered")
     found = _problems_after_the_kill(operation, before, witness)
-    arrange(operation, witness)
-    with embedded_orch.open(url) as orch:
-        operation.act(orch)
+    carry_on(operation, url, witness)
     after = look(operation, url)
-    with embedded_orch.open(url) as orch:
+    with operation.arranged(), embedded_orch.open(url) as orch:
         orch.engine.owner.sweep()
     if look(operation, url).records != after.records:
         found.append("recovering a second time changed something")

@@ -307,7 +307,7 @@ def sweep(
     """
     trials: list[Trial] = []
     for kind in kinds:
-        count = _count_calls(subject, kind, folder)
+        count = count_calls(subject, kind, folder)
         for sticky in (False, True):
             trials += [
                 attempt(subject, Fault(kind, nth, sticky), folder)
@@ -316,7 +316,8 @@ def sweep(
     return Sweep(trials)
 
 
-def _count_calls(subject: Subject, kind: FaultKind, folder: str) -> int:
+def count_calls(subject: Subject, kind: FaultKind, folder: str) -> int:
+    """How many calls of a kind the script makes, and that all is well while none of them fails."""
     never = Fault(kind, nth=1 << 62, sticky=False)
     trial = attempt(subject, never, folder)
     if trial.violations or trial.unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,22 +21,28 @@ class Lines:
         self._path = path
 
     def entered(self, call: str) -> None:
-        self._add("entered", call)
+        self.add("entered", call)
 
     def told(self, call: str) -> None:
-        self._add("told", call)
+        self.add("told", call)
 
-    def _add(self, what: str, call: str) -> None:
+    def add(self, what: str, call: str) -> None:
+        """Append a line, in one write, so that lines of several processes keep their order."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, f"{what} {call}\n".encode())
         os.close(descriptor)
 
+    def all(self) -> Iterator[tuple[str, str]]:
+        """What was added, in order."""
+        if self._path.exists():
+            with open(self._path, encoding="utf-8") as file:
+                for line in file:
+                    what, _, call = line.rstrip("\n").partition(" ")
+                    yield what, call
+
     def calls(self, what: str) -> Counter[str]:
         """How often each call was entered, or its caller told."""
-        if not self._path.exists():
-            return Counter()
-        lines = [line.split(" ", 1) for line in self._path.read_text().splitlines()]
-        return Counter(call for each, call in lines if each == what)
+        return Counter(call for each, call in self.all() if each == what)
 
 
 class Seen(NamedTuple):

@@ -6,6 +6,7 @@ To add one, write its flow in ``watched_flows``, what brings it to its end in ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Operation(NamedTuple):
         at_least_once: what is called again when it is not known whether it was.
         prepare: run before, in a process of its own that may kill itself.
         queries: return the calls on record that are no runs.
-        arrange: run first in every process that comes after the preparation.
+        arranged: what surrounds all that is done after the preparation.
         check: what else is wrong with a database, whatever was done in it.
         is_on_server: whether there is such a thing on Postgres.
     """
@@ -39,7 +40,7 @@ class Operation(NamedTuple):
     at_least_once: frozenset[str] = frozenset()
     prepare: Callable[[Orchestrator], None] | None = None
     queries: tuple[str, ...] = ()
-    arrange: Callable[[], None] | None = None
+    arranged: Callable[[], AbstractContextManager[None]] = nullcontext
     check: Callable[[str], list[str]] | None = None
     is_on_server: bool = True
 
@@ -59,7 +60,7 @@ OPERATIONS = {
             calls("first", "second", "plain", "one", "two"),
             prepare=acts.name_values_and_run,
             queries=("select name from variable",),
-            arrange=acts.know_a_second_migration,
+            arranged=acts.knowing_a_second_migration,
             check=acts.check_migrated,
         ),
         Operation("task", partial(acts.finish, flows.plain), calls("first", "second", "plain")),

@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import anyio
@@ -47,10 +49,15 @@ _witness: Witness = _Unwatched()
 _dying: threading.Barrier | None = None
 
 
-def watch(witness: Witness) -> None:
+@contextmanager
+def watched_by(witness: Witness) -> Iterator[None]:
     """Have this process's calls told to a witness."""
     global _witness  # noqa: PLW0603 - the flows below are of the module, as a user's are
     _witness = witness
+    try:
+        yield
+    finally:
+        _witness = _Unwatched()
 
 
 def die_when_all_are_there(runs: int) -> None:

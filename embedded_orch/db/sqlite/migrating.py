@@ -120,9 +120,12 @@ def migrate(
     where = path or ":memory:"
     known = migrations("sqlite", folder)
     catalog = Catalog("sqlite")
-    if int(connection.pragma("user_version")) == len(known):
-        pending(known, applied(connection, catalog, where), where)
-        return
+    try:
+        if int(connection.pragma("user_version")) == len(known):
+            pending(known, applied(connection, catalog, where), where)
+            return
+    except apsw.Error as error:
+        raise translate(error, where) from error
     is_done = False
     while not is_done:
         if guard is not None:

@@ -14,6 +14,7 @@ OrchestratorError
 │   │   ├── AuthenticationFailed
 │   │   ├── DatabaseReadOnly
 │   │   ├── DatabaseFull
+│   │   ├── DatabaseLost            its file was removed or replaced while it was open
 │   │   └── PoolExhausted           every connection is in use
 │   ├── DatabaseBusy                another process kept the lock longer than busy_timeout
 │   ├── DatabaseClosed
@@ -152,6 +153,10 @@ class DatabaseReadOnly(DatabaseUnavailable):
 
 class DatabaseFull(DatabaseUnavailable):
     """No room left on the disk; the transaction was rolled back."""
+
+
+class DatabaseLost(DatabaseUnavailable):
+    """The file was removed, or another one put in its place, while it was open."""
 
 
 class PoolExhausted(DatabaseUnavailable):

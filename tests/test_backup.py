@@ -17,6 +17,7 @@ from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.sqlite import copying
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
 from tests.postgres_server import PostgresServer
+from tests.programs import run_program
 
 
 @pytest.fixture(params=["file", "truncate", "memory"])
@@ -292,6 +293,82 @@ class TestRefusing:
             orch.backup(target)
 
         assert not target.exists()
+
+
+KILLED = """
+import os, signal, sys
+import embedded_orch
+from embedded_orch.db.sqlite import copying
+
+path, target, point = sys.argv[1:]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class DiesWhenUsedTwice:
+    uses = 0
+    def __index__(self):
+        self.uses += 1
+        if self.uses > 1:
+            die()
+        return 10
+
+def dies(function, *, before):
+    def wrapped(*arguments):
+        if before:
+            die()
+        function(*arguments)
+        die()
+    return wrapped
+
+if point == "in the middle":
+    copying._PAGES_PER_STEP = DiesWhenUsedTwice()
+elif point == "before it has its name":
+    copying._rename_to_new = dies(copying._rename_to_new, before=True)
+elif point == "when it has both names":
+    os.unlink = dies(os.unlink, before=True)
+else:
+    copying._rename_to_new = dies(copying._rename_to_new, before=False)
+with embedded_orch.open(path, retention=False) as orch:
+    orch.backup(target)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "is_there"),
+    [
+        ("in the middle", False),
+        ("before it has its name", False),
+        ("when it has both names", True),
+        ("when it has its name", True),
+    ],
+)
+def test_one_that_is_killed_leaves_no_half_copy_under_its_name(
+    tmp_path: Path, target: Path, point: str, is_there: bool
+) -> None:
+    """Beside a process that goes on writing."""
+    path = tmp_path / "data" / "orch.db"
+    with embedded_orch.open(path, retention=False) as orch:
+        fill(orch, megabytes=1)
+        doubled([1])
+
+        killed = run_program(KILLED, path, target, point)
+
+        assert killed.returncode == -9, killed.stderr
+        assert target.exists() is is_there
+        if is_there:
+            with embedded_orch.open(target) as copy:
+                assert copy.sql("pragma integrity_check").scalar() == "ok"
+                assert copy.task_runs.count() == 1
+            target.unlink()
+        # What it left behind says by its name that it is no copy, and is in nobody's way.
+        assert all(
+            name.endswith(".partial") for name in os.listdir(target.parent) if "-" not in name
+        )
+        doubled([2])
+        orch.backup(target)
+    with embedded_orch.open(target) as copy:
+        assert copy.task_runs.count() == 2
 
 
 class _InterruptsWhenUsedTwice:

@@ -88,6 +88,7 @@ class OpenDatabases:
         if path is None:
             return Shared(None, open_memory(options, self._process), options, life_path=None)
         with self._lock:
+            self._refuse_lost(path)
             key = create_file(path, options)
             return self._share(
                 key,
@@ -97,6 +98,18 @@ class OpenDatabases:
                 make=lambda: open_file(path, options, self._process),
                 life_path=f"{path}-owners",
             )
+
+    def _refuse_lost(self, path: str) -> None:
+        """Refuse a file in the place of one that is open here, and is not there any more.
+
+        Two files of one name would share one log.
+        """
+        from embedded_orch.db.sqlite.database import SQLiteDatabase
+
+        for shared in self._open.values():
+            database = shared.database
+            if isinstance(database, SQLiteDatabase) and database.path == path:
+                database.check_present()
 
     def _open_postgres(self, url: str, settings: Mapping[str, object]) -> Shared:
         from embedded_orch.db.postgres.options import parse

@@ -114,6 +114,9 @@ class Upkeep:
         """Take a turn if it is due. What fails is no affair of the runs; it is tried again."""
         try:
             self.take_turn(most)
+        except errors.DatabaseLost:
+            # Whoever writes or reads next is told, and there is nothing left to look after.
+            return
         except errors.OrchestratorError as error:
             _warn("the upkeep of %s was put off: %s", self._database.url, error)
         except Exception as error:  # noqa: BLE001 - a loop of ours that no run may suffer from

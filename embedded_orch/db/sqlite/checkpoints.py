@@ -18,6 +18,7 @@ from embedded_orch import errors
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
     from embedded_orch.db.sqlite.guard import FileGuard
 
@@ -30,6 +31,11 @@ _PAUSE_SECONDS = 0.000_5
 
 class Checkpoints:
     """The checkpoints of one write connection. Its owner calls them one at a time.
+
+    Attributes:
+        log_pages: how long the log is.
+        on_put_off: is told how many bytes a log holds that is longer than it should be, because
+            somebody reads or writes; None for nobody.
 
     Args:
         connection: the write connection, outside of any transaction.
@@ -49,6 +55,7 @@ class Checkpoints:
         busy_timeout_seconds: float,
     ) -> None:
         self.log_pages = 0
+        self.on_put_off: Callable[[int], None] | None = None
         self._connection = connection
         self._path = path
         self._guard = guard
@@ -116,6 +123,8 @@ class Checkpoints:
         except (apsw.BusyError, errors.DatabaseBusy):
             # A reader holds the log, or another process writes.
             _log().debug("%s: the log is in use, checkpoint put off", self._path)
+            if self.on_put_off is not None and self.log_pages >= self._pages:
+                self.on_put_off(self.log_pages * int(self._connection.pragma("page_size")))
         except (apsw.Error, errors.DatabaseError, OSError) as error:
             # OSError: on a full disk even the word to the readers cannot be written.
             _log().warning("%s: checkpoint failed and is put off: %s", self._path, error)

@@ -18,7 +18,9 @@ from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.connecting import connect, translate
+from embedded_orch.db.sqlite.long_reads import LongReads, Named, where_opened
 from embedded_orch.db.sqlite.migrating import identify, migrate
+from embedded_orch.db.sqlite.presence import Presence
 from embedded_orch.db.sqlite.readers import Readers
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from embedded_orch.db.sqlite.writer import AnnouncedWrite, Request, Writer
@@ -66,10 +68,14 @@ class SQLiteDatabase:
                 # Reading makes SQLite open the log and its index, which the pins then hold.
                 self._connection.pragma("user_version")
                 guard.pin()
+            self._presence: Presence | None = None
+            if path is not None:
+                self._presence = Presence(path, has_log=has_log)
             self._writer = Writer(
                 self._connection,
                 self.catalog,
                 guard=guard,
+                presence=self._presence,
                 busy_timeout_seconds=options.busy_timeout_seconds,
                 checkpoint_pages=options.checkpoint_pages if has_log else None,
                 name=path or ":memory:",
@@ -90,6 +96,9 @@ class SQLiteDatabase:
                 busy_timeout_seconds=options.busy_timeout_seconds,
                 name=path or ":memory:",
             )
+            if self._writer.checkpoints is not None:
+                watch = LongReads(guard.path, self._readers)
+                self._writer.checkpoints.on_put_off = watch.look
         if path is not None:
             audit.watch(path)
         fork.register(self)
@@ -101,6 +110,7 @@ class SQLiteDatabase:
         scope = scope_for(self)
         if scope is not None:
             return self._join(scope, operation, writes=False)
+        self.check_present()
         return self._read_committed(operation)
 
     def _read_committed(self, operation: Callable[[Transaction], R]) -> R:
@@ -189,7 +199,12 @@ class SQLiteDatabase:
             timeout_seconds=timeout_seconds,
             max_rows=max_rows,
         )
-        return self.read(lambda transaction: run_query(_connection_of(transaction), query))
+        return self.read(
+            Named(
+                lambda transaction: run_query(_connection_of(transaction), query),
+                f"orch.sql({query.text[:200]!r})",
+            )
+        )
 
     def backup(self, path: str) -> None:
         """Copy what is committed to a new file; on a file in WAL mode nobody waits for it."""
@@ -197,7 +212,12 @@ class SQLiteDatabase:
 
         self._check()
         check_target(path)
-        self._read_committed(lambda transaction: copy_database(_connection_of(transaction), path))
+        self._read_committed(
+            Named(
+                lambda transaction: copy_database(_connection_of(transaction), path),
+                f"orch.backup({path!r})",
+            )
+        )
 
     def give_room_back(self, *, most_bytes: int) -> int:
         """Hand some of the room that nothing is in back to the file system, in one transaction."""
@@ -251,6 +271,7 @@ class SQLiteDatabase:
         ``for_update`` asks for nothing more here: an IMMEDIATE transaction excludes every writer.
         """
         self._check()
+        self.check_present()
         if read_only and self._readers is not None:
             if self._writer.has_queued and not self._is_waiting_for_ourselves():
                 self._writer.flush()
@@ -279,6 +300,15 @@ class SQLiteDatabase:
                 f"another one would never end; end the session first, or make the call inside "
                 f"the task that opened it"
             )
+
+    def check_present(self) -> None:
+        """Refuse a file that was removed or replaced; what it held can still be backed up.
+
+        Raises:
+            DatabaseLost: it was.
+        """
+        if self._presence is not None and not self._is_closed:
+            self._presence.check()
 
     def migrate(self, process: Process) -> None:
         """Bring the schema to the version of this program."""
@@ -421,7 +451,7 @@ class SQLiteReadTransaction:
         self._reader: Reader = readers.take()
         self.transaction: SQLiteTransaction = self._reader.transaction
         try:
-            self._reader.begin()
+            self._reader.begin(f"a read-only session, {where_opened()}")
         except BaseException:
             readers.give(self._reader)
             raise

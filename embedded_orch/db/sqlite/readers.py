@@ -31,19 +31,34 @@ _CLOSING_SECONDS = 5.0
 
 
 class Reader:
-    """One read connection and its lock; used by one caller at a time."""
+    """One read connection and its lock; used by one caller at a time.
 
-    __slots__ = ("_lock", "connection", "transaction")
+    Attributes:
+        since: when its transaction began (``time.monotonic``); 0 when none is open.
+        reading: what reads: an operation, or words; see :mod:`.long_reads`.
+        thread_id: in which thread.
+    """
+
+    __slots__ = ("_lock", "connection", "reading", "since", "thread_id", "transaction")
 
     def __init__(self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock) -> None:
         self.connection = connection
         self.transaction = SQLiteTransaction(connection, catalog)
         self._lock = lock
+        self.since = 0.0
+        self.reading: object = None
+        self.thread_id = 0
 
-    def begin(self) -> None:
-        """Begin a DEFERRED transaction; its snapshot is taken by its first statement."""
+    def begin(self, reading: object) -> None:
+        """Begin a DEFERRED transaction; its snapshot is taken by its first statement.
+
+        Args:
+            reading: what reads, for the warning about one that lasts.
+        """
         try:
             self._lock.acquire()
+            self.reading, self.thread_id = reading, threading.get_ident()
+            self.since = time.monotonic()
             self.connection.execute("begin deferred")
             if self._lock.excludes_writers:
                 # The first read rebuilds an index that a dying process left torn.
@@ -59,6 +74,7 @@ class Reader:
             if self.connection.in_transaction:
                 self.connection.execute("rollback")
         finally:
+            self.since, self.reading = 0.0, None
             self._lock.release()
 
 
@@ -90,7 +106,7 @@ class Readers:
         """Run an operation on a snapshot."""
         reader = self.take()
         try:
-            reader.begin()
+            reader.begin(operation)
             try:
                 return operation(reader.transaction)
             finally:
@@ -126,6 +142,12 @@ class Readers:
         """Give a reader back."""
         self._idle.append(reader)
         self._free.release()
+
+    def open_longer_than(self, seconds: float) -> list[Reader]:
+        """Those whose transaction has been open for so long, the oldest first."""
+        latest = time.monotonic() - seconds
+        found = [reader for reader in list(self._all) if 0 < reader.since <= latest]
+        return sorted(found, key=lambda reader: reader.since)
 
     @property
     def connections(self) -> list[apsw.Connection]:

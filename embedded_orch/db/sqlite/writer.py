@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import R, Transaction
     from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.sqlite.presence import Presence
     from embedded_orch.db.statements import Catalog
 
 # A group is committed together; more than this only makes the first of it wait.
@@ -117,6 +118,7 @@ class Writer:
         connection: the write connection.
         catalog: the statements of its dialect.
         guard: the lock between processes; None for a database that no other process can open.
+        presence: whether the file is still there; None where there is none.
         busy_timeout_seconds: how long a caller waits for the turn.
         checkpoint_pages: at how many pages of log to checkpoint; None where there is no log.
         name: of the database, for messages.
@@ -128,6 +130,7 @@ class Writer:
         catalog: Catalog,
         *,
         guard: FileGuard | None,
+        presence: Presence | None,
         busy_timeout_seconds: float,
         checkpoint_pages: int | None,
         name: str,
@@ -136,6 +139,7 @@ class Writer:
         self._connection = connection
         self._execute = connection.execute
         self._guard = guard
+        self._presence = presence
         self._patience = busy_timeout_seconds
         self._name = name
         self._queue: deque[Request] = deque()
@@ -274,6 +278,8 @@ class Writer:
         try:
             if self._guard is not None:
                 self._guard.acquire_write()
+            if self._presence is not None:
+                self._presence.check()
             self._execute("begin immediate")
         except BaseException as error:
             self.roll_back()
@@ -378,8 +384,8 @@ class Writer:
             if isinstance(translated, errors.DatabaseUnavailable | errors.DatabaseBusy):
                 raise translated from error
             self._one_by_one(group, translated, error)
-        except errors.DatabaseBusy:
-            # Another process has the lock file: nothing was run.
+        except (errors.DatabaseBusy, errors.DatabaseLost):
+            # Another process has the lock file, or ours is gone: nothing was run.
             raise
         except Exception as error:  # noqa: BLE001 - told by the error that it came of
             self._one_by_one(group, error, None)
@@ -423,6 +429,8 @@ class Writer:
             if guard is not None:
                 # The lock file before BEGIN: a process that waits for it holds nothing of SQLite's.
                 guard.acquire_write()
+            if self._presence is not None:
+                self._presence.check()
             transaction = self.transaction
             try:
                 self._execute("begin immediate")

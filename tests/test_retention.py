@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -24,7 +25,7 @@ from embedded_orch.states import StateType
 from embedded_orch.store import retention as store
 from tests.engine.waiting import until
 from tests.opened import Clock, opened
-from tests.programs import PATIENCE, environment
+from tests.programs import PATIENCE, environment, run_program
 from tests.store.builders import PATHS, a_flow_run, a_task_run
 
 DAY = timedelta(days=1)
@@ -455,6 +456,111 @@ class TestKilled:
             assert program.returncode == -9, program.stderr
             nth += 3
         assert nth > 6
+
+
+PRUNING_TOO = """
+import json, sys
+from datetime import timedelta
+from embedded_orch.engine import removing
+from embedded_orch.orchestrator import open_orchestrator
+
+removing._ROWS = 3
+with open_orchestrator(sys.argv[1], retention=False) as orch:
+    print("open", flush=True)
+    sys.stdin.readline()
+    removed = orch.prune(timedelta(0))
+print(json.dumps([removed.flow_runs, removed.task_runs]))
+"""
+
+
+@pytest.mark.parametrize("backend", ["file", "postgres"])
+def test_several_processes_at_once_remove_each_run_once(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = str(tmp_path / "orch.db")
+    if backend == "postgres":
+        url = request.getfixturevalue("postgres_server").new_database()
+    with opened(url, retention=False):
+        for _ in range(20):
+            book()
+    pruning = [
+        subprocess.Popen(
+            [sys.executable, "-c", PRUNING_TOO, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(EMBEDDED_ORCH_HOME=str(tmp_path / "home")),
+        )
+        for _ in range(3)
+    ]
+    try:
+        for each in pruning:
+            assert each.stdout is not None
+            assert each.stdout.readline() == "open\n"
+        answers = [each.communicate("go\n", timeout=PATIENCE)[0] for each in pruning]
+    finally:
+        for each in pruning:
+            each.kill()
+            each.wait(PATIENCE)
+
+    removed = [json.loads(answer) for answer in answers]
+    assert [sum(each) for each in zip(*removed, strict=True)] == [60, 80]
+    with opened(url, retention=False) as orch:
+        assert counts(orch) == {}
+
+
+def test_a_file_with_retention_does_not_grow(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "orch.db"
+    sizes: list[int] = []
+    with opened(str(path), clock, retention=3 * DAY) as orch:
+        for _ in range(12):
+            for _ in range(5):
+                report(5)
+            later(clock, DAY)
+            orch.engine.upkeep.take_turn(1000)
+            used, free = orch.database.read(removing.size_of)
+            sizes.append(used + free)
+
+    assert is_level(sizes)
+
+
+def is_level(sizes: list[int]) -> bool:
+    """Whether the last half is no larger than what the first half came to, but for a few pages."""
+    half = len(sizes) // 2
+    return max(sizes[half:]) <= max(sizes[:half]) * 1.1
+
+
+def test_a_process_that_ends_in_the_middle_of_a_turn_ends_as_usual(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from datetime import timedelta
+        import embedded_orch
+        from embedded_orch import flow
+        from embedded_orch.engine import removing, upkeep
+
+        removing._ROWS = 1
+        upkeep._PAUSE_SECONDS = 0.05
+
+        @flow
+        def nothing():
+            return None
+
+        orch = embedded_orch.open(sys.argv[1], retention=timedelta(0))
+        for _ in range(50):
+            nothing()
+        with orch.session() as session:
+            session.execute("update schema_migration set applied = 1")
+        orch.engine.upkeep._next_look = 0
+        nothing()
+        assert any("upkeep" in each.name for each in __import__("threading").enumerate())
+    """
+    ran = run_program(program, tmp_path / "orch.db")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with opened(str(tmp_path / "orch.db"), retention=False) as orch:
+        assert orch.flow_runs.count() < 51
+        assert orch.check() == []
 
 
 class TestSize:

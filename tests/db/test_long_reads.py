@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -188,7 +188,7 @@ with embedded_orch.open(sys.argv[1], retention=False) as orch:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[int]:
+def reading(path: Path) -> Generator[int]:
     """The pid of another process that has a snapshot, for the length of a block."""
     process = subprocess.Popen(
         [sys.executable, "-c", READER, str(path)],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -194,7 +194,7 @@ print(json.dumps([kind, completed, refused, again, problems]))
 
 
 @contextmanager
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path) -> Generator[Path]:
     """A folder on a disk of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -239,6 +239,6 @@ def test_a_real_disk_that_is_full_and_has_room_again(tmp_path: Path, how: str) -
 
 
 @contextmanager
-def plain(tmp_path: Path) -> Iterator[Path]:
+def plain(tmp_path: Path) -> Generator[Path]:
     """A folder of no particular size."""
     yield tmp_path

@@ -9,6 +9,7 @@ from embedded_orch.engine import log_settings, results
 from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.ownership import Owner
+from embedded_orch.engine.unrecorded import Unrecorded
 from embedded_orch.engine.upkeep import Upkeep
 from embedded_orch.engine.watching import Watch
 from embedded_orch.orchestration.values import Proposal
@@ -58,6 +59,7 @@ class Engine:
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
         self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
+        self.unrecorded = Unrecorded(database, process)
         self.upkeep = Upkeep(database, process, retention)
         self.logs = LogQueue(database, process, lines_per_second=log_settings.lines_per_second())
 
@@ -77,8 +79,8 @@ class Engine:
         """Give up what it owns, after what was logged."""
         try:
             self.logs.close()
-            self.upkeep.close(has_run=self.owner.has_run)
         finally:
+            self.upkeep.close(has_run=self.owner.has_run)
             self.watch.close()
             self.leases.close()
             self.owner.end()

@@ -163,6 +163,7 @@ class FlowCall:
         owner, watch = self._engine.owner, self._engine.watch
         self._cancellation.name = self.name
         listen()
+        self._engine.unrecorded.settle()
         owner.begin(self.run_id, self._cancellation)
         watch.add(self._cancellation)
         has_ended = False
@@ -181,8 +182,12 @@ class FlowCall:
             watch.discard(self._cancellation)
             yield from self._call_final_hooks(state)
             return state
+        except errors.DatabaseError as error:
+            # What cannot be written now is written as soon as it can be.
+            self._engine.unrecorded.note(self.run_id, self._record.epoch, error)
+            raise
         except (Exception, GeneratorExit):
-            # The run is not ours any more, or the database fails: there is nothing to record.
+            # The run is not ours any more: there is nothing to record.
             raise
         except BaseException as error:
             if has_ended:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded_orch import Orchestrator, errors, flow, task
+from embedded_orch import errors, flow, task
 from tests.faults.nth_fault_vfs import Fault, FaultKind, FaultyVFS, ours_unreported
 from tests.opened import opened
 from tests.programs import PATIENCE, environment
@@ -87,7 +87,7 @@ def test_a_flow_ends_with_our_error_and_goes_on_once_there_is_room(
         assert orch.task_runs.count(state_type="COMPLETED") == full_before
         (run,) = orch.flow_runs.find()
         assert report.flow.resume(run.id) == sum(range(COUNT))
-        assert recorded_once(orch)
+        assert orch.task_runs.count(state_type="COMPLETED") == COUNT == orch.task_runs.count()
         assert orch.check() == []
     # The one that could not be recorded ran once more.
     again = [number for number in range(COUNT) if report.done.count(number) > 1]
@@ -111,6 +111,28 @@ def test_what_a_full_disk_kept_from_being_recorded_is_crashed_when_closed(
         assert orch.check() == []
 
 
+def test_what_a_full_disk_kept_from_being_recorded_is_recorded_before_the_next_run(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """Seen to fail without it: the run was Running for as long as its process lived."""
+    report, other = Report(disk, 3), Report(disk, -1)
+    with opened(str(tmp_path / "orch.db"), vfs=VFS) as orch:
+        with pytest.raises(errors.DatabaseFull):
+            report.flow(COUNT)
+        with pytest.raises(errors.DatabaseFull):
+            other.flow(2)
+        disk.make_room()
+
+        other.flow(2)
+
+        (run,) = orch.flow_runs.find(state_type="CRASHED")
+        assert run.state is not None
+        assert "its end could not be written" in str(run.state.message)
+        assert orch.flow_runs.count() == 2
+        assert report.flow.resume(run.id) == sum(range(COUNT))
+        assert orch.check() == []
+
+
 def test_one_that_is_full_until_the_end_is_recovered_by_the_next_process(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,12 +147,6 @@ def test_one_that_is_full_until_the_end_is_recovered_by_the_next_process(
         assert run.state is not None
         assert run.state.is_crashed()
         assert report.flow.resume(run.id) == sum(range(COUNT))
-
-
-def recorded_once(orch: Orchestrator) -> bool:
-    """Whether each task is completed on record, once."""
-    found = [run.name for run in orch.task_runs.find(state_type="COMPLETED")]
-    return len(found) == COUNT == len(set(found))
 
 
 FILLING = """
@@ -195,11 +211,11 @@ print(json.dumps([kind, completed, refused, again, problems]))
 
 @contextmanager
 def small_disk(tmp_path: Path) -> Generator[Path]:
-    """A folder on a disk of 4 MB."""
+    """A folder on a disk of 16 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)],
         capture_output=True,
         check=False,
     )

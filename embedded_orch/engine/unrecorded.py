@@ -1,0 +1,83 @@
+"""Flow runs of this process whose end could not be written: the disk was full, the server away.
+
+Their state still says that they run, and their process lives, so nobody else may set it right. It
+is set right before this process runs its next flow. If there is none, the runs are given up with
+everything else when the orchestrator is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from embedded_orch import errors
+from embedded_orch.store.transitions import crash
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.process import Process
+
+
+class Unrecorded:
+    """The flow runs of one orchestrator that have ended, and not on record. Any thread may use it.
+
+    Args:
+        database: where they are to be recorded.
+        process: its clock and ids.
+    """
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self._database = database
+        self._process = process
+        self._lock = threading.Lock()
+        self._runs: dict[UUID, tuple[int, str]] = {}
+
+    def note(self, run_id: UUID, epoch: int, error: errors.DatabaseError) -> None:
+        """A run has ended by an error of the database, or its end was not written for one.
+
+        Args:
+            run_id: the run.
+            epoch: in which it is this process's.
+            error: why.
+        """
+        with self._lock:
+            self._runs[run_id] = epoch, f"its end could not be written: {error}"
+
+    def settle(self) -> None:
+        """Write down what can be by now; what cannot is kept for the next time."""
+        if not self._runs:
+            return
+        with self._lock:
+            runs = list(self._runs.items())
+        for run_id, (epoch, message) in runs:
+            try:
+                self._database.write(
+                    partial(self._crash, run_id=run_id, epoch=epoch, message=message)
+                )
+            except (errors.RunNotFound, errors.OwnershipLost):
+                # It was never made, or somebody has resumed it since.
+                self._forget(run_id, epoch)
+            except errors.DatabaseError:
+                # As it was. Whatever is run next is told.
+                return
+            else:
+                self._forget(run_id, epoch)
+
+    def _crash(self, tx: Transaction, run_id: UUID, epoch: int, message: str) -> None:
+        crash(
+            tx,
+            "flow_run",
+            run_id=run_id,
+            new_id=self._process.new_id,
+            now=self._process.now(),
+            message=message,
+            epoch=epoch,
+        )
+
+    def _forget(self, run_id: UUID, epoch: int) -> None:
+        with self._lock:
+            if self._runs.get(run_id, (None,))[0] == epoch:
+                del self._runs[run_id]

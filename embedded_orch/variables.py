@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from embedded_orch import errors, times
 from embedded_orch.collections import PAGE, Records, some
+from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.engine.dispatching import dispatch
 from embedded_orch.engine.effects import Read, Write, drive, drive_async
 from embedded_orch.filters import VariableFilters, VariableSort, checked, order
@@ -229,7 +230,7 @@ def _setting(
 
 def _unsetting(engine: Engine, name: str) -> Steps[bool]:
     was_there: bool = yield Write(
-        engine.database, lambda tx: variables.delete_variable(tx, name=name)
+        engine.database, yes_once_yes(lambda tx: variables.delete_variable(tx, name=name))
     )
     return was_there
 

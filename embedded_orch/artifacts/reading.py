@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from embedded_orch import times
 from embedded_orch.collections import PAGE, Records, some
+from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.engine.effects import Read
 from embedded_orch.filters import ArtifactFilters, ArtifactSort, checked, order
 from embedded_orch.store import artifacts, finding
@@ -126,7 +127,9 @@ class Artifacts(Records[ArtifactRecord]):
     def delete(self, id: UUID) -> bool:
         """Remove one; the newest of its key is then the one before it. Whether there was one."""
         now = self._engine.process.now()
-        return self._database.write(lambda tx: artifacts.delete_artifact(tx, id=id, now=now))
+        return self._database.write(
+            yes_once_yes(lambda tx: artifacts.delete_artifact(tx, id=id, now=now))
+        )
 
     def _checked(self, filters: ArtifactFilters) -> Mapping[str, object]:
         return checked(self._what, dict(filters), ArtifactFilters.__annotations__)

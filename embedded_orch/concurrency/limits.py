@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from embedded_orch import errors, times
+from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.store import limits
 from embedded_orch.store.limits import LimitFields
 
@@ -245,7 +246,9 @@ class ConcurrencyLimits:
 
     def delete(self, name: str) -> bool:
         """Remove a limit: who waits for it goes on; whether there was one."""
-        was_there = self._engine.database.write(lambda tx: limits.delete(tx, name=name))
+        was_there = self._engine.database.write(
+            yes_once_yes(lambda tx: limits.delete(tx, name=name))
+        )
         self._engine.room.ring([name])
         return was_there
 

@@ -584,7 +584,7 @@ class TaskCall:
                 return None
             if decision.run.state_type is StateType.COMPLETED:
                 # The run that it stands for has completed in another process just now.
-                return None if self._body is not None else self._cached(decision)
+                return None if self._body is not None else (yield from self._cached(decision))
             if decision.verdict is Verdict.ABORT:
                 refusal = (
                     None
@@ -605,14 +605,18 @@ class TaskCall:
                 yield Sleep(pause, process.sleep)
                 pause = min(pause + 1, _LONGEST_PAUSE)
 
-    def _cached(self, decision: Decision) -> State:
+    def _cached(self, decision: Decision) -> Steps[State]:
         """The end of a run that took a cached result for its own."""
         assert self._cache is not None
-        found = decision.proposal
-        state = (
-            results.state_of_run(decision.run, None) if found is None else results.state_of(found)
-        )
-        is_known, value = self._cache.value_of(None if found is None else found.data)
+        if decision.proposal is not None:
+            state = results.state_of(decision.proposal)
+        else:
+            # The first answer was lost, and a second one does not bring the result again.
+            [run] = yield Read(
+                self._engine.database, lambda tx: task_runs.get_task_runs(tx, [self.run_id])
+            )
+            state = run.state
+        is_known, value = self._cache.value_of(state.stored[0])
         return self._completed(state, value) if is_known else self._own(state)
 
     def _has_begun(self, running: Proposal) -> Steps[None]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -245,22 +246,77 @@ def test_what_keeps_failing_is_given_up_with_its_reason_and_number_of_tries(
         assert probe.database.write(probe.insert(1)) == 1
 
 
+def refuse(options: PostgresOptions) -> Connection:
+    raise DatabaseUnavailable("connection refused")
+
+
 def test_a_server_that_cannot_be_reached_to_begin_with_is_told_at_once(
     postgres_server: PostgresServer,
 ) -> None:
     pauses = Pauses()
+    nobody = postgres_server.url().replace(f"port={postgres_server.port}", "port=1")
 
-    def refuse(options: PostgresOptions) -> Connection:
-        raise DatabaseUnavailable("connection refused")
+    with pytest.raises(DatabaseUnavailable, match=r"No such file|refused"):
+        open_server(parse(nobody), Process(sleep=pauses))
 
-    with a_database(postgres_server, process=Process(sleep=pauses)) as probe:
+    assert pauses == []
+
+
+def a_session(probe: Probe) -> object:
+    with open_session(
+        probe.database, begin_transaction=True, with_for_update=False, read_only=False
+    ) as session:
+        return session.execute("select 1").scalar()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda probe: probe.database.write(probe.insert(1)),
+        lambda probe: probe.numbers(),
+        a_session,
+    ],
+    ids=["write", "read", "session"],
+)
+def test_a_server_that_went_away_is_waited_for_as_long_as_was_asked(
+    postgres_server: PostgresServer, use: Callable[[Probe], object]
+) -> None:
+    pauses = Pauses()
+    with a_database(
+        postgres_server, process=Process(sleep=pauses), reconnect_seconds=20.0
+    ) as probe:
         replace_connections(probe)
         postgres(probe)._pool._connect = refuse
 
         with pytest.raises(DatabaseUnavailable, match="connection refused"):
-            probe.database.write(probe.insert(1))
+            use(probe)
 
-        assert pauses == []
+        assert sum(pauses) == pytest.approx(20.0, abs=1.0)
+        assert max(pauses) <= 2.25
+        postgres(probe)._pool._connect = connect
+        use(probe)
+
+
+def test_a_server_that_has_been_away_too_long_is_not_waited_for_again(
+    postgres_server: PostgresServer,
+) -> None:
+    pauses = Pauses()
+
+    def sleep(seconds: float) -> None:
+        pauses(seconds)
+        time.sleep(seconds)
+
+    with a_database(postgres_server, process=Process(sleep=sleep), reconnect_seconds=1.0) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = refuse
+        with pytest.raises(DatabaseUnavailable):
+            probe.numbers()
+        waited = len(pauses)
+
+        with pytest.raises(DatabaseUnavailable):
+            probe.numbers()
+
+        assert len(pauses) == waited > 0
 
 
 def test_a_server_that_comes_back_soon_is_waited_for(postgres_server: PostgresServer) -> None:
@@ -366,21 +422,58 @@ def test_commits_that_are_lost_each_time_leave_the_caller_in_doubt(
             probe.database.write(an_idempotent_insert(probe, []))
 
 
-def test_a_person_is_told_that_the_commit_of_a_session_is_unknown(
+def insert_in_a_session(probe: Probe) -> None:
+    with open_session(
+        probe.database, begin_transaction=True, with_for_update=False, read_only=False
+    ):
+        probe.database.write(probe.insert(1))
+
+
+def test_a_commit_of_a_session_that_got_through_is_found_to_have(
     postgres_server: PostgresServer,
 ) -> None:
     with a_database(postgres_server) as probe:
         replace_connections(probe)
         postgres(probe)._pool._connect = LossyCommits(arrive=True)
 
-        with (
-            pytest.raises(CommitOutcomeUnknown, match="look whether your rows are there"),
-            open_session(
-                probe.database, begin_transaction=True, with_for_update=False, read_only=False
-            ),
-        ):
-            probe.database.write(probe.insert(1))
+        insert_in_a_session(probe)
 
+        assert probe.numbers() == [1]
+        assert postgres(probe)._pool.in_use == 0
+
+
+def test_a_commit_of_a_session_that_got_lost_is_found_to_have(
+    postgres_server: PostgresServer,
+) -> None:
+    with a_database(postgres_server) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = LossyCommits(arrive=False)
+
+        with pytest.raises(TransactionFailed, match="nothing of it was kept"):
+            insert_in_a_session(probe)
+
+        assert probe.numbers() == []
+        assert postgres(probe)._pool.in_use == 0
+
+
+def test_a_person_is_told_that_the_commit_of_a_session_is_unknown(
+    postgres_server: PostgresServer,
+) -> None:
+    lossy = LossyCommits(arrive=True)
+
+    def once(options: PostgresOptions) -> Connection:
+        if lossy.seen:
+            raise DatabaseUnavailable("the database system is shutting down")
+        return lossy(options)
+
+    with a_database(postgres_server, process=Process(sleep=Pauses())) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = once
+
+        with pytest.raises(CommitOutcomeUnknown, match="look whether it is there"):
+            insert_in_a_session(probe)
+
+        postgres(probe)._pool._connect = connect
         assert probe.numbers() == [1]
         assert postgres(probe)._pool.in_use == 0
 
@@ -451,7 +544,7 @@ def test_what_was_announced_waits_for_a_server_that_is_away(
             raise DatabaseUnavailable("connection refused")
         return connect(options)
 
-    with a_database(postgres_server) as probe:
+    with a_database(postgres_server, reconnect_seconds=0) as probe:
         stop_flusher(probe)
         replace_connections(probe)
         postgres(probe)._pool._connect = opener
@@ -470,10 +563,7 @@ def test_what_was_announced_waits_for_a_server_that_is_away(
 def test_what_could_not_be_committed_when_it_was_closed_has_its_error(
     postgres_server: PostgresServer,
 ) -> None:
-    def refuse(options: PostgresOptions) -> Connection:
-        raise DatabaseUnavailable("connection refused")
-
-    with a_database(postgres_server) as probe:
+    with a_database(postgres_server, reconnect_seconds=0) as probe:
         stop_flusher(probe)
         replace_connections(probe)
         postgres(probe)._pool._connect = refuse

@@ -225,7 +225,7 @@ def test_after_a_rest_the_server_is_asked(
     """A firewall forgets a quiet connection without telling either end; only asking shows it."""
     clock = Clock()
     asked: list[Connection] = []
-    monkeypatch.setattr(pool_module, "answers", lambda it: bool(asked.append(it)))
+    monkeypatch.setattr(pool_module, "answers", lambda it, within: bool(asked.append(it)))
     with a_pool(postgres_server, clock=clock, ping_after_idle_seconds=5.0) as pool:
         with pool.connection() as first:
             pass

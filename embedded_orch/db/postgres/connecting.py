@@ -39,6 +39,8 @@ __all__ = [
 # A statement is prepared when it runs for the third time on a connection.
 _PREPARE_AFTER = 2
 
+_IDLE_LIMIT = "idle_in_transaction_session_timeout"
+
 # Refusals of a setting: unknown, wrong value, not changeable now, not allowed to this role.
 _SETTING_REFUSED = frozenset({"42704", "22023", "55P02", "42501"})
 
@@ -56,9 +58,11 @@ def connect(options: PostgresOptions) -> Connection[TupleRow]:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
+    from embedded_orch.db.postgres.answering import AnsweringConnection
+
     cached = options.prepared_statement_cache_size
     try:
-        connection = psycopg.Connection.connect(
+        connection = AnsweringConnection.connect(
             make_conninfo(**options.keywords()),
             autocommit=True,
             prepare_threshold=_PREPARE_AFTER if cached else None,
@@ -68,6 +72,7 @@ def connect(options: PostgresOptions) -> Connection[TupleRow]:
     except psycopg.Error as error:
         raise translate(error, options) from error
     connection.prepared_max = cached or 0
+    connection.answer_seconds = options.answer_seconds
     if options.settles_each_transaction:
         return connection
     try:
@@ -81,7 +86,11 @@ def connect(options: PostgresOptions) -> Connection[TupleRow]:
 
 
 def begin_statement(
-    options: PostgresOptions, *, read_only: bool = False, one_snapshot: bool = False
+    options: PostgresOptions,
+    *,
+    read_only: bool = False,
+    one_snapshot: bool = False,
+    stays_open: bool = False,
 ) -> bytes:
     """The text that begins a transaction, to be run without parameters and not prepared.
 
@@ -90,15 +99,18 @@ def begin_statement(
         read_only: the server refuses writes in it.
         one_snapshot: all its statements see one state of the database (REPEATABLE READ), where
             READ COMMITTED shows each statement what was committed before it.
+        stays_open: a person's, which may rest between two statements for as long as it likes.
     """
     isolation = "REPEATABLE READ" if one_snapshot else "READ COMMITTED"
     access = "READ ONLY" if read_only else "READ WRITE"
     begin = f"BEGIN ISOLATION LEVEL {isolation} {access}".encode()
-    if not options.settles_each_transaction:
-        return begin
-    # One message, one round trip. SET LOCAL ends with the transaction, so that nothing of ours
-    # stays behind in a server session that the pooler hands to somebody else.
-    return begin + b"; " + settings_statement(options, local=True)
+    if options.settles_each_transaction:
+        # One message, one round trip. SET LOCAL ends with the transaction, so that nothing of ours
+        # stays behind in a server session that the pooler hands to somebody else.
+        begin += b"; " + settings_statement(options, local=True)
+    if stays_open and _IDLE_LIMIT not in options.server_settings:
+        begin += f"; SET LOCAL {_IDLE_LIMIT} TO DEFAULT".encode()
+    return begin
 
 
 def settings_statement(options: PostgresOptions, *, local: bool) -> bytes:
@@ -111,6 +123,10 @@ def settings_statement(options: PostgresOptions, *, local: bool) -> bytes:
         "default_transaction_isolation": _quoted("read committed"),
         "statement_timeout": _quoted(str(0 if limit is None else max(1, round(limit * 1000)))),
     }
+    if limit is not None:
+        # When a connection goes silent the server keeps what was locked on it. Whoever waits for
+        # that, as the same transaction does when it is run again, must not be stopped before.
+        settings[_IDLE_LIMIT] = _quoted(str(max(1, round(limit * 500))))
     if options.durability == "full":
         # Turned on where it is off; a server that waits for its standbys keeps doing so.
         current = "current_setting('synchronous_commit')"
@@ -155,12 +171,15 @@ def has_news(connection: Connection[TupleRow]) -> bool:
     return bool(poll.poll(0))
 
 
-def answers(connection: Connection[TupleRow]) -> bool:
-    """Whether the server answers the cheapest question there is, the empty statement."""
+def answers(connection: Connection[TupleRow], within_seconds: float) -> bool:
+    """Whether the server answers the cheapest question there is, the empty statement, in time."""
     from psycopg import Error
 
+    from embedded_orch.db.postgres.answering import answering_within
+
     try:
-        connection.execute(b"", prepare=False)
+        with answering_within(connection, within_seconds):
+            connection.execute(b"", prepare=False)
     except Error:
         # Whatever is wrong with it, a new connection takes its place, and that one's errors
         # are the caller's.

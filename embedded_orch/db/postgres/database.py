@@ -19,7 +19,7 @@ from embedded_orch.db.postgres.connecting import begin_statement
 from embedded_orch.db.postgres.failures import translate
 from embedded_orch.db.postgres.migrating import migrate
 from embedded_orch.db.postgres.pool import Pool
-from embedded_orch.db.postgres.running import Runner, commit, is_lost_in_commit
+from embedded_orch.db.postgres.running import Runner, commit, is_lost_in_commit, number_of
 from embedded_orch.db.postgres.transaction import PostgresTransaction, checked
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.statements import Catalog
@@ -219,8 +219,15 @@ class PostgresDatabase:
         """
         self._check()
         self._flush()
-        return PostgresOpenTransaction(
-            self._pool, self.options, self.catalog, read_only=read_only, for_update=for_update
+        return self._runner.connect(
+            lambda: PostgresOpenTransaction(
+                self._runner,
+                self._pool,
+                self.options,
+                self.catalog,
+                read_only=read_only,
+                for_update=for_update,
+            )
         )
 
     def hold(self, scope: Scope) -> None:
@@ -298,10 +305,11 @@ def open_server(options: PostgresOptions, process: Process) -> PostgresDatabase:
 class PostgresOpenTransaction:
     """A connection with an open transaction, until its owner ends it."""
 
-    __slots__ = ("_connection", "_is_open", "_options", "_pool", "transaction")
+    __slots__ = ("_connection", "_is_open", "_options", "_pool", "_runner", "transaction")
 
     def __init__(
         self,
+        runner: Runner,
         pool: Pool,
         options: PostgresOptions,
         catalog: Catalog,
@@ -309,11 +317,14 @@ class PostgresOpenTransaction:
         read_only: bool,
         for_update: bool,
     ) -> None:
+        self._runner = runner
         self._pool = pool
         self._options = options
         self._connection = pool.acquire()
         try:
-            begin = begin_statement(options, read_only=read_only, one_snapshot=read_only)
+            begin = begin_statement(
+                options, read_only=read_only, one_snapshot=read_only, stays_open=True
+            )
             self._connection.execute(begin, prepare=False)
         except BaseException as error:
             pool.release(self._connection)
@@ -339,23 +350,33 @@ class PostgresOpenTransaction:
     def commit(self) -> None:
         """Commit and let go of the connection.
 
+        When the connection is lost in it, the server is asked what became of the transaction.
+
         Raises:
-            CommitOutcomeUnknown: the connection was lost in it.
+            TransactionFailed: it was rolled back, and nothing of it was kept.
+            CommitOutcomeUnknown: the server could not be asked.
         """
         if not self._is_open:
             return
         self._is_open = False
+        number: int | None = None
         try:
+            number = number_of(self._connection)
             commit(self._connection)
         except psycopg.Error as error:
-            if is_lost_in_commit(error, self._connection):
-                raise errors.CommitOutcomeUnknown(
-                    f"{self._options.safe_url}: the connection was lost during the COMMIT; look "
-                    f"whether your rows are there before you repeat it"
-                ) from error
-            raise translate(error, self._options) from error
+            # Without a number it has written nothing, or had not come to its COMMIT.
+            if number is None or not is_lost_in_commit(error, self._connection):
+                raise translate(error, self._options) from error
+            lost = error
+        else:
+            return
         finally:
             self._pool.release(self._connection)
+        if not self._runner.was_committed(number, lost):
+            raise errors.TransactionFailed(
+                f"{self._options.safe_url}: the connection was lost during the COMMIT, and the "
+                f"server has rolled the transaction back: nothing of it was kept"
+            ) from lost
 
     def roll_back(self) -> None:
         """Undo and let go of the connection."""

@@ -57,12 +57,15 @@ _LEAST = (
     ("max_overflow", 0),
     ("pool_wait_seconds", 0),
     ("ping_after_idle_seconds", 0),
+    ("reconnect_seconds", 0),
     ("prepared_statement_cache_size", 0),
 )
 _LONGEST_IDENTIFIER = 63
 _LARGEST_PORT = 65535
 # Below this the kernel's own retransmissions look like a dead peer.
 _LEAST_PEER_SECONDS = 10
+# How much later than the server's own limit an answer may come, at most.
+_ON_ITS_WAY_SECONDS = 5.0
 
 
 class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +84,11 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
             a longer rest it makes a round trip. 0 makes the round trip always.
         connect_timeout_seconds: per address of the host; libpq counts whole seconds, 2 at least.
         command_timeout_seconds: the server stops a statement after this; None for never. It also
-            sets how long the kernel waits for a peer that has gone silent, 10 seconds at least.
+            sets how long the kernel waits for a peer that has gone silent, 10 seconds at least. A
+            statement that has no answer as long again after that, 5 seconds at most, is given up
+            with its connection.
+        reconnect_seconds: how long a server that is away is waited for, once the database was open:
+            from the moment at which the first caller noticed. 0 to wait for nothing.
         prepared_statement_cache_size: statements kept prepared on each connection. 0 or None
             prepares nothing and keeps no setting in the session, as PgBouncer's transaction
             pooling needs it: settings then travel with each BEGIN.
@@ -107,6 +114,7 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     ping_after_idle_seconds: float = 5.0
     connect_timeout_seconds: float = 5.0
     command_timeout_seconds: float | None = 10.0
+    reconnect_seconds: float = 30.0
     prepared_statement_cache_size: int | None = 100
     durability: str = "normal"
     application_name: str = "embedded_orch"
@@ -138,6 +146,12 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     def most_connections(self) -> int:
         """How many connections this process opens at most."""
         return self.pool_size + self.max_overflow
+
+    @property
+    def answer_seconds(self) -> float | None:
+        """After how long without an answer a connection is given up; None for never."""
+        limit = self.command_timeout_seconds
+        return None if limit is None else limit + min(limit, _ON_ITS_WAY_SECONDS)
 
     def keywords(self) -> dict[str, str]:
         """The connection in libpq's keywords, with its secrets."""

@@ -308,7 +308,9 @@ class Pool:
         if not options.pre_ping:
             return True
         has_rested = now - slot.rests_since >= options.ping_after_idle_seconds
-        return not (has_rested or has_news(connection)) or answers(connection)
+        if not has_rested and not has_news(connection):
+            return True
+        return answers(connection, options.connect_timeout_seconds)
 
     def _free(self, slot: _Slot) -> None:
         """Give a place to the first waiter, else back to the pool."""

@@ -2,7 +2,9 @@
 
 A transaction is run again, whole and on a connection that is looked at first, when the server
 rolled it back for the sake of others (serialization failures, deadlocks), or when its connection
-was lost before the COMMIT: nothing of it was kept.
+was lost before the COMMIT: nothing of it was kept. That is done a few times. A server that gives
+no connection is waited for, until it has been away for ``reconnect_seconds``; that time is one for
+all callers, so that those who come later do not wait for it anew.
 
 When the connection is lost during the COMMIT, nobody knows what became of it. The operation is run
 again all the same: what it writes carries its ids, so the answer is the same whether or not the
@@ -11,6 +13,7 @@ first COMMIT got through. Only when it cannot be run again is the doubt passed o
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -34,8 +37,12 @@ if TYPE_CHECKING:
     from embedded_orch.process import Process
 
 # Seconds before each further try. The first ones are for deadlocks, whose victim can go on at
-# once; the last ones give a server that restarts the time for it.
+# once. A server that is away is asked again after the same ones, and after the last of them again
+# and again.
 _PAUSES = (0.01, 0.05, 0.2, 0.6, 1.5)
+
+# A server that nobody has asked for since its time was up, and so long besides, went away anew.
+_ANOTHER_SECONDS = 5.0
 
 _COMPLETION_UNKNOWN = "40003"
 
@@ -47,6 +54,33 @@ class _TryAgain(Exception):
         super().__init__(reason)
         self.reason = reason
         self.in_doubt = in_doubt
+
+
+class _Outage:
+    """For how long the server has given no connection to anybody here. Any thread may use it.
+
+    Args:
+        patience_seconds: how long it is waited for.
+    """
+
+    __slots__ = ("_noticed_at", "_patience_seconds", "_since")
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
+        self._since: float | None = None
+        self._noticed_at = 0.0
+
+    def remaining_seconds(self) -> float:
+        """Note that it is away, and tell for how much longer it is waited for."""
+        now, since = time.monotonic(), self._since
+        if since is None or now - self._noticed_at > self._patience_seconds + _ANOTHER_SECONDS:
+            since = self._since = now
+        self._noticed_at = now
+        return self._patience_seconds - (now - since)
+
+    def end(self) -> None:
+        """It is there."""
+        self._since = None
 
 
 class Runner:
@@ -66,6 +100,7 @@ class Runner:
         self._options = options
         self._catalog = catalog
         self._process = process
+        self._outage = _Outage(options.reconnect_seconds)
         self._begin_read = begin_statement(options, read_only=True, one_snapshot=True)
         self._begin_write = begin_statement(options)
 
@@ -78,16 +113,68 @@ class Runner:
 
         Raises:
             TransactionFailed: it was rolled back each time, as often as it is tried.
+            DatabaseUnavailable: the server has been away for ``reconnect_seconds``.
             CommitOutcomeUnknown: it was rolled back or committed, and the server is away.
         """
         return self._run(operation, is_read=False)
+
+    def connect(self, use: Callable[[], R]) -> R:
+        """What ``use`` returns, which needs a connection; a server that is away is waited for.
+
+        Raises:
+            DatabaseUnavailable: it has been away for ``reconnect_seconds``.
+        """
+        slept, asked = 0.0, 0
+        while True:
+            try:
+                answer = use()
+            except errors.DatabaseUnavailable as error:
+                # A wrong password, say, is not waited for.
+                if type(error) is not errors.DatabaseUnavailable:
+                    raise
+                # What was slept counts too, for a process whose sleep takes no time.
+                left = min(
+                    self._outage.remaining_seconds(), self._options.reconnect_seconds - slept
+                )
+                if left <= 0:
+                    raise
+                pause = min(left, self._jittered(_PAUSES[min(asked, len(_PAUSES) - 1)]))
+                self._process.sleep(pause)
+                slept += pause
+                asked += 1
+            else:
+                self._outage.end()
+                return answer
+
+    def was_committed(self, number: int, lost: psycopg.Error) -> bool:
+        """Whether a transaction was committed whose connection was lost in the COMMIT.
+
+        Args:
+            number: of the transaction, from :func:`number_of`.
+            lost: how its connection was lost.
+
+        Raises:
+            CommitOutcomeUnknown: the server could not be asked, or has it still under way.
+        """
+        status: str | None = None
+        try:
+            for pause in (*_PAUSES, *_PAUSES):
+                status = self.read(lambda transaction: _status_of(transaction, number))
+                if status != "in progress":
+                    break
+                self._process.sleep(pause)
+        except errors.DatabaseError as error:
+            raise self._in_doubt(str(error)) from lost
+        if status not in ("committed", "aborted"):
+            raise self._in_doubt(f"transaction {number} is {status or 'not known'}") from lost
+        return status == "committed"
 
     def _run(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
         tries = 0
         in_doubt = False
         while True:
             try:
-                return self._try(operation, is_read=is_read, is_first=tries == 0)
+                return self._try(operation, is_read=is_read)
             except _TryAgain as failure:
                 in_doubt = in_doubt or failure.in_doubt
                 if tries == len(_PAUSES):
@@ -99,16 +186,9 @@ class Runner:
                     raise self._in_doubt(str(error)) from error
                 raise
 
-    def _try(self, operation: Callable[[Transaction], R], *, is_read: bool, is_first: bool) -> R:
+    def _try(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
         """Run it once."""
-        try:
-            connection = self._pool.acquire()
-        except errors.DatabaseUnavailable as error:
-            # A server that was there a moment ago may be back in another; one that cannot be
-            # reached to begin with is the caller's to know at once.
-            if is_first or type(error) is not errors.DatabaseUnavailable:
-                raise
-            raise _TryAgain(str(error)) from error
+        connection = self.connect(self._pool.acquire)
         try:
             return self._run_on(connection, operation, is_read=is_read)
         except psycopg.Error as error:
@@ -176,6 +256,22 @@ def commit(connection: Connection[TupleRow]) -> None:
             "error was caught: leave the transaction when a statement fails"
         )
     connection.execute(b"COMMIT", prepare=False)
+
+
+def number_of(connection: Connection[TupleRow]) -> int | None:
+    """The number of the open transaction on the server; None when it has written nothing."""
+    if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
+        return None
+    row = connection.execute(b"SELECT pg_current_xact_id_if_assigned()::text::bigint").fetchone()
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def _status_of(transaction: Transaction, number: int) -> str | None:
+    if not isinstance(transaction, PostgresTransaction):
+        raise TypeError(f"{transaction!r} is no transaction of Postgres")
+    question = b"SELECT pg_xact_status($1::text::xid8)"
+    row = transaction.connection.execute(question, [str(number)]).fetchone()
+    return None if row is None or row[0] is None else str(row[0])
 
 
 def is_lost_in_commit(error: psycopg.Error, connection: Connection[TupleRow]) -> bool:

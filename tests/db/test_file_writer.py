@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -357,3 +358,38 @@ def test_an_interrupt_anywhere_in_a_leader_strands_nobody(file: File) -> None:
     assert place > 30
     assert set(written) <= set(file.probe.numbers())
     another_process.close()
+
+
+# -- other programs ------------------------------------------------------------------------------
+
+
+FOREIGN_WRITER = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
+try:
+    other.execute("begin immediate")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def foreign_write(file: File) -> str:
+    """What another program is told that wants to write now; it knows nothing of the lock file."""
+    path = str(file.database.path)
+    ended = subprocess.run(
+        [sys.executable, "-c", FOREIGN_WRITER, path], capture_output=True, text=True, check=True
+    )
+    return ended.stdout.strip()
+
+
+def test_a_write_excludes_other_programs_before_its_first_statement(file: File) -> None:
+    """Seen to fail with BEGIN DEFERRED: the other one may write between our reads and writes."""
+    assert file.database.write(lambda _: foreign_write(file)) == "database is locked"
+    assert foreign_write(file) == ""
+
+
+def test_a_session_excludes_other_programs_before_its_first_statement(file: File) -> None:
+    """Seen to fail with BEGIN DEFERRED."""
+    with a_session(file):
+        assert foreign_write(file) == "database is locked"
+    assert foreign_write(file) == ""

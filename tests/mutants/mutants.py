@@ -1,0 +1,226 @@
+"""Defences that are taken out of a copy of the source, one at a time, and the tests that notice.
+
+    python -m tests.mutants.mutants [NAME ...]
+
+Each mutant names a place in the source by its text, what stands there instead, and tests that have
+to fail for it. A mutant whose tests all pass has survived: either the defence is not needed, or
+nothing guards it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+_COPIED = ("embedded_orch", "schema", "tests", "benchmarks", "examples", "docs")
+_FILES = ("pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+_WRITER = "tests/db/test_file_writer.py"
+_TESTS_FAILED = 1
+_MINUTES = 10
+
+
+class Mutant(NamedTuple):
+    """One defence, and how it is taken away.
+
+    Attributes:
+        defence: what is gone, in words.
+        file: where.
+        before: the text of the place, which is there once.
+        after: what stands there in the mutant.
+        tests: what to run, as pytest takes it: files, or tests in them.
+    """
+
+    defence: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+
+
+MUTANTS: dict[str, Mutant] = {
+    "epoch": Mutant(
+        "the write of an owner whose run was taken over is refused",
+        "embedded_orch/store/transitions.py",
+        "    if found is not None and found != epoch:\n",
+        "    if found is None:\n",
+        ("tests/store/test_flow_runs.py", "tests/store/test_task_runs.py"),
+    ),
+    "lease": Mutant(
+        "a claim lives for as long as its lease, and no longer",
+        "schema/statements/slot_claim.sql",
+        "where limit_id = :limit_id and expires < :now;",
+        "where limit_id = :limit_id and expires > :now;",
+        ("tests/engine/test_leases.py",),
+    ),
+    "flock": Mutant(
+        "the lock file excludes the writes of other processes",
+        "embedded_orch/db/sqlite/guard.py",
+        "        try:\n            lock_file(self._lock_descriptor)\n",
+        "        try:\n            os.fstat(self._lock_descriptor)\n",
+        ("tests/db/test_guard.py",),
+    ),
+    "immediate": Mutant(
+        "a write transaction is the only one from its beginning",
+        "embedded_orch/db/sqlite/writer.py",
+        '                self._execute("begin immediate")\n                for',
+        '                self._execute("begin deferred")\n                for',
+        (f"{_WRITER}::test_a_write_excludes_other_programs_before_its_first_statement",),
+    ),
+    "immediate session": Mutant(
+        "the same for the transactions of sessions",
+        "embedded_orch/db/sqlite/writer.py",
+        '            self._execute("begin immediate")\n        except',
+        '            self._execute("begin deferred")\n        except',
+        (f"{_WRITER}::test_a_session_excludes_other_programs_before_its_first_statement",),
+    ),
+    "id look-up": Mutant(
+        "a state that is proposed a second time, as after a commit in doubt, is stored once",
+        "embedded_orch/orchestration/transition.py",
+        "    if run.state_id == proposal.id:\n",
+        "    if run.state_id is proposal:\n",
+        ("tests/orchestration/test_flow_rules.py",),
+    ),
+    "take-over look-up": Mutant(
+        "a take-over that is run a second time is the first one",
+        "embedded_orch/store/flow_runs.py",
+        "    if row[0] == running.id:\n",
+        "    if row[0] is running:\n",
+        ("tests/store/test_flow_runs.py",),
+    ),
+    "result with state": Mutant(
+        "a result is committed before its caller gets it",
+        "embedded_orch/engine/task_record.py",
+        "            return super().perform()\n",
+        "            self._database.announce(self._operation)\n"
+        "            from embedded_orch.orchestration import values\n\n"
+        "            run: values.Run = self._record  # type: ignore[assignment]\n"
+        "            return values.Decision(values.Verdict.ACCEPT, run)\n",
+        ("tests/test_announcing.py",),
+    ),
+    "result in state": Mutant(
+        "a result is stored in the transaction of its Completed state",
+        "embedded_orch/store/transitions.py",
+        "        data=state.data,\n        data_format=state.data_format,\n",
+        "        data=None,\n        data_format=None,\n",
+        ("tests/test_results.py",),
+    ),
+    "fsync": Mutant(
+        'under durability "full" a commit is on the disk',
+        "embedded_orch/db/sqlite/options.py",
+        "        return self.durability.upper()\n",
+        '        return "OFF" if self.durability == "off" else "NORMAL"\n',
+        ("tests/faults/test_power_cuts_of_runs.py",),
+    ),
+    "resume key": Mutant(
+        "a record is that of a call by its inputs",
+        "embedded_orch/engine/identity.py",
+        "values.hash_inputs(arguments)",
+        "values.hash_inputs({})",
+        ("tests/engine/test_identity.py",),
+    ),
+    "resume key of the caller": Mutant(
+        "a record is that of a call by the task run that made it",
+        "embedded_orch/engine/identity.py",
+        "        digest.update(parent.bytes)\n",
+        "        digest.update(task_key.encode())\n",
+        ("tests/engine/test_identity.py",),
+    ),
+    "due once": Mutant(
+        "what was due once is due when the clock is set back",
+        "embedded_orch/orchestration/rules.py",
+        "    if due <= max(now, run.state_timestamp or 0):\n",
+        "    if due <= now:\n",
+        ("tests/orchestration/test_flow_rules.py",),
+    ),
+    "loose ends": Mutant(
+        "a task whose end could not be written does not stay Running",
+        "embedded_orch/engine/flow_record.py",
+        "        if not self.has_loose_ends:\n",
+        "        if move is not None:\n",
+        ("tests/engine/test_loose_ends.py",),
+    ),
+}
+
+
+class Survived(Exception):
+    """All tests passed without the defence."""
+
+
+def catch(mutant: Mutant) -> str:
+    """Have the tests of a mutant run on it; the first that failed.
+
+    Raises:
+        Survived: none did.
+        RuntimeError: they could not be run.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy = Path(folder)
+        copy_source(copy)
+        place = copy / mutant.file
+        place.write_text(mutated(mutant), encoding="utf-8")
+        finished = run_tests(copy, mutant.tests)
+    if finished.returncode == 0:
+        raise Survived(f"{mutant.defence}: not any more, and no test of {mutant.tests} says so")
+    if finished.returncode != _TESTS_FAILED:
+        raise RuntimeError(finished.stdout + finished.stderr)
+    failed = [line for line in finished.stdout.splitlines() if line.startswith("FAILED ")]
+    return failed[0].removeprefix("FAILED ").partition(" - ")[0]
+
+
+def mutated(mutant: Mutant) -> str:
+    """The source of the file without the defence.
+
+    Raises:
+        ValueError: the place is not there, or not once.
+    """
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    if source.count(mutant.before) != 1:
+        raise ValueError(
+            f"{mutant.file} holds {mutant.before!r} {source.count(mutant.before)} times: the "
+            f"source has moved on, and the mutant has to follow"
+        )
+    return source.replace(mutant.before, mutant.after)
+
+
+def copy_source(folder: Path) -> None:
+    """A copy of the source and its tests."""
+    for name in _COPIED:
+        without_caches = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=without_caches)
+    for name in _FILES:
+        shutil.copyfile(ROOT / name, folder / name)
+
+
+def run_tests(folder: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run tests of a copy on the package of that copy, to the first that fails."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60 * _MINUTES,
+        check=False,
+    )
+
+
+def main(names: list[str]) -> int:
+    """Catch the mutants of these names, or all; how many survived."""
+    survived = 0
+    for name in names or MUTANTS:
+        try:
+            print(f"{name}: caught by {catch(MUTANTS[name])}", flush=True)
+        except Survived as error:
+            survived += 1
+            print(f"{name}: SURVIVED: {error}", flush=True)
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 import embedded_orch
-from embedded_orch import flow, sleep_for, task, wait_for_signal
+from embedded_orch import flow, pause_flow_run, sleep_for, task, wait_for_signal
 from embedded_orch.errors import SignalTimeout
+from embedded_orch.task_runners import ProcessPoolTaskRunner
 from tests.programs import PATIENCE, environment
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def announce(point: str) -> None:
 
 
 def come_to(point: str) -> None:
-    """Stay here for ever, if this is the point."""
+    """Stay here for ever, if this is the point; or fail, if it is one to fail at."""
+    if os.environ.get("FAIL_AT") == point:
+        raise ConnectionError(point)
     if os.environ.get("STOP_AT") == point:
         print(point, flush=True)
         threading.Event().wait()
@@ -132,6 +135,32 @@ def parent(count: int) -> list[Any]:
     return [child(number) for number in range(0, count, 2)]
 
 
+@flow
+async def child_later(first: int) -> list[Any]:
+    return [await work_later(first), await work_later.submit(first + 1)]
+
+
+@flow
+async def parent_later(count: int) -> list[Any]:
+    return [await child_later(number) for number in range(0, count, 2)]
+
+
+@flow(retries=1)
+def retried_child(count: int) -> list[Any]:
+    return retried(count)
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+def pooled(count: int) -> list[Any]:
+    return work.map(range(count)).result()
+
+
+@flow(task_runner=ProcessPoolTaskRunner(max_workers=2))
+async def pooled_later(count: int) -> list[Any]:
+    futures = [work_later.submit(number) for number in range(count)]
+    return [await future for future in futures]
+
+
 @flow(on_crash="resume")
 def resuming(count: int) -> list[Any]:
     return [work(number) for number in range(count)]
@@ -174,6 +203,28 @@ def deadly_child(number: int) -> int:
 @flow(on_crash="resume", max_resumes=1)
 def killing_in_a_child(count: int) -> list[int]:
     return [deadly_child(number) for number in range(count)]
+
+
+@flow
+def patient_child(first: int) -> list[Any]:
+    return [work(first), wait_for_signal("go", type=int)]
+
+
+@flow
+def patient_parent(count: int) -> list[Any]:
+    announce("in the parent")
+    return [work(9), patient_child(count)]
+
+
+@flow
+def asking_child(first: int) -> list[Any]:
+    return [work(first), pause_flow_run(wait_for_input=int, poll_interval=0.05)]
+
+
+@flow
+def asking_parent(count: int) -> list[Any]:
+    announce("in the parent")
+    return [work(9), asking_child(count)]
 
 
 @flow

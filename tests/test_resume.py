@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -34,7 +35,7 @@ from tests.programs import PATIENCE, environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from embedded_orch import Flow, FlowRun, Orchestrator
+    from embedded_orch import Flow, FlowRun, Orchestrator, State
 
 LOOPS = ("asyncio", "trio")
 UNKNOWN = UUID(int=5)
@@ -115,33 +116,53 @@ KILLS = [
     ("at_once", "in work 3", all_of(6)),
     ("retried", "in work 3", all_of(4)),
     ("parent", "in work 3", [all_of(4)[:2], all_of(4)[2:]]),
+    ("parent_later", "in work 3", [all_of(4)[:2], all_of(4)[2:]]),
+    ("retried_child", "in work 3", all_of(4)),
+    ("pooled", "in work 3", all_of(4)),
+    ("pooled_later", "in work 3", all_of(4)),
 ]
+NAMED_KILLS = pytest.mark.parametrize(
+    ("name", "point", "expected"), KILLS, ids=[f"{name} {point}" for name, point, _ in KILLS]
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "point", "expected"), KILLS, ids=[f"{name} {point}" for name, point, _ in KILLS]
-)
-@pytest.mark.parametrize("loop", ["asyncio"])
+@NAMED_KILLS
 def test_killed_run_is_resumed_and_does_nothing_twice(
-    file_url: str, trace: Path, name: str, point: str, expected: Any, loop: str
+    shared_url: str, trace: Path, name: str, point: str, expected: Any
 ) -> None:
-    check_killed_and_resumed(file_url, trace, name, point, expected, loop)
+    check_killed_and_resumed(shared_url, trace, name, point, expected, "asyncio")
+
+
+@NAMED_KILLS
+def test_failed_run_of_any_kind_is_resumed_and_does_nothing_twice(
+    orch: Orchestrator,
+    trace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    point: str,
+    expected: Any,
+) -> None:
+    """The same in one process, and so in memory too: it fails at the point."""
+    called: Flow[..., Any] = getattr(crashing, name)
+    count = count_for(name, expected)
+    monkeypatch.setenv("FAIL_AT", point)
+    assert state_of_call(called, count).is_failed()
+    monkeypatch.delenv("FAIL_AT")
+    before, done = calls_in(trace), completed_works(orch)
+    run = the_flow_run(orch, flow_name=called.name)
+
+    assert resumed(called, run, "asyncio") == expected
+
+    after = calls_in(trace)
+    assert [line for line in done if after[line] != before[line]] == []
+    # What was under way is done once more, and nothing else.
+    assert all(after[line] - before[line] <= 1 for line in after if line != "attempt")
 
 
 @pytest.mark.slow
 def test_killed_run_on_trio_is_resumed_and_does_nothing_twice(file_url: str, trace: Path) -> None:
     check_killed_and_resumed(file_url, trace, "at_once", "in work 3", all_of(6), "trio")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mapped", "parent"])
-def test_killed_run_on_a_server_is_resumed_and_does_nothing_twice(
-    postgres_server: Any, trace: Path, name: str
-) -> None:
-    expected = {"mapped": all_of(4), "parent": [all_of(4)[:2], all_of(4)[2:]]}[name]
-    url = str(postgres_server.new_database())
-    check_killed_and_resumed(url, trace, name, "in work 2", expected, "asyncio")
 
 
 @pytest.mark.slow
@@ -161,10 +182,21 @@ def test_hooks_of_a_killed_run_are_called_by_the_next_process(
     assert calls_in(trace)[f"hook {end}"] == hooks
 
 
+def count_for(name: str, expected: Any) -> int:
+    """How much work it takes to give what is expected."""
+    return 6 if name == "at_once" else 12 if name == "mapped" and len(expected) > 4 else 4
+
+
+def state_of_call(called: Flow[..., Any], count: int) -> State[Any]:
+    call = partial(called, count, return_state=True)
+    state: State[Any] = anyio.run(call) if called.is_async else call()
+    return state
+
+
 def check_killed_and_resumed(
     url: str, trace: Path, name: str, point: str, expected: Any, loop: str
 ) -> None:
-    count = 6 if name == "at_once" else 12 if name == "mapped" and len(expected) > 4 else 4
+    count = count_for(name, expected)
     killed_at(point, url, name, count, trace, LOOP=loop)
     before = calls_in(trace)
     called: Flow[..., Any] = getattr(crashing, name)
@@ -182,8 +214,8 @@ def check_killed_and_resumed(
 
         after = calls_in(trace)
         assert [line for line in done if (before[line], after[line]) != (1, 1)] == []
-        if name not in ("submitted", "at_once") and point != "in work 0":
-            # With those two, the kill may come before anything was committed.
+        if name not in ("submitted", "at_once", "pooled", "pooled_later") and point != "in work 0":
+            # With those, the kill may come before anything was committed.
             assert done
         final = the_flow_run(orch, flow_name=called.name)
         assert final.state is not None

@@ -36,7 +36,7 @@ NAMES = {
     "COMPLETED": {"Completed", "Cached", "RolledBack"},
     "FAILED": {"Failed", "TimedOut"},
     "CRASHED": {"Crashed"},
-    "CANCELLED": {"Cancelled"},
+    "CANCELLED": {"Cancelled", "Superseded"},
     "CANCELLING": {"Cancelling"},
     "PAUSED": {"Paused", "Suspended"},
 }
@@ -48,8 +48,8 @@ STEPS = {
     "RUNNING": {"RUNNING", "SCHEDULED", "PAUSED", "CANCELLING", *ENDS},
     "PAUSED": {"RUNNING", "SCHEDULED", "CANCELLING", *_ENDED},
     "CANCELLING": {"CANCELLED", "CRASHED"},
-    # Undone with its transaction, and then begun anew.
-    "COMPLETED": {"COMPLETED", "RUNNING"},
+    # Undone with its transaction, and then begun anew; or superseded, to be run again.
+    "COMPLETED": {"COMPLETED", "RUNNING", "CANCELLED"},
     **{end: {"RUNNING", "PENDING", "SCHEDULED"} for end in _ENDED},
 }
 

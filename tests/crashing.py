@@ -77,6 +77,23 @@ def pair_of_works(number: int) -> list[Any]:
     return [work(number), work(number + 1)]
 
 
+def tell(task: Any, run: Any, state: Any) -> None:
+    number = next(iter(state.result()))
+    trace(f"told of {number}")
+    come_to(f"in hook of {number}")
+
+
+@task(on_completion=[tell])
+def work_told_of(number: int) -> dict[int, int]:
+    trace(f"work {number}")
+    return {number: number}
+
+
+@flow
+def telling(count: int) -> list[dict[int, int]]:
+    return [work_told_of(number) for number in range(count)]
+
+
 @flow
 def in_sequence(count: int) -> list[Any]:
     found = []

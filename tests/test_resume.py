@@ -225,6 +225,26 @@ def check_killed_and_resumed(
 
 
 @pytest.mark.slow
+def test_hooks_of_a_task_that_a_kill_interrupted_are_called_by_who_resumes(
+    shared_url: str, trace: Path
+) -> None:
+    killed_at("in hook of 1", shared_url, "telling", 3, trace)
+
+    with opened(shared_url) as orch:
+        assert crashing.telling.resume(parameters={"count": 3}) == [
+            {number: number} for number in range(3)
+        ]
+        assert orch.task_runs.count(state_type="COMPLETED") == 3
+
+    assert calls_in(trace) == {
+        **{f"work {number}": 1 for number in range(3)},
+        "told of 0": 1,
+        "told of 1": 2,
+        "told of 2": 1,
+    }
+
+
+@pytest.mark.slow
 def test_run_of_a_living_process_is_refused_until_it_dies(shared_url: str, trace: Path) -> None:
     with stopped_at("in work 1", shared_url, "in_sequence", 3, trace=trace) as process:
         with opened(shared_url) as orch:

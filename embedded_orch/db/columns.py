@@ -28,6 +28,7 @@ _FLAGS = frozenset(
         "is_active",
         "is_over",
         "is_paused",
+        "owes_hooks",
         "paused",
     }
 )

@@ -95,7 +95,11 @@ class TaskCall:
         # A runner may have the function run in a place and way of its own.
         self.function = task.function
         self.is_async = task.is_async
-        self._record = TaskRecord(engine, None if flow_run is None else flow_run.epoch)
+        self._record = TaskRecord(
+            engine,
+            None if flow_run is None else flow_run.epoch,
+            task.options.hooks["on_completion"],
+        )
         self._cache: CacheUse | None = None
         self._retries = 0
         self._run_count = 1
@@ -121,7 +125,7 @@ class TaskCall:
             known, value = yield from self._recorded_value(recorded)
             if known:
                 yield from attempts.settle(self._context(), value)
-                return self._recorded(value)
+                return (yield from self._recorded(recorded, value))
         if obstacle is not None:
             return (yield from self._not_ready(key, recorded is not None, obstacle))
         if self._task.cache is not None or (self._tags and self._body is None):
@@ -191,8 +195,11 @@ class TaskCall:
             self._flow_run.records.runs_again(recorded)
         return known, value
 
-    def _recorded(self, value: object) -> State:
-        """What an earlier attempt completed, as the state of this call."""
+    def _recorded(self, recorded: RecordedCall, value: object) -> Steps[State]:
+        """What an earlier attempt completed, as the state of this call.
+
+        Hooks for the completion that were not called then are called now.
+        """
         now = self._engine.process.now()
         state = State(
             id=self.run_id,
@@ -201,7 +208,11 @@ class TaskCall:
             timestamp=now,
             message="taken from the record of an earlier attempt",
         )
-        return self._completed(state, value)
+        state = self._completed(state, value)
+        if recorded.owes_hooks:
+            yield from call_task_hooks(self._engine, self._task, state)
+            self._record.settle_hooks()
+        return state
 
     def _completed(self, state: State, value: object) -> State:
         """A state of this task run with its value, which is known by it from now on."""
@@ -327,6 +338,8 @@ class TaskCall:
             if self._record.slots is not None:
                 self._record.slots.were_given_back()
             yield from call_task_hooks(self._engine, self._task, state)
+            if state.type is StateType.COMPLETED:
+                self._record.settle_hooks()
             return state
         except errors.DatabaseError:
             # There is nothing to record now. The flow run tells of it with its end.

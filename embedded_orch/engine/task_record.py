@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Write
+from embedded_orch.states import StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.transitions import interrupt
 
@@ -32,6 +33,8 @@ class TaskRecord:
     Args:
         engine: that runs the call.
         epoch: in which this process owns the flow run; None outside of flows.
+        completion_hooks: of the task. A completion notes that they are owed, until they were
+            called; without any it costs nothing.
 
     Attributes:
         run_id: the task run: a new one, unless an earlier attempt left it.
@@ -47,13 +50,17 @@ class TaskRecord:
         "_epoch",
         "_start",
         "_start_states",
+        "completion_hooks",
         "ending",
         "is_start_awaited",
         "run_id",
         "slots",
     )
 
-    def __init__(self, engine: Engine, epoch: int | None) -> None:
+    def __init__(
+        self, engine: Engine, epoch: int | None, completion_hooks: Sequence[object] = ()
+    ) -> None:
+        self.completion_hooks = completion_hooks
         self.run_id: UUID = engine.process.new_id()
         self.slots: TagSlots | None = None
         self.is_start_awaited = False
@@ -97,6 +104,7 @@ class TaskRecord:
             self._decided = task_runs.start_and_complete(
                 tx, start, states, ending, now=now, epoch=self._epoch
             )
+            self._owe_hooks(tx, self._decided)
 
     def _insert_missing_start(self, tx: Transaction) -> None:
         """The start did not reach the database, or may not have: it goes with this state."""
@@ -156,7 +164,7 @@ class TaskRecord:
                 return self._decided
             if claim is not None:
                 self._engine.owner.register(tx)
-            return task_runs.propose_task_state(
+            decision = task_runs.propose_task_state(
                 tx,
                 run_id=self.run_id,
                 proposal=proposal,
@@ -165,8 +173,27 @@ class TaskRecord:
                 force=force,
                 claim=claim,
             )
+            self._owe_hooks(tx, decision)
+            return decision
 
         return operation
+
+    # -- its hooks -------------------------------------------------------------------------------
+
+    def _owe_hooks(self, tx: Transaction, decision: Decision) -> None:
+        if self.completion_hooks and decision.run.state_type is StateType.COMPLETED:
+            task_runs.note_owed_hooks(tx, run_id=self.run_id, owes=True)
+
+    def settle_hooks(self) -> None:
+        """Note that the hooks for its completion were called.
+
+        Not awaited: should it be lost, they are called once more.
+        """
+        if self.completion_hooks:
+            run_id = self.run_id
+            self._engine.database.announce(
+                lambda tx: task_runs.note_owed_hooks(tx, run_id=run_id, owes=False)
+            )
 
     def written_before(self) -> Announced | None:
         """What is committed no later than a state: the start, and what was logged until now.

@@ -70,6 +70,7 @@ class RecordedCall(msgspec.Struct, frozen=True):
     source_hash: str | None
     name: str
     run_count: int
+    owes_hooks: bool = False
 
     @property
     def is_completed(self) -> bool:
@@ -249,6 +250,11 @@ def recorded_value(tx: Transaction, *, run_id: UUID) -> tuple[bytes | None, str 
     """What a completed call has returned, as bytes and their format; None when it has not."""
     row = tx.row("task_run.recorded_value", id=run_id)
     return (None, None) if row is None or row[0] != StateType.COMPLETED else (row[1], row[2])
+
+
+def note_owed_hooks(tx: Transaction, *, run_id: UUID, owes: bool) -> None:
+    """Note that the hooks for the completion of a run are to be called, or that they were."""
+    tx.run("task_run.owe_hooks", id=run_id, owes_hooks=owes)
 
 
 def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:

@@ -246,6 +246,7 @@ create table task_run (
     labels                     jsonb   check (jsonb_typeof(labels) = 'object'),         -- null: none
     task_inputs                jsonb   check (jsonb_typeof(task_inputs) = 'object'),    -- null: none
     empirical_policy           jsonb   check (jsonb_typeof(empirical_policy) = 'object'),
+    owes_hooks                 boolean not null default false, -- completed; its hooks not yet called
     created                    bigint  not null,
     updated                    bigint  not null,
     check ((state_type is null) = (state_timestamp is null)),

@@ -238,6 +238,8 @@ create table task_run (
     labels                     text    check (json_type(labels) = 'object'),         -- null: none
     task_inputs                text    check (json_type(task_inputs) = 'object'),    -- null: none
     empirical_policy           text    check (json_type(empirical_policy) = 'object'),
+    owes_hooks                 integer not null default 0      -- completed; its hooks not yet called
+                               check (owes_hooks in (0, 1)),
     created                    integer not null,
     updated                    integer not null,
     check ((state_type is null) = (state_timestamp is null)),

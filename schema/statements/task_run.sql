@@ -79,10 +79,14 @@ where task_run.flow_run_id = :flow_run_id and task_run.task_key = :task_key
 -- name: recorded_calls
 -- What a run has on record, in the order in which the calls were made. Index: task_run_by_flow_run.
 select id, parent_task_run_id, task_key, dynamic_key, call_number, state_type, state_name,
-       source_hash, name, run_count
+       source_hash, name, run_count, owes_hooks
 from task_run
 where flow_run_id = :flow_run_id
 order by id;
+
+-- name: owe_hooks
+-- With its completion: the hooks for that are to be called; or they were. Index: primary key.
+update task_run set owes_hooks = :owes_hooks where id = :id;
 
 -- name: recorded_value
 -- What the last state of one call holds. Index: primary key.

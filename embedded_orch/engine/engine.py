@@ -59,7 +59,7 @@ class Engine:
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
         self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
-        self.unrecorded = Unrecorded(database, process)
+        self.unrecorded = Unrecorded(database, process, self.owner)
         self.upkeep = Upkeep(database, process, retention)
         self.logs = LogQueue(database, process, lines_per_second=log_settings.lines_per_second())
 

@@ -107,6 +107,10 @@ class Owner:
             with self._counting:
                 self._idle_bells.remove(bell)
 
+    def has_at_work(self, run_id: UUID) -> bool:
+        """Whether this owner runs a run now."""
+        return run_id in self._running
+
     def is_running(self, run_id: UUID, owner: ProcessRow) -> bool:
         """Whether a run is being run by the owner that it names.
 

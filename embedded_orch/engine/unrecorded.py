@@ -12,12 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
+from embedded_orch.store import flow_runs
 from embedded_orch.store.transitions import crash
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
+    from embedded_orch.engine.ownership import Owner
     from embedded_orch.process import Process
 
 
@@ -27,11 +29,13 @@ class Unrecorded:
     Args:
         database: where they are to be recorded.
         process: its clock and ids.
+        owner: whose runs they are.
     """
 
-    def __init__(self, database: Database, process: Process) -> None:
+    def __init__(self, database: Database, process: Process, owner: Owner) -> None:
         self._database = database
         self._process = process
+        self._owner = owner
         self._lock = threading.Lock()
         self._runs: dict[UUID, tuple[int, str]] = {}
 
@@ -53,6 +57,10 @@ class Unrecorded:
         with self._lock:
             runs = list(self._runs.items())
         for run_id, (epoch, message) in runs:
+            if self._owner.has_at_work(run_id):
+                # It was resumed here meanwhile, and ends by itself.
+                self._forget(run_id, epoch)
+                continue
             try:
                 self._database.write(
                     partial(self._crash, run_id=run_id, epoch=epoch, message=message)
@@ -67,6 +75,11 @@ class Unrecorded:
                 self._forget(run_id, epoch)
 
     def _crash(self, tx: Transaction, run_id: UUID, epoch: int, message: str) -> None:
+        found = flow_runs.get_flow_runs(tx, [run_id])
+        if found and found[0].owner_id != self._owner.id:
+            # Perhaps the write that failed was the one that would have taken the run, and the
+            # epoch is that of somebody else who did.
+            raise errors.OwnershipLost(f"flow run {run_id} is another process's by now")
         crash(
             tx,
             "flow_run",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from embedded_orch import errors, flow, task
+from embedded_orch.orchestrator import Orchestrator
 from tests.opened import opened, states, the_flow_run, the_run_of
-
-if TYPE_CHECKING:
-    from embedded_orch import Orchestrator
 
 
 @task(record_start="before")
@@ -80,3 +78,40 @@ class TestTaskWhoseEndCouldNotBeWritten:
                 "Completed",
             ]
             assert the_flow_run(orchestrator).state_name == "Completed"
+
+
+def a_second(first: Orchestrator) -> Orchestrator:
+    """Another owner on the same database."""
+    first._shared.users += 1
+    return Orchestrator(first._shared, first._databases, first.engine.process)
+
+
+class TestRunWhoseTakingFailed:
+    @pytest.mark.parametrize("is_same_owner", [False, True])
+    def test_is_left_to_who_takes_it_then(
+        self, url: str, is_same_owner: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A resume that fails at its first write knows the epoch that the next one then has."""
+        attempts: list[int] = []
+
+        with opened(url) as first:
+
+            @flow
+            def report() -> str:
+                attempts.append(1)
+                if len(attempts) == 1:
+                    raise ValueError("the first attempt fails")
+                # As before any other flow that begins there.
+                first.engine.unrecorded.settle()
+                return the_flow_run(first).state_name or ""
+
+            report(return_state=True)
+            run = the_flow_run(first)
+            failing_once(first, monkeypatch)()
+            with pytest.raises(errors.DatabaseBusy):
+                report.resume(run.id)
+
+            with a_second(first) as second, first if is_same_owner else second:
+                assert report.resume(run.id) == "Running"
+
+            assert states(the_flow_run(first))[-1] == "Completed"

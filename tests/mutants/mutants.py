@@ -138,6 +138,13 @@ MUTANTS: dict[str, Mutant] = {
         "    if due <= now:\n",
         ("tests/orchestration/test_flow_rules.py",),
     ),
+    "unrecorded end": Mutant(
+        "the end of a run that could not be taken is not written into that of who took it",
+        "embedded_orch/engine/unrecorded.py",
+        "        if found and found[0].owner_id != self._owner.id:\n",
+        "        if not found:\n",
+        ("tests/engine/test_loose_ends.py",),
+    ),
     "loose ends": Mutant(
         "a task whose end could not be written does not stay Running",
         "embedded_orch/engine/flow_record.py",

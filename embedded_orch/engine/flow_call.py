@@ -438,7 +438,7 @@ class FlowCall:
             outcome = proposal, results.state_of(proposal).with_error(error)
             has_failed = True
         except BaseException:
-            yield Stop(context, is_interrupting=True)
+            yield from self._stop_at_once(context)
             raise
         finally:
             go_to(outside)
@@ -453,7 +453,16 @@ class FlowCall:
             context.abandon_runner()
             raise
         except BaseException:
+            yield from self._stop_at_once(context)
+            raise
+
+    def _stop_at_once(self, context: FlowRunContext) -> Steps[None]:
+        """Interrupt what runs, and wait for it, unless that is interrupted as well."""
+        try:
             yield Stop(context, is_interrupting=True)
+        except BaseException:
+            # A second Ctrl-C: what is blocked is left alone, and cannot say how it ends.
+            self._record.has_loose_ends = True
             raise
 
     def _enter_running(self, waiting: Run) -> Steps[Decision]:

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedded_orch.client.schemas.parts import asked_by
+from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.engine.effects import drive
 from embedded_orch.engine.exchange import value_of, write_input
 from embedded_orch.engine.pausing import resume
@@ -160,7 +161,7 @@ class RecordsOfRuns:
             RunNotFound: the run has none under this key.
         """
         if not self._orchestrator.database.write(
-            lambda tx: inputs.delete_input(tx, flow_run_id=flow_run_id, key=key)
+            yes_once_yes(lambda tx: inputs.delete_input(tx, flow_run_id=flow_run_id, key=key))
         ):
             raise RunNotFound(f"flow run {flow_run_id} has no input with the key {key!r}")
 

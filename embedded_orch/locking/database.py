@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
+from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.locking.polling import PollingLocks
 from embedded_orch.store import caching
 
@@ -49,7 +50,8 @@ class DatabaseLockManager(PollingLocks):
         Raises:
             ValueError: that holder does not hold it.
         """
-        if not self._engine.database.write(lambda tx: caching.unlock(tx, key=key, holder=holder)):
+        release = yes_once_yes(lambda tx: caching.unlock(tx, key=key, holder=holder))
+        if not self._engine.database.write(release):
             raise ValueError(f"{holder!r} does not hold the lock of {key!r}")
 
     def is_locked(self, key: str) -> bool:

@@ -98,8 +98,11 @@ def update(tx: Transaction, *, name: str, fields: LimitFields, now: int) -> Limi
         ConfigurationError: a value cannot be.
     """
     values: dict[str, Any] = given(fields)
+    new_name = values.get("name", name)
+    if new_name != name and _was_renamed(tx, name, new_name, now):
+        return _with_claims(tx, _get(tx, new_name), now)
     old = _lock(tx, name)
-    if values.get("name", name) != name:
+    if new_name != name:
         check_name("concurrency limit", values["name"])
         if tx.rows("concurrency_limit.by_names", names=encode_struct([values["name"]])):
             raise ConfigurationError(f"there is a concurrency limit {values['name']!r} already")
@@ -137,6 +140,15 @@ def _check_numbers(name: str, slot_limit: int, decay: float) -> None:
         raise ConfigurationError(
             f"concurrency limit {name!r}: {decay} slots cannot come back in a second"
         )
+
+
+def _was_renamed(tx: Transaction, name: str, new_name: str, now: int) -> bool:
+    """Whether this very change has been made: its commit raised, and it is run again."""
+    found = [
+        tx.rows("concurrency_limit.by_names", names=encode_struct([each]))
+        for each in (name, new_name)
+    ]
+    return not found[0] and bool(found[1]) and Limit(*found[1][0]).spent_at == now
 
 
 def _lock(tx: Transaction, name: str) -> Limit:

@@ -1,0 +1,205 @@
+"""Every commit happens and raises, and yet each caller is told what is true.
+
+A disk or a connection may fail in a COMMIT after it has become durable. Here that happens to every
+write of every operation, once: it is committed, and an error is told. The writer then runs the same
+operations again, and they must find by their ids what they have written. What cannot be run again,
+since it holds SQL of a user, tells the user; what the database holds is found when the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+
+import embedded_orch
+from embedded_orch import FlowRun, Orchestrator, errors, flow
+from embedded_orch.db.postgres import database as postgres_database
+from embedded_orch.db.postgres.running import Runner, _TryAgain
+from embedded_orch.db.sqlite.writer import Writer
+from embedded_orch.input import create_flow_run_input, delete_flow_run_input, send_input
+from embedded_orch.states import Running
+from tests.faults.kill_points import judge, prepare
+from tests.faults.observing import Lines
+from tests.faults.operations import OPERATIONS
+from tests.faults.watched_flows import watched_by
+
+# Their tasks commit SQL of their own, which nobody but they can run again.
+OWN_SQL = {"transaction", "async"}
+# What is left by processes that died is made in those; opening writes nothing that is queued.
+LEFT_OUT = {"opening", "migration", "recovery", "cancelling the dead"}
+AGAIN = [name for name in OPERATIONS if name not in OWN_SQL | LEFT_OUT]
+
+
+class Doubt:
+    """Has commits raise that have happened; each second one, which settles the first, is told.
+
+    Attributes:
+        raised: how many.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, sessions: bool) -> None:
+        self.raised = 0
+        self._is_settling = False
+        monkeypatch.setattr(Writer, "_in_one_transaction", self._in_group())
+        monkeypatch.setattr(Runner, "_run_on", self._on_server())
+        if sessions:
+            monkeypatch.setattr(Writer, "commit", self._in_session())
+            monkeypatch.setattr(postgres_database, "commit", self._in_session_on_server())
+
+    def _is_due(self) -> bool:
+        self._is_settling = not self._is_settling
+        self.raised += self._is_settling
+        return self._is_settling
+
+    def _in_group(self) -> Callable[..., None]:
+        real = Writer._in_one_transaction
+
+        def commit_and_raise(writer: Writer, group: list[Any]) -> None:
+            real(writer, group)
+            if self._is_due():
+                raise errors.CommitOutcomeUnknown("the disk fails")
+
+        return commit_and_raise
+
+    def _on_server(self) -> Callable[..., Any]:
+        real = Runner._run_on
+
+        def commit_and_raise(runner: Runner, *args: Any, is_read: bool) -> Any:
+            answer = real(runner, *args, is_read=is_read)
+            if not is_read and self._is_due():
+                raise _TryAgain("the connection is lost", in_doubt=True)
+            return answer
+
+        return commit_and_raise
+
+    def _in_session(self) -> Callable[..., None]:
+        real = Writer.commit
+
+        def commit_and_raise(writer: Writer) -> None:
+            real(writer)
+            self.raised += 1
+            raise errors.CommitOutcomeUnknown("the disk fails")
+
+        return commit_and_raise
+
+    def _in_session_on_server(self) -> Callable[..., None]:
+        real = postgres_database.commit
+
+        def commit_and_raise(connection: Any) -> None:
+            real(connection)
+            self.raised += 1
+            raise psycopg.errors.StatementCompletionUnknown("the connection is lost")
+
+        return commit_and_raise
+
+
+@pytest.fixture
+def lasting_url(url: str) -> str:
+    if url == ":memory:":
+        pytest.skip("it is looked at when it was closed")
+    return url
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_commit_that_raises_although_it_is_durable_is_settled(
+    name: str, lasting_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = OPERATIONS[name]
+    if lasting_url.startswith("postgresql") and not operation.is_on_server:
+        pytest.skip("there is no such thing on a server")
+    witness = Lines(tmp_path / "witness")
+    prepare(operation, lasting_url)
+
+    with monkeypatch.context() as patched:
+        doubt = Doubt(patched, sessions=False)
+        with watched_by(witness), embedded_orch.open(lasting_url) as orch:
+            operation.act(orch)
+
+    assert doubt.raised > 1
+    assert judge(operation, lasting_url, witness) == []
+
+
+@flow
+def nothing() -> None:
+    """Its runs are there to be changed."""
+
+
+class Answers(NamedTuple):
+    """A write of a person, and what it answers when it is made for the first time."""
+
+    write: Callable[[Orchestrator, FlowRun], object]
+    answer: object
+
+
+WRITES = {
+    "a variable set": Answers(lambda orch, run: orch.variables.set("new", 1).value, 1),
+    "one changed": Answers(lambda orch, run: orch.variables.set("old", 2, overwrite=True).value, 2),
+    "one unset": Answers(lambda orch, run: orch.variables.unset("old"), True),
+    "a limit made": Answers(lambda orch, run: orch.concurrency_limits.create("new", 3).limit, 3),
+    "one changed or made": Answers(
+        lambda orch, run: orch.concurrency_limits.upsert("old", 4).limit, 4
+    ),
+    "one renamed": Answers(
+        lambda orch, run: orch.concurrency_limits.update("old", new_name="newer").name, "newer"
+    ),
+    "one deleted": Answers(lambda orch, run: orch.concurrency_limits.delete("old"), True),
+    "a run created": Answers(
+        lambda orch, run: orch.flow_runs.create(nothing).state.name, "Pending"
+    ),
+    "one created by its key": Answers(
+        lambda orch, run: orch.flow_runs.create(nothing, idempotency_key="key").flow_name,
+        "nothing",
+    ),
+    "a state set": Answers(
+        lambda orch, run: orch.flow_runs.set_state(run.id, Running()).status.value, "ACCEPT"
+    ),
+    "a run cancelled": Answers(
+        lambda orch, run: orch.flow_runs.cancel(run.id).state.name, "Cancelled"
+    ),
+    "an input sent": Answers(lambda orch, run: send_input(5, run.id), None),
+    "an input removed": Answers(lambda orch, run: delete_flow_run_input("old", run.id), None),
+}
+
+
+@pytest.mark.parametrize("what", WRITES)
+def test_write_of_a_person_that_is_run_again_answers_as_it_would_have(
+    what: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail for what removes: it said that there had been nothing to remove."""
+    with embedded_orch.open(url) as orch:
+        orch.variables.set("old", 1)
+        orch.concurrency_limits.create("old", 1)
+        run = orch.flow_runs.create(nothing)
+        create_flow_run_input("old", 1, run.id)
+
+        with monkeypatch.context() as patched:
+            doubt = Doubt(patched, sessions=False)
+            answer = WRITES[what].write(orch, run)
+
+    assert answer == WRITES[what].answer
+    assert doubt.raised > 0
+
+
+@pytest.mark.parametrize("name", sorted(OWN_SQL))
+def test_commit_of_own_sql_that_raises_is_told_and_never_made_twice(
+    name: str, lasting_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = OPERATIONS[name]
+    witness = Lines(tmp_path / "witness")
+    prepare(operation, lasting_url)
+
+    with monkeypatch.context() as patched:
+        doubt = Doubt(patched, sessions=True)
+        with (
+            watched_by(witness),
+            embedded_orch.open(lasting_url) as orch,
+            pytest.raises(errors.CommitOutcomeUnknown),
+        ):
+            operation.act(orch)
+
+    assert doubt.raised > 1
+    assert judge(operation, lasting_url, witness) == []

@@ -57,7 +57,11 @@ def finish_paused(orch: Orchestrator) -> None:
 
     def answer() -> None:
         while not has_ended.wait(0.005):
-            _let_go_on(orch)
+            try:
+                _let_go_on(orch)
+            except errors.OrchestratorError:
+                # A fault; the next one may come through.
+                continue
 
     answering = threading.Thread(target=answer)
     _let_go_on(orch)

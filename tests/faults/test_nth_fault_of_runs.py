@@ -284,40 +284,6 @@ def test_after_one_fault_the_same_orchestrator_works_on(kind: FaultKind, tmp_pat
     assert fates.problems == []
 
 
-def test_disk_that_is_full_in_a_run_is_told_and_with_room_the_run_goes_on(tmp_path: Path) -> None:
-    """In the same process, on the same orchestrator; what was on record is not made again."""
-    made: list[str] = []
-
-    @task
-    def make(name: str) -> str:
-        made.append(name)
-        if made == ["first", "second"]:
-            fail(vfs, after=0, sticky=True)
-        return name
-
-    @flow
-    def making() -> list[str]:
-        return [make("first"), make("second"), make("third")]
-
-    with (
-        a_faulty_vfs(FaultKind.FULL) as vfs,
-        embedded_orch.open(tmp_path / "orch.db", vfs=VFS) as orch,
-    ):
-        with pytest.raises(errors.DatabaseFull, match="Free some room"):
-            making()
-        while_full = orch.flow_runs.count(), orch.task_runs.count(state_type="COMPLETED")
-        # Somebody removes something.
-        vfs.armed = False
-        [run] = orch.flow_runs.find()
-        value = making.resume(run.id)
-        states = [each.state.name for each in orch.task_runs.find()]
-
-    assert while_full == (1, 1)
-    assert value == ["first", "second", "third"]
-    assert made == ["first", "second", "second", "third"]
-    assert states == ["Completed"] * 3
-
-
 @pytest.mark.parametrize("kind", [FaultKind.FULL, FaultKind.WRITE, FaultKind.BUSY])
 def test_closing_on_a_disk_that_has_failed_leaves_no_thread_and_no_descriptor(
     kind: FaultKind, tmp_path: Path

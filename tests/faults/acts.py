@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -53,24 +54,43 @@ def finish_suspended(orch: Orchestrator) -> None:
 
 def finish_paused(orch: Orchestrator) -> None:
     """Pause, with somebody there who answers."""
+    _let_go_on(orch)
+    with _somebody_who(partial(_let_go_on, orch)):
+        finish(flows.paused, orch)
+
+
+def finish_waiting(orch: Orchestrator) -> None:
+    """Wait for a signal, with somebody there who sends it, again and again, to no effect."""
+    with _somebody_who(partial(_send_signals, orch)):
+        finish(flows.waiting, orch)
+
+
+@contextmanager
+def _somebody_who(acts: Callable[[], None]) -> Iterator[None]:
+    """A thread beside the block that acts again and again."""
     has_ended = threading.Event()
 
-    def answer() -> None:
+    def act() -> None:
         while not has_ended.wait(0.005):
             try:
-                _let_go_on(orch)
+                acts()
             except errors.OrchestratorError:
                 # A fault; the next one may come through.
                 continue
 
-    answering = threading.Thread(target=answer)
-    _let_go_on(orch)
-    answering.start()
+    somebody = threading.Thread(target=act)
+    somebody.start()
     try:
-        finish(flows.paused, orch)
+        yield
     finally:
         has_ended.set()
-        answering.join()
+        somebody.join()
+
+
+def _send_signals(orch: Orchestrator) -> None:
+    for run in orch.flow_runs.find(flow_name=flows.waiting.name):
+        if not run.state.is_final():
+            orch.send_signal(run.id, "go", "behind")
 
 
 def _let_go_on(orch: Orchestrator) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import apsw
@@ -46,7 +47,11 @@ class Numbers:
         """What a database holds, with the schema if it is there."""
         if not seen.records.has_schema:
             return frozenset()
-        return frozenset({0, *(self.of(call) for call in seen.calls)})
+        return frozenset({0, *self.of_all(seen.calls)})
+
+    def of_all(self, calls: Iterable[str]) -> Iterator[int]:
+        """Those of the operation; others may be there, and are to be removed by it."""
+        return (self._number_of[call] for call in calls if call in self._number_of)
 
 
 def prepared(operation: Operation, folder: Path) -> Path:
@@ -224,7 +229,7 @@ def held_in(operation: Operation, numbers: Numbers, connection: apsw.Connection)
     due = {row for row in operation.loaded if row.split(",")[0] in calls}
     if loaded != due:
         raise TornOperation(f"rows {sorted(loaded)} are there, with the calls {sorted(calls)}")
-    return frozenset({0, *map(numbers.of, calls)})
+    return frozenset({0, *numbers.of_all(calls)})
 
 
 def calls_table(connection: apsw.Connection) -> bool:

@@ -79,6 +79,7 @@ OPERATIONS = {
         ),
         Operation("suspend", acts.finish_suspended, calls("before", "behind", "suspended")),
         Operation("pause", acts.finish_paused, calls("before", "behind", "paused")),
+        Operation("waiting", acts.finish_waiting, calls("before", "behind", "waiting")),
         Operation("limits", acts.finish_limited, calls("a", "b", "limited")),
         Operation(
             "transaction",

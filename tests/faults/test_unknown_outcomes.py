@@ -118,7 +118,11 @@ def test_commit_that_raises_although_it_is_durable_is_settled(
 
     with monkeypatch.context() as patched:
         doubt = Doubt(patched, sessions=False)
-        with watched_by(witness), embedded_orch.open(lasting_url) as orch:
+        with (
+            operation.arranged(),
+            watched_by(witness),
+            embedded_orch.open(lasting_url) as orch,
+        ):
             operation.act(orch)
 
     assert doubt.raised > 1

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from embedded_orch import flow, pause_flow_run, runtime, task
+from embedded_orch import flow, pause_flow_run, runtime, sleep_for, task, wait_for_signal
 from embedded_orch import suspend_flow_run as suspend
 from embedded_orch.artifacts import create_markdown_artifact
 from embedded_orch.cache_policies import INPUTS
@@ -179,6 +179,14 @@ def paused() -> Value:
     pause_flow_run(timeout=60, poll_interval=0.01)
     told(step("behind"))
     return entered("paused")
+
+
+@flow
+def waiting() -> Value:
+    told(step("before"))
+    sleep_for(0.02)
+    told(step(wait_for_signal("go", timeout=60)))
+    return entered("waiting")
 
 
 @task(tags=["heavy"])

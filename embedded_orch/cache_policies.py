@@ -16,7 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from embedded_orch import values
-from embedded_orch.errors import ConfigurationError, OptionNotSupported, ValueNotStorable
+from embedded_orch.errors import ConfigurationError, ValueNotStorable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +34,8 @@ class CachePolicy:
     """How calls get their cache keys; a subclass computes them.
 
     Attributes:
+        key_storage: where the keys are recorded besides, for those who share it and not the
+            database: the path of a folder, a URL of fsspec's, or a storage; nowhere when None.
         isolation_level: with "SERIALIZABLE" one call computes the result of a key, and the others
             wait for it.
         lock_manager: who keeps the locks for that; the database when None.
@@ -41,6 +43,8 @@ class CachePolicy:
 
     # Whether equal keys of two tasks mean two results.
     is_scoped = False
+    # Whether a key is a path in the storage of the result.
+    names_paths = False
 
     def __init__(
         self,
@@ -48,8 +52,8 @@ class CachePolicy:
         isolation_level: Isolation | str | None = None,
         lock_manager: Any = None,
     ) -> None:
-        _check(key_storage, isolation_level)
-        self.key_storage = None
+        _check(isolation_level)
+        self.key_storage = _storage(key_storage)
         self.isolation_level = isolation_level
         self.lock_manager = lock_manager
 
@@ -103,11 +107,13 @@ class CachePolicy:
         """The same policy with other settings; those not given stay as they are.
 
         Raises:
-            OptionNotSupported: key_storage: keys are in the database.
-            ConfigurationError: there is no such isolation level.
+            ConfigurationError: there is no such isolation level, or key_storage is no storage.
+            MissingExtra: key_storage is a URL, and fsspec is not installed.
         """
-        _check(key_storage, isolation_level)
+        _check(isolation_level)
         other = copy.copy(self)
+        if key_storage is not None:
+            other.key_storage = _storage(key_storage)
         if lock_manager is not None:
             other.lock_manager = lock_manager
         if isolation_level is not None:
@@ -332,7 +338,7 @@ def compound(policies: Sequence[CachePolicy]) -> CachePolicy:
         ValueError: they are configured differently.
     """
     settings: dict[str, Any] = {}
-    for name in ("isolation_level", "lock_manager"):
+    for name in ("key_storage", "isolation_level", "lock_manager"):
         given = [found for policy in policies if (found := getattr(policy, name)) is not None]
         if any(found is not given[0] and found != given[0] for found in given):
             raise ConfigurationError(
@@ -342,8 +348,12 @@ def compound(policies: Sequence[CachePolicy]) -> CachePolicy:
     return CompoundCachePolicy(policies=policies, **settings)
 
 
-def policy_of(options: TaskOptions) -> CachePolicy | None:
+def policy_of(options: TaskOptions, names: Sequence[str]) -> CachePolicy | None:
     """The policy that the options of a task ask for; None when nothing is to be cached.
+
+    Args:
+        options: of the task.
+        names: of its parameters.
 
     Raises:
         ConfigurationError: what was given is no policy.
@@ -353,6 +363,10 @@ def policy_of(options: TaskOptions) -> CachePolicy | None:
         raise ConfigurationError(
             f"cache_policy={policy!r}: it is a policy of embedded_orch.cache_policies, or None"
         )
+    if options.result_storage_key is not None:
+        from embedded_orch.storage_keys import storage_key_of
+
+        return storage_key_of(options, names, policy)
     if options.cache_key_fn is not None:
         if policy is not None:
             warnings.warn(
@@ -421,9 +435,15 @@ def _flattened(policies: Sequence[CachePolicy]) -> list[CachePolicy]:
     return parts
 
 
-def _check(key_storage: object, isolation_level: object) -> None:
-    if key_storage is not None:
-        raise OptionNotSupported("key_storage: cache keys are stored in the database; leave it out")
+def _storage(key_storage: object) -> Any:
+    if key_storage is None:
+        return None
+    from embedded_orch.filesystems import storage_from
+
+    return storage_from(key_storage)
+
+
+def _check(isolation_level: object) -> None:
     if isolation_level is not None and isolation_level not in _LEVELS:
         raise ConfigurationError(
             f"isolation_level={isolation_level!r}: it is one of {', '.join(_LEVELS)}"

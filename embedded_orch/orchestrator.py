@@ -357,8 +357,12 @@ class Orchestrator:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Copy the database to a new file, whole and consistent, while it is in use.
 
+        Results that are in files are copied too, into a folder beside the new file: its name with
+        ``-results`` after it. Both belong together.
+
         Raises:
-            ConfigurationError: the file exists, or the database is on a server (use pg_dump).
+            ConfigurationError: the file or folder exists, or the database is on a server: use
+                pg_dump.
         """
         self.database.backup(os.path.abspath(os.fspath(path)))
 
@@ -440,6 +444,22 @@ class Orchestrator:
             WouldDeadlock: the caller has a transaction open.
         """
         self.database.vacuum()
+
+    def drop_unused_results(self) -> int:
+        """Remove the files of results that no run and no unexpired cache key names any more.
+
+        A few of them are looked at whenever an orchestrator closes that has run a flow, and
+        whenever runs are removed; this looks at all. Any process may call it at any time.
+
+        Returns:
+            How many files were removed.
+
+        Raises:
+            WouldDeadlock: the caller has a transaction open, which may be rolled back.
+        """
+        from embedded_orch.engine.unused_files import remove_all
+
+        return remove_all(self.database, self.engine.process)
 
     # -- interrupted runs ------------------------------------------------------------------------
 
@@ -656,7 +676,7 @@ def open(
             says, else 90 days, a year for those that did not complete, and 4 GB of a file.
         settings: on SQLite ``durability`` ("normal", "full", "off"), ``journal`` ("wal",
             "truncate"), ``cache_size`` (pages), ``busy_timeout_seconds``, ``max_readers``,
-            ``checkpoint_pages``; on Postgres those of
+            ``checkpoint_pages``, ``inline_result_bytes``; on Postgres those of
             :class:`embedded_orch.db.postgres.options.PostgresOptions`.
 
     Returns:

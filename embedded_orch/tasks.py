@@ -170,11 +170,13 @@ class Task(Generic[P, R_co]):
         return fn
 
     def _cache_policy(self) -> CachePolicy | None:
-        if self.options.cache_policy is None and self.options.cache_key_fn is None:
+        options = self.options
+        keyed = (options.cache_policy, options.cache_key_fn, options.result_storage_key)
+        if all(each is None for each in keyed):
             return None
         from embedded_orch.cache_policies import policy_of
 
-        return policy_of(self.options)
+        return policy_of(options, self._signature.parameters)
 
     def with_options(self, **options: Unpack[TaskArguments]) -> Task[P, R_co]:
         """The same function as a task with other options; those not given stay as they are.

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from embedded_orch import errors
+from embedded_orch.db.current import scope_for
 from embedded_orch.engine import removing
 from embedded_orch.engine.retention import Retention
+from embedded_orch.engine.unused_files import remove_all
 from embedded_orch.store.checks import Check, Finding, all_checks
 from embedded_orch.store.mending import Repairer
 
@@ -53,7 +55,10 @@ def prune(
             "retention is off for this database, so it has to be said which runs to remove: "
             "give older_than"
         )
-    return removing.prune(database, retention, now=process.now(), is_dry_run=dry_run)
+    removed = removing.prune(database, retention, now=process.now(), is_dry_run=dry_run)
+    if not dry_run and scope_for(database) is None:
+        remove_all(database, process)
+    return removed
 
 
 def findings_of(database: Database, check: Check, now: int) -> list[Finding]:

@@ -476,6 +476,23 @@ class TestBackup:
             assert names_of(orch.check()) == ["flow_run_end"]
 
 
+def test_a_result_whose_file_is_gone_is_named_and_not_mended(tmp_path: Path) -> None:
+    with opened(str(tmp_path / "orch.db"), inline_result_bytes=0) as orch:
+        book()
+        assert orch.check() == []
+        folder = orch.database.result_folder
+        assert folder is not None
+        name = next(folder.names())
+        folder.remove(name)
+
+        [finding] = orch.check()
+
+        assert finding.check == "result_file"
+        assert name in finding.message
+        assert finding.advice is not None
+        assert [each.is_done for each in orch.repair()] == [False]
+
+
 def test_each_check_is_broken_by_a_test_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
 

@@ -13,6 +13,7 @@ from embedded_orch.cli.run_ids import check_digits, flow_run_id
 from embedded_orch.process import Process
 from embedded_orch.states import ERROR, VALUE, StateType
 from embedded_orch.store.flow_runs import FlowRunRow, get_flow_runs
+from embedded_orch.values.places import described
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,9 @@ def _end(found: _Found) -> Iterator[str]:
         return
     *_, data, data_format = found.states[-1]
     if data is None:
+        return
+    if values.is_outside(data_format):
+        yield f"Result\n  {text.printable(described(bytes(data), data_format))}"
         return
     if data_format not in (ERROR, VALUE):
         # Reading it is what a person has to ask for: it may run code.

@@ -115,7 +115,8 @@ class OpenDatabases:
         from embedded_orch.db.postgres.options import parse
 
         # Says what to install where psycopg is missing, which the other module imports.
-        options = parse(url, **settings)
+        folder = os.environ.get("EMBEDDED_ORCH_RESULT_FOLDER") or None
+        options = parse(url, **{"result_folder": folder, **settings})
         from embedded_orch.db.postgres.database import open_server
 
         key = (options.safe_url, options.schema_name)

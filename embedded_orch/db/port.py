@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from embedded_orch.db.current import Scope
+    from embedded_orch.db.result_folder import ResultFolder
     from embedded_orch.db.rows import Rows
     from embedded_orch.db.statements import Dialect
+    from embedded_orch.values.places import Places
 
 R = TypeVar("R")
 
@@ -33,6 +35,11 @@ class Transaction(Protocol):
     @property
     def locks_reads(self) -> bool:
         """Whether reads of ours lock the rows they read (``with_for_update`` on Postgres)."""
+        ...
+
+    @property
+    def places(self) -> Places:
+        """Where values are that are not in rows."""
         ...
 
     def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
@@ -85,6 +92,16 @@ class Database(Protocol):
     @property
     def url(self) -> str:
         """What was opened, without a password."""
+        ...
+
+    @property
+    def places(self) -> Places:
+        """Where values are that are not in rows."""
+        ...
+
+    @property
+    def result_folder(self) -> ResultFolder | None:
+        """The folder of values that are too large for rows; None where there is none."""
         ...
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
@@ -161,6 +178,8 @@ class Database(Protocol):
 
     def backup(self, path: str) -> None:
         """Copy the database to a new file, whole and as it was at one moment, while it is in use.
+
+        The files of its results are copied into the folder that belongs to the new file.
 
         Everything that was announced before is in the copy. An open transaction, also the
         caller's own, is not.

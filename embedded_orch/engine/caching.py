@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from embedded_orch import errors, times
 from embedded_orch.db.current import scope_for
 from embedded_orch.db.waiting_room import Waiter
-from embedded_orch.engine import results
+from embedded_orch.engine import key_records
 from embedded_orch.engine.contexts import task_run_context
-from embedded_orch.engine.effects import Read, Turn, Write
+from embedded_orch.engine.effects import Ask, Read, Turn, Write
+from embedded_orch.engine.key_records import KeyRecord
+from embedded_orch.engine.outside import read_recorded
 from embedded_orch.states import StateDetails
 from embedded_orch.store import caching
+from embedded_orch.values.places import row_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.keeping import Keeping
-    from embedded_orch.orchestration.values import CachedResult
+    from embedded_orch.orchestration.values import CachedResult, Proposal
     from embedded_orch.store.caching import LockHolder
 
 _log = logging.getLogger("embedded_orch.engine")
@@ -47,6 +50,16 @@ class CachePolicy(Protocol):
         ...
 
     @property
+    def names_paths(self) -> bool:
+        """Whether a key is the path of the result in its storage."""
+        ...
+
+    @property
+    def key_storage(self) -> Any:
+        """Where keys are recorded besides; nowhere when None."""
+        ...
+
+    @property
     def lock_manager(self) -> Any:
         """Who keeps the locks; the database when None."""
         ...
@@ -62,6 +75,7 @@ class CacheUse:
     Attributes:
         key: its cache key.
         is_refreshing: whether what is cached is not used, and replaced.
+        path: of the result in its storage; the hash of the value when None.
     """
 
     __slots__ = (
@@ -72,6 +86,7 @@ class CacheUse:
         "_policy",
         "is_refreshing",
         "key",
+        "path",
     )
 
     def __init__(
@@ -82,8 +97,10 @@ class CacheUse:
         expires_in: timedelta | None,
         is_refreshing: bool,
         holder: str,
+        path: str | None = None,
     ) -> None:
         self.key = key
+        self.path = path
         self.is_refreshing = is_refreshing
         self._policy = policy
         self._expires_in = expires_in
@@ -110,12 +127,15 @@ class CacheUse:
         if self.is_refreshing:
             return False
         now = engine.process.now()
+        if self._policy.key_storage is not None and not (yield from self._is_recorded(engine, now)):
+            self.is_refreshing = True
+            return False
         found: CachedResult | None = yield Read(
             engine.database, lambda tx: caching.find(tx, key=self.key, now=now)
         )
         if found is None:
             return False
-        is_known, value = results.decode_recorded(found.data, found.data_format, keeping)
+        is_known, value = yield from read_recorded(found.data, found.data_format, keeping)
         if is_known:
             self._found = found, value
         else:
@@ -127,6 +147,49 @@ class CacheUse:
         if self._found is None or self._found[0].data != data:
             return False, None
         return True, self._found[1]
+
+    # -- keys in a storage -----------------------------------------------------------------------
+
+    def _is_recorded(self, engine: Engine, now: int) -> Steps[bool]:
+        """Whether the storage has the key; then the database has it too from now on."""
+        record: KeyRecord | None = yield Ask(
+            key_records.find_record, self._policy.key_storage, self.key, now
+        )
+        if record is None:
+            return False
+        ids = engine.process.new_id(), engine.process.new_id()
+        yield Write(
+            engine.database,
+            lambda tx: caching.put(
+                tx,
+                key=record.key,
+                data=record.data,
+                data_format=record.data_format,
+                expiration=record.expiration,
+                ids=ids,
+                now=now,
+            ),
+        )
+        return True
+
+    def publish(self, context: TaskRunContext, completed: Proposal) -> Steps[None]:
+        """Record the key of a completed run in its storage, once nothing can undo the run."""
+        storage = self._policy.key_storage
+        if storage is None or completed.data is None or completed.data_format is None:
+            return
+        expiration = completed.details.cache_expiration
+        record = KeyRecord(
+            key=self.key,
+            data=completed.data,
+            data_format=completed.data_format,
+            expiration=None if expiration is None else times.microseconds_from_datetime(expiration),
+        )
+        if context.is_in_transaction:
+            context.transaction.on_commit_hooks.append(
+                lambda _: key_records.write_record(storage, record)
+            )
+        else:
+            yield Ask(key_records.write_record, storage, record)
 
     # -- taking turns ----------------------------------------------------------------------------
 
@@ -226,6 +289,9 @@ def cache_use(here: TaskRunContext, keeping: Keeping) -> CacheUse | None:
     """The part of the cache in a call that is about to be made; None when it has none.
 
     A key that cannot be computed is warned about, and the call is made without.
+
+    Raises:
+        Exception: a key that is a path cannot be made, or would be none.
     """
     policy = here.task.cache
     if policy is None or not keeping.is_stored:
@@ -233,7 +299,9 @@ def cache_use(here: TaskRunContext, keeping: Keeping) -> CacheUse | None:
     token = task_run_context.set(here)
     try:
         key: Any = policy.key_for(here)
-    except Exception as error:  # noqa: BLE001 - the user's function, or values that it is given
+    except Exception as error:
+        if policy.names_paths:
+            raise
         _log.warning(
             "task run %s: its cache key could not be computed, so its result is not cached: %s: "
             "%s. Say cache_policy=NO_CACHE if that is meant",
@@ -246,6 +314,9 @@ def cache_use(here: TaskRunContext, keeping: Keeping) -> CacheUse | None:
         task_run_context.reset(token)
     if key is None or key == "":
         return None
+    path = None
+    if policy.names_paths and keeping.storage is not None:
+        path, key = key, row_key(keeping.storage, key)
     if not isinstance(key, str):
         _log.warning(
             "task run %s: its cache key is %r and no text, so its result is not cached",
@@ -260,4 +331,5 @@ def cache_use(here: TaskRunContext, keeping: Keeping) -> CacheUse | None:
         expires_in=options.cache_expiration,
         is_refreshing=options.refresh_cache,
         holder=str(here.run_id),
+        path=path,
     )

@@ -165,6 +165,16 @@ def check_callable(option: str, value: object) -> None:
         raise ConfigurationError(f"{option}={value!r}: give a function")
 
 
+def check_text(option: str, value: object) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        ConfigurationError: it is not None and no text, or an empty one.
+    """
+    if value is not None and (not isinstance(value, str) or not value):
+        raise ConfigurationError(f"{option}={value!r}: it is a text")
+
+
 def check_run_name(option: str, naming: object) -> None:
     """Refuse what cannot name runs.
 

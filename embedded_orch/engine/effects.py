@@ -142,6 +142,26 @@ class Invoke:
         return await answer if hasattr(answer, "__await__") else answer
 
 
+class Ask:
+    """A function that may wait for a database, a lock, a disk or a network; never ``async def``."""
+
+    __slots__ = ("_arguments", "_method")
+
+    def __init__(self, method: Callable[..., Any], *arguments: object) -> None:
+        self._method = method
+        self._arguments = arguments
+
+    def perform(self) -> Any:
+        """Do it in this thread."""
+        return self._method(*self._arguments)
+
+    async def perform_async(self) -> Any:
+        """Do it without blocking the event loop."""
+        import anyio.to_thread
+
+        return await anyio.to_thread.run_sync(self._method, *self._arguments)
+
+
 class Shielded:
     """Another effect, awaited to its end although the code around is being cancelled."""
 

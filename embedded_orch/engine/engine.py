@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.waiting_room import WaitingRoom
 from embedded_orch.engine import log_settings, results
+from embedded_orch.engine.keeping import kept_in
 from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.ownership import Owner
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from embedded_orch.states import State
 
     Moment = Literal["before", "after"]
+
+_log = logging.getLogger("embedded_orch.engine")
 
 
 class Engine:
@@ -55,6 +59,7 @@ class Engine:
         self.database = database
         self.process = process
         self.on_call: Callable[[str, Moment], object] | None = None
+        self.kept = kept_in(database.places)
         self.owner = Owner(database, process, life_path)
         self.room = room or WaitingRoom()
         self.leases = Leases(database, process, self.owner.id)
@@ -84,6 +89,19 @@ class Engine:
             self.watch.close()
             self.leases.close()
             self.owner.end()
+            if self.owner.has_run:
+                self._remove_unused_files()
+
+    def _remove_unused_files(self) -> None:
+        folder = self.database.result_folder
+        if folder is not None and folder.is_there:
+            from embedded_orch.engine.unused_files import remove_some
+
+            try:
+                remove_some(self.database, self.process)
+            except OSError as error:
+                # Whoever looks next may be able to.
+                _log.warning("files of results could not be removed: %s", error)
 
     def abandon(self) -> None:
         """Go away as a killed process does, for tests: nothing of it is written any more.

@@ -24,10 +24,11 @@ from embedded_orch.engine.flow_record import FlowRecord
 from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
-from embedded_orch.engine.keeping import KEPT, keeping_of
+from embedded_orch.engine.keeping import keeping_of
 from embedded_orch.engine.names import run_name
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled
+from embedded_orch.engine.outside import outcome_outside
 from embedded_orch.engine.printing import keeping_prints
 from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.run_logging import listen, log_beginning, log_end, log_retry
@@ -100,7 +101,7 @@ class FlowCall:
         self._given = arguments
         self._arguments = arguments
         self._caller = caller
-        self._keeping = keeping_of(flow.options, KEPT if caller is None else caller.keeping)
+        self._keeping = keeping_of(flow.options, engine.kept if caller is None else caller.keeping)
         self._begun: FlowRunContext | None = None
         self._parent_task_run_id = parent_task_run_id
         self._tags = tags_of_run(flow.tags)
@@ -390,6 +391,14 @@ class FlowCall:
             state = results.state_of(proposal).with_error(error)
         return proposal, state
 
+    def _outcome(self, value: object, not_kept: str | None) -> Steps[tuple[Proposal, State]]:
+        value = yield from settled(value)
+        keeping, run_name = self._keeping, f"flow run {self.name}"
+        outcome = outcome_of(
+            value, self._engine.process, keeping, run_name=run_name, not_kept=not_kept
+        )
+        return (yield from outcome_outside(outcome, keeping, run_name=run_name))
+
     def _attempt(self, context: FlowRunContext) -> Steps[tuple[Proposal, State]]:
         """Call the function once; the state to propose, and the same with its value at hand."""
         process = self._engine.process
@@ -416,14 +425,7 @@ class FlowCall:
                     value = yield Cancellable(call, context)
             if on_call is not None:
                 on_call(flow.name, "after")
-            value = yield from settled(value)
-            outcome = outcome_of(
-                value,
-                process,
-                self._keeping,
-                run_name=f"flow run {self.name}",
-                not_kept=not_kept,
-            )
+            outcome = yield from self._outcome(value, not_kept)
         except (errors.OwnershipLost, GeneratorExit):
             context.abandon_runner()
             raise

@@ -6,16 +6,20 @@ next. What nobody says is kept as tagged JSON, if it can be.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch import values
 from embedded_orch.errors import ConfigurationError, ValueNotStorable
 from embedded_orch.states import VALUE
+from embedded_orch.values.places import NOWHERE, Places
 from embedded_orch.values.serializers import Serializer, dump, resolve_serializer
 
 if TYPE_CHECKING:
     from embedded_orch.engine.options import Options
+    from embedded_orch.values.places import Kept
 
+EVERYTHING = -1
+"""For ``largest_inside``: no value is stored in its row."""
 _IN_MEMORY = "the run goes on with the value in memory, and resuming it runs this call again"
 
 
@@ -27,12 +31,31 @@ class Keeping(NamedTuple):
         is_required: whether a value that cannot be stored fails the run.
         is_at_hand: whether it stays in memory once it is stored.
         serializer: that makes bytes of it; tagged JSON when None.
+        storage: where it is put; the database, or the folder beside it, when None.
+        largest_inside: bytes of the largest value that is stored in the row of its state.
+        places: where those are put that are not.
     """
 
     is_stored: bool = True
     is_required: bool = False
     is_at_hand: bool = True
     serializer: Serializer | None = None
+    storage: Any = None
+    largest_inside: int = NOWHERE.largest_inside
+    places: Places = NOWHERE
+
+    def put(self, data: bytes, data_format: str, path: str | None) -> Kept:
+        """Put an encoded value where values are that are not in rows.
+
+        Args:
+            data: the value.
+            data_format: how it is encoded.
+            path: in the storage; the hash of the value when None.
+
+        Raises:
+            ValueNotStorable: it cannot be.
+        """
+        return self.places.put(data, data_format, storage=self.storage, path=path)
 
     def encode(self, value: object) -> tuple[bytes, str]:
         """The bytes that are stored, and the name of their format.
@@ -70,8 +93,9 @@ class Keeping(NamedTuple):
         return helps if self.is_required else f"{helps}; without it {_IN_MEMORY}"
 
 
-KEPT = Keeping()
-"""As it is when nobody says anything."""
+def kept_in(places: Places) -> Keeping:
+    """As it is when nobody says anything, in a database whose values have these places."""
+    return Keeping(places=places, largest_inside=places.largest_inside)
 
 
 def keeping_of(options: Options, around: Keeping) -> Keeping:
@@ -83,12 +107,42 @@ def keeping_of(options: Options, around: Keeping) -> Keeping:
     """
     if not options.says_how_to_keep:
         return around.inherited
-    persist, serializer = options.persist_result, options.result_serializer
-    return Keeping(
+    persist = options.persist_result
+    keeping = keeping_in(
+        around,
+        storage=options.result_storage,
+        key_storage=options.key_storage,
+        serializer=options.result_serializer,
+    )
+    return keeping._replace(
         is_stored=(around.is_stored or options.asks_to_persist) if persist is None else persist,
         is_required=persist is True,
         is_at_hand=options.cache_result_in_memory,
+    )
+
+
+def keeping_in(
+    around: Keeping, *, storage: Any, key_storage: Any, serializer: Serializer | str | None
+) -> Keeping:
+    """The same keeping with another storage and serializer; those that are None stay as they are.
+
+    Args:
+        around: what it is based on.
+        storage: of the values.
+        key_storage: of the records of their keys.
+        serializer: that makes bytes of values.
+    """
+    chosen = around.storage if storage is None else storage
+    if chosen is None:
+        # Whoever finds the key there has to find the value as well.
+        chosen = key_storage
+    if chosen is not None:
+        around.places.remember(chosen)
+    return around._replace(
         serializer=around.serializer if serializer is None else _chosen(serializer),
+        storage=chosen,
+        # A storage that was chosen has all of them, also small ones.
+        largest_inside=around.largest_inside if chosen is None else EVERYTHING,
     )
 
 

@@ -23,6 +23,7 @@ from embedded_orch.engine.checking import (
     check_retries,
     check_run_name,
     check_task_runner,
+    check_text,
     check_timeout,
     hooks_of,
     tags_of,
@@ -98,6 +99,10 @@ class Options:
             from embedded_orch.engine.keeping import check_keeping
 
             check_keeping(self)
+        if "result_storage" in chosen:
+            from embedded_orch.filesystems import storage_from
+
+            self.result_storage = storage_from(chosen["result_storage"])
         self.says_how_to_keep = not chosen.keys().isdisjoint(self.KEEPING)
         if "retries" in chosen:
             check_retries(self.retries)
@@ -142,6 +147,11 @@ class Options:
         return {name: value for name, value in self._given.items() if name in self.KEEPING}
 
     @property
+    def key_storage(self) -> Any:
+        """Where the cache keys of a task have their records, if that is not the database."""
+        return None
+
+    @property
     def asks_to_persist(self) -> bool:
         """Whether an option asks for stored results without ``persist_result``."""
         return self.result_storage is not None or self.result_serializer is not None
@@ -162,7 +172,7 @@ class TaskOptions(Options):
     """Every option of ``@task``."""
 
     HOOKS = (*Options.HOOKS, "on_commit", "on_rollback")
-    KEEPING = Options.KEEPING | {"cache_policy", "cache_key_fn"}
+    KEEPING = Options.KEEPING | {"cache_policy", "cache_key_fn", "result_storage_key"}
     NONE_IS_A_VALUE = Options.NONE_IS_A_VALUE | {
         "cache_policy",
         "refresh_cache",
@@ -194,6 +204,7 @@ class TaskOptions(Options):
         check_callable("retry_condition_fn", self.retry_condition_fn)
         check_jitter(self.retry_jitter_factor)
         check_callable("cache_key_fn", self.cache_key_fn)
+        check_text("result_storage_key", self.result_storage_key)
         check_expiration(self.cache_expiration)
         if given.get("refresh_cache") is not None:
             check_flag(given["refresh_cache"])
@@ -203,10 +214,15 @@ class TaskOptions(Options):
             )
 
     @property
+    def key_storage(self) -> Any:
+        """Where the cache keys of a task have their records, if that is not the database."""
+        return getattr(self.cache_policy, "key_storage", None)
+
+    @property
     def asks_to_persist(self) -> bool:
         """Whether an option asks for stored results without ``persist_result``."""
-        is_cached = self.cache_policy is not None or self.cache_key_fn is not None
-        return is_cached or super().asks_to_persist
+        keyed = (self.cache_policy, self.cache_key_fn, self.result_storage_key)
+        return any(each is not None for each in keyed) or super().asks_to_persist
 
     @property
     def policy(self) -> Policy:
@@ -303,8 +319,6 @@ class FlowArguments(Arguments, total=False):
 
 # Options that are known and not honoured yet, and why.
 NOT_YET = {
-    "result_storage": "results are stored in the database",
-    "result_storage_key": "results are stored in the database",
     "viz_return_value": "flows are not drawn",
     "asset_deps": "assets are not recorded",
 }

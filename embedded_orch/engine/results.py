@@ -59,6 +59,7 @@ def completed(id: UUID, now: int, value: object, keeping: Keeping, *, run_name: 
 
 def with_value(state: State, value: object, keeping: Keeping) -> State:
     """A COMPLETED state with its value at hand, unless that is to be read when asked for."""
+    state.places = keeping.places
     if state.has_result and not keeping.is_at_hand:
         return state
     return state.with_value(value)
@@ -212,18 +213,9 @@ def decode_recorded(
     if data is None or not is_value(data_format):
         return False, None
     try:
-        return True, values.load_stored(data, data_format, runs_code=keeping.runs_code)
-    except MissingResult as error:
-        _log.warning("a stored result cannot be read, its call runs again: %s", error)
-        return False, None
-
-
-def recorded_value(state: State, keeping: Keeping) -> tuple[bool, object]:
-    """Whether the value of a COMPLETED state can be had again, and the value."""
-    if not state.has_result:
-        return False, None
-    try:
-        return True, state.stored_value(runs_code=keeping.runs_code)
+        return True, values.load_stored(
+            data, data_format, runs_code=keeping.runs_code, places=keeping.places
+        )
     except MissingResult as error:
         _log.warning("a stored result cannot be read, its call runs again: %s", error)
         return False, None

@@ -107,7 +107,7 @@ async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
         if return_state and signal.state is not None:
             return signal.state
         raise
-    return state if return_state else state.result_now()
+    return state if return_state else await state.aresult()
 
 
 def run_to_end(awaitable: Awaitable[R]) -> R:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
 from embedded_orch.db.waiting_room import Waiter
-from embedded_orch.engine import results
 from embedded_orch.engine.effects import Read, Turn
 from embedded_orch.engine.flow_call import FlowCall
 from embedded_orch.engine.keeping import keeping_of
 from embedded_orch.engine.options import TaskOptions
+from embedded_orch.engine.outside import read_recorded
 from embedded_orch.engine.resuming import owner_of, runs_in_living_process, take_over_steps
 from embedded_orch.engine.run_logging import logger_of
 from embedded_orch.engine.specs import TaskSpec
@@ -106,7 +106,7 @@ def _child_steps(
                 raise
     if child is not None and child.state is not None:
         keeping = keeping_of(flow.options, caller.keeping)
-        known, value = results.recorded_value(child.state, keeping)
+        known, value = yield from read_recorded(*child.state.stored, keeping)
         if known:
             return child.state.with_value(value), False
     call = FlowCall(engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id)

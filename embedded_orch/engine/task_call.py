@@ -22,9 +22,10 @@ from embedded_orch.engine.hooks import call_task_hooks, hooks_on
 from embedded_orch.engine.identity import position_key
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
-from embedded_orch.engine.keeping import KEPT, keeping_of
+from embedded_orch.engine.keeping import keeping_of
 from embedded_orch.engine.naming import chosen_name
 from embedded_orch.engine.outcome import outcome_of, settled, tells_the_end
+from embedded_orch.engine.outside import is_too_large, outcome_outside, put_outside, read_recorded
 from embedded_orch.engine.printing import NOTHING, keeping_prints
 from embedded_orch.engine.retrying import not_retriable, weighed
 from embedded_orch.engine.run_logging import listen, log_failure, log_retry
@@ -87,7 +88,9 @@ class TaskCall:
         self._task = task
         self._arguments = arguments
         self._flow_run = flow_run
-        self._keeping = keeping_of(task.options, KEPT if flow_run is None else flow_run.keeping)
+        self._keeping = keeping_of(
+            task.options, engine.kept if flow_run is None else flow_run.keeping
+        )
         self._parent = parent
         self._wait_for = wait_for
         self._upstream = upstream or {}
@@ -190,7 +193,7 @@ class TaskCall:
         data, data_format = yield Read(
             self._engine.database, lambda tx: task_runs.recorded_value(tx, run_id=recorded.id)
         )
-        known, value = results.decode_recorded(data, data_format, self._keeping)
+        known, value = yield from read_recorded(data, data_format, self._keeping)
         if not known and self._flow_run is not None and self._flow_run.records is not None:
             self._flow_run.records.runs_again(recorded)
         return known, value
@@ -313,7 +316,10 @@ class TaskCall:
     def _find_cache_and_limits(self) -> Steps[None]:
         """Its cache key, if it has one, and whether one of its tags has a limit."""
         if self._task.cache is not None:
-            self._cache = cache_use(self._context(), self._keeping)
+            try:
+                self._cache = cache_use(self._context(), self._keeping)
+            except Exception as error:  # noqa: BLE001 - the values that the user's template formats
+                self._beginning_error = error
         if self._tags and self._body is None:
             yield from self._find_limits()
 
@@ -440,7 +446,8 @@ class TaskCall:
     def _told(self, value: object, not_kept: str | None) -> Steps[tuple[Proposal, State]]:
         value = yield from settled(value)
         process, run_name = self._engine.process, f"task run {self.name}"
-        return outcome_of(value, process, self._keeping, run_name=run_name, not_kept=not_kept)
+        outcome = outcome_of(value, process, self._keeping, run_name=run_name, not_kept=not_kept)
+        return (yield from outcome_outside(outcome, self._keeping, run_name=run_name))
 
     def _context(self) -> TaskRunContext:
         return TaskRunContext(
@@ -479,15 +486,15 @@ class TaskCall:
             task_run_context.reset(token)
 
     def _finish_completed(self, value: object, context: TaskRunContext) -> Steps[State | None]:
-        process = self._engine.process
+        process, keeping = self._engine.process, self._keeping
+        run_name = f"task run {self.name}"
         try:
             completed = results.completed(
-                process.new_id(),
-                process.now(),
-                value,
-                self._keeping,
-                run_name=f"task run {self.name}",
+                process.new_id(), process.now(), value, keeping, run_name=run_name
             )
+            if is_too_large(completed, keeping):
+                path = None if self._cache is None else self._cache.path
+                completed = yield from put_outside(completed, keeping, run_name=run_name, path=path)
         except errors.ValueNotStorable as error:
             yield from attempts.undo(context, error)
             return (yield from self._finish_failed(error, context, is_final=True))
@@ -497,6 +504,8 @@ class TaskCall:
         decision: Decision = yield attempts.completion(context, self._record, completed)
         if decision.reason is not None and self._cache is not None:
             _log.warning("task run %s: not cached: %s", self.name, decision.reason)
+        elif self._cache is not None:
+            yield from self._cache.publish(context, completed)
         yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
 

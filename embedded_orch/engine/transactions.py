@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from embedded_orch import errors
 from embedded_orch.engine.contexts import TaskRunContext, current_task_run, surrounding
-from embedded_orch.engine.effects import Invoke, Write
+from embedded_orch.engine.effects import Ask, Invoke, Write
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.states import StateType
 from embedded_orch.store import task_runs
@@ -102,26 +102,6 @@ class Store(Protocol):
     def release_lock(self, key: str, holder: str | None = None) -> None:
         """Give it back."""
         ...
-
-
-class Ask:
-    """A question to a store, which may wait for a database or a lock."""
-
-    __slots__ = ("_arguments", "_method")
-
-    def __init__(self, method: Callable[..., Any], *arguments: object) -> None:
-        self._method = method
-        self._arguments = arguments
-
-    def perform(self) -> Any:
-        """Do it in this thread."""
-        return self._method(*self._arguments)
-
-    async def perform_async(self) -> Any:
-        """Do it without blocking the event loop."""
-        import anyio.to_thread
-
-        return await anyio.to_thread.run_sync(self._method, *self._arguments)
 
 
 class BaseTransaction:

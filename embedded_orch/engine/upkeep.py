@@ -175,6 +175,10 @@ class Upkeep:
                 retention.max_bytes,
             )
         self._give_room_back()
+        if self._database.result_folder is not None:
+            from embedded_orch.engine.unused_files import remove_some
+
+            remove_some(self._database, self._process)
         return is_done, position
 
     def _go_through(self, steps: Iterator[object], most: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 from uuid import UUID
 
 import msgspec
@@ -129,6 +130,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 NO_FACTS = Facts()
 
 
+class WrittenFile(Protocol):
+    """The file of a value, see ``values/places.py``: there before the row is that names it."""
+
+    def ensure(self) -> None:
+        """See to it that it is there."""
+        ...
+
+
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A state that is proposed for a run, and stored when it is accepted."""
 
@@ -145,6 +154,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     follows: UUID | None = None
     """Not stored: the state that the proposer saw, where another one by now makes the proposal
     void."""
+    file: WrittenFile | None = None
+    """Not stored: the file that the data name, if they name one."""
 
 
 class Verdict(Enum):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     # Type checkers know it without the package; at run time a plain TypeVar does.
     from typing_extensions import TypeVar
 
+    from embedded_orch.values.places import Places
+
     R = TypeVar("R", default=Any)
 else:
     from typing import TypeVar
@@ -54,6 +56,7 @@ class State(Generic[R]):
         timestamp: when it was entered, UTC.
         message: what happened, for people; may be None.
         state_details: a :class:`StateDetails`.
+        places: where the value is, if it is not in the state itself; None where it is.
     """
 
     __slots__ = (
@@ -66,6 +69,7 @@ class State(Generic[R]):
         "id",
         "message",
         "name",
+        "places",
         "timestamp_microseconds",
         "type",
     )
@@ -119,6 +123,7 @@ class State(Generic[R]):
         self._at_hand: Any = _ABSENT
         self._data: bytes | None = None
         self._data_format = data_format
+        self.places: Places | None = None
         if data_format is not None:
             self._data = data
         elif data is not None:
@@ -196,6 +201,12 @@ class State(Generic[R]):
         """What is stored of its value or its error, and how that is encoded."""
         return self._data, self._data_format
 
+    def kept_as(self, data: bytes | None, data_format: str | None) -> State[R]:
+        """The same state, of which this is stored."""
+        self._data = data
+        self._data_format = data_format
+        return self
+
     def with_value(self, value: object) -> State[Any]:
         """The same state with the value at hand, so that it need not be read back."""
         self._at_hand = value
@@ -230,6 +241,7 @@ class State(Generic[R]):
             state_details=self.state_details,
         )
         copy._at_hand = self._at_hand
+        copy.places = self.places
         return copy
 
     @property
@@ -269,6 +281,13 @@ class State(Generic[R]):
         self, raise_on_failure: bool = True, retry_result_failure: bool = True
     ) -> R | BaseException:
         """:meth:`result`, awaited whatever the code around."""
+        if self._at_hand is _ABSENT and values.is_outside(self._data_format):
+            import anyio.to_thread
+
+            read: R | BaseException = await anyio.to_thread.run_sync(
+                self.result_now, raise_on_failure
+            )
+            return read
         found: R | BaseException = self.result_now(raise_on_failure)
         return found
 
@@ -331,7 +350,9 @@ class State(Generic[R]):
                 "the run completed, and its value was not kept: "
                 f"{self.message or 'no reason given'}"
             )
-        return values.load_stored(self._data, self._data_format, runs_code=runs_code)
+        return values.load_stored(
+            self._data, self._data_format, runs_code=runs_code, places=self.places
+        )
 
     def _unfinished(self) -> BaseException:
         if isinstance(self._at_hand, BaseException):

@@ -13,10 +13,11 @@ import msgspec
 
 from embedded_orch import times
 from embedded_orch.orchestration.values import LONGEST_CACHE_KEY, CachedResult
+from embedded_orch.store import result_files
 
 if TYPE_CHECKING:
     from embedded_orch.db.port import Transaction
-    from embedded_orch.orchestration.values import Proposal
+    from embedded_orch.orchestration.values import Proposal, WrittenFile
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -30,6 +31,15 @@ def find(tx: Transaction, *, key: str, now: int) -> CachedResult | None:
     """What is cached under a key and has not expired."""
     row = tx.row("cached_result.get", key=key, now=now)
     return None if row is None else CachedResult(bytes(row[0]), row[1], row[2])
+
+
+def find_to_take(tx: Transaction, *, key: str, now: int) -> CachedResult | None:
+    """:func:`find`, in a transaction that has a run take what is found for its own."""
+    found = find(tx, key=key, now=now)
+    if found is not None and result_files.may_be_removed(tx, found):
+        # Once more: what it names could have been removed before this transaction forbade that.
+        return find(tx, key=key, now=now)
+    return found
 
 
 def keep(tx: Transaction, *, run_id: UUID, state: Proposal, now: int) -> None:
@@ -62,6 +72,7 @@ def put(
     expiration: int | None,
     ids: tuple[UUID, UUID],
     now: int,
+    file: WrittenFile | None = None,
 ) -> None:
     """Keep a value under a key that no run has computed; an older one is replaced.
 
@@ -73,7 +84,10 @@ def put(
         expiration: microseconds since 1970 UTC; None: it does not expire.
         ids: that stand in the place of those of a run and of its state.
         now: microseconds since 1970 UTC.
+        file: that the data name, if they name one.
     """
+    if file is not None:
+        result_files.ensure(tx, file)
     tx.run(
         "cached_result.put",
         key=key,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from embedded_orch.store import mending
+from embedded_orch.errors import MissingResult
+from embedded_orch.store import mending, result_files
 from embedded_orch.store.mending import Mend
 from embedded_orch.times import datetime_from_microseconds
 
@@ -62,20 +63,24 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         advice: what a person can do, where there is no ``mend``.
         is_problem: whether it is wrong in any case.
         takes: what the statement is given: how many rows, and before when.
+        find: finds what is wrong in the place of the statement, at most so many things.
     """
 
     name: str
     what: str
-    statement: str
     describe: Callable[[Row], str]
+    statement: str = ""
     remedy: Callable[[Row], str | None] = _always(None)
     mend: Mend | None = None
     advice: str | None = None
     is_problem: bool = True
     takes: tuple[str, ...] = ("limit",)
+    find: Callable[..., list[Row]] | None = None
 
     def rows(self, tx: Transaction, *, now: int, limit: int) -> list[Row]:
         """What is wrong, at most ``limit`` things."""
+        if self.find is not None:
+            return self.find(tx, limit)
         values = {"limit": limit, "before_timestamp": now - GRACE}
         return tx.rows(f"checks.{self.statement}", **{name: values[name] for name in self.takes})
 
@@ -297,6 +302,13 @@ def _checks_of_the_rest() -> list[Check]:
             mend=mending.artifact_key,
         ),
         Check(
+            name="result_file",
+            what="every result that is in a file is there and whole",
+            describe=lambda row: str(row[0]),
+            advice="take it from a backup; a run that is resumed makes the call again",
+            find=_lost_files,
+        ),
+        Check(
             name="default_queue",
             what="the default queue of every work pool is its own",
             statement="pools_with_foreign_queue",
@@ -312,6 +324,25 @@ def _broken_reference(row: Row) -> str:
     if not how_many:
         return f"a reference from {child} to {parent} was never checked (NOT VALID)"
     return f"{how_many} rows of {child} name a row of {parent} that is not there"
+
+
+def _lost_files(tx: Transaction, limit: int) -> list[Row]:
+    names = result_files.named(tx)
+    folder = tx.places.folder
+    if not names:
+        return []
+    if folder is None:
+        said = f"{len(names)} results are in files of a folder that is not known here"
+        return [(f"{said}; name it by EMBEDDED_ORCH_RESULT_FOLDER",)]
+    found: list[Row] = []
+    for name in names:
+        try:
+            folder.read(name)
+        except MissingResult as error:
+            found.append((str(error),))
+            if len(found) == limit:
+                break
+    return found
 
 
 def _state(name: str | None, type: str | None, timestamp: int | None) -> str:

@@ -312,11 +312,11 @@ def check_owner(tx: Transaction, *, run_id: UUID, epoch: int) -> None:
 def get_flow_runs(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
     """The flow runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("flow_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [_flow_run(row) for row in rows]
+    return [_flow_run(tx, row) for row in rows]
 
 
-def _flow_run(row: Sequence[Any]) -> FlowRunRow:
-    state = state_from(row[4:12], flow_run_id=row[0], task_run_id=row[-2])
+def _flow_run(tx: Transaction, row: Sequence[Any]) -> FlowRunRow:
+    state = state_from(tx, row[4:12], flow_run_id=row[0], task_run_id=row[-2])
     columns: list[Any] = [*row[:4], state, *row[12:]]
     return FlowRunRow(*columns)
 
@@ -350,23 +350,32 @@ def flow_run_history(
 ) -> list[State]:
     """All states of a flow run, oldest first."""
     rows = tx.rows("flow_run_state.history", flow_run_id=run_id)
-    return states_from(rows, flow_run_id=run_id, task_run_id=parent_task_run_id)
+    return states_from(tx, rows, flow_run_id=run_id, task_run_id=parent_task_run_id)
 
 
 def states_from(
-    rows: Sequence[Sequence[object]], *, flow_run_id: UUID | None, task_run_id: UUID | None
+    tx: Transaction,
+    rows: Sequence[Sequence[object]],
+    *,
+    flow_run_id: UUID | None,
+    task_run_id: UUID | None,
 ) -> list[State]:
     """The states of a history; see :func:`state_from`."""
-    found = [state_from(row, flow_run_id=flow_run_id, task_run_id=task_run_id) for row in rows]
+    found = [state_from(tx, row, flow_run_id=flow_run_id, task_run_id=task_run_id) for row in rows]
     return [state for state in found if state is not None]
 
 
 def state_from(
-    row: Sequence[object], *, flow_run_id: UUID | None, task_run_id: UUID | None
+    tx: Transaction,
+    row: Sequence[object],
+    *,
+    flow_run_id: UUID | None,
+    task_run_id: UUID | None,
 ) -> State | None:
     """The state in the columns id, type, name, timestamp, message, details, data and format.
 
     Args:
+        tx: in which they were read.
         row: the columns; all None for a run without a state.
         flow_run_id: whose state it is, or to which the task run belongs.
         task_run_id: whose state it is, or that called the flow run.
@@ -386,4 +395,5 @@ def state_from(
         data=data if isinstance(data, bytes) else None,
         data_format=data_format if isinstance(data_format, str) else None,
     )
+    state.places = tx.places
     return state.of_run(flow_run_id=flow_run_id, task_run_id=task_run_id)

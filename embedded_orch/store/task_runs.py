@@ -260,11 +260,11 @@ def note_owed_hooks(tx: Transaction, *, run_id: UUID, owes: bool) -> None:
 def get_task_runs(tx: Transaction, ids: Sequence[UUID]) -> list[TaskRunRow]:
     """The task runs with these ids, in this order; those that do not exist are left out."""
     rows = tx.rows("task_run.get_many", ids=encode_struct([str(id) for id in ids]))
-    return [_task_run(row) for row in rows]
+    return [_task_run(tx, row) for row in rows]
 
 
-def _task_run(row: Sequence[Any]) -> TaskRunRow:
-    state = state_from(row[6:14], flow_run_id=row[1], task_run_id=row[0])
+def _task_run(tx: Transaction, row: Sequence[Any]) -> TaskRunRow:
+    state = state_from(tx, row[6:14], flow_run_id=row[1], task_run_id=row[0])
     columns: list[Any] = [*row[:6], state, *row[14:]]
     return TaskRunRow(*columns)
 
@@ -274,7 +274,7 @@ def task_run_history(
 ) -> list[State]:
     """All states of a task run, oldest first."""
     rows = tx.rows("task_run_state.history", task_run_id=run_id)
-    return states_from(rows, flow_run_id=flow_run_id, task_run_id=run_id)
+    return states_from(tx, rows, flow_run_id=flow_run_id, task_run_id=run_id)
 
 
 _NO_POLICY = Policy()

@@ -27,7 +27,7 @@ from embedded_orch.orchestration.values import (
     Verdict,
 )
 from embedded_orch.states import NO_DETAILS, TERMINAL_TYPES, StateType, is_value
-from embedded_orch.store import caching, slots
+from embedded_orch.store import caching, result_files, slots
 from embedded_orch.store.state_details import decode_details, encode_details
 
 if TYPE_CHECKING:
@@ -249,6 +249,8 @@ def _companion_id(id: UUID) -> UUID:
 
 
 def _insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
+    if state.file is not None:
+        result_files.ensure(tx, state.file)
     tx.run(
         f"{kind}_state.insert",
         **{f"{kind}_id": run_id},
@@ -313,7 +315,9 @@ def _gathered(
             facts = Facts(flow_run=FlowRunFacts(attempt, type, pause))
         key = proposal.details.cache_key
         if key and proposal.type is StateType.RUNNING and not proposal.details.refresh_cache:
-            facts = msgspec.structs.replace(facts, cached=caching.find(tx, key=key, now=now))
+            facts = msgspec.structs.replace(
+                facts, cached=caching.find_to_take(tx, key=key, now=now)
+            )
     run = Run(
         id=run_id,
         is_flow_run=kind == "flow_run",

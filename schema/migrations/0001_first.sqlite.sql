@@ -186,6 +186,10 @@ create table flow_run_state (
     check ((data is null) = (data_format is null))
 ) strict, without rowid;
 
+-- which files results are in: they are kept as long as a row is found here
+create index flow_run_state_with_file on flow_run_state (data)
+    where substr(data_format, 1, 5) = 'file ';
+
 -- Inputs of flow runs: what a pause asks for, how it is answered, and what runs are sent.
 create table flow_run_input (
     flow_run_id  blob    not null references flow_run (id) on delete cascade,
@@ -270,6 +274,9 @@ create table task_run_state (
     primary key (task_run_id, timestamp),
     check ((data is null) = (data_format is null))
 ) strict, without rowid;
+
+create index task_run_state_with_file on task_run_state (data)
+    where substr(data_format, 1, 5) = 'file ';
 
 -- Flow runs with hooks that were or will be owed to their end: until the hooks were called. Runs
 -- of flows without such hooks have no row here.
@@ -381,6 +388,8 @@ create table cached_result (
 
 create index cached_result_by_task_run on cached_result (task_run_id);
 create index cached_result_expiring on cached_result (expiration) where expiration is not null;
+create index cached_result_with_file on cached_result (data)
+    where substr(data_format, 1, 5) = 'file ';
 
 -- Who computes the result of a cache key now, where only one may.
 create table cache_lock (

@@ -69,6 +69,23 @@ class TestCheck:
 
             assert command("db", "check", "--db", url).status == 0
 
+    @pytest.mark.parametrize("harm", ["missing", "damaged"])
+    def test_a_result_whose_file_is_lost_is_named(
+        self, command: Command, tmp_path: Path, harm: str
+    ) -> None:
+        url = str(tmp_path / "orch.db")
+        with embedded_orch.open(url, inline_result_bytes=100):
+            doubled(list(range(100)))
+        assert command("db", "check", "--db", url).status == 0
+        [file] = [each for each in tmp_path.rglob("*") if len(each.name) == 64]
+        file.write_bytes(b"[]") if harm == "damaged" else file.unlink()
+
+        answer = command("db", "check", "--db", url)
+
+        assert answer.status == 1
+        [problem] = [line for line in answer.lines if line.startswith("PROBLEM")]
+        assert file.name in problem
+
     @pytest.mark.parametrize(("change", "found"), CONTRADICTIONS)
     def test_a_contradiction_is_named(
         self, command: Command, url: str, change: str, found: str

@@ -282,6 +282,31 @@ class TestUntrusted:
         assert f"  {len(trap):,} bytes, written by pickle" in answer.lines
         assert not (tmp_path / "sprung").exists()
 
+    def test_a_result_that_is_not_in_its_row_is_told_by_its_place(
+        self, command: Command, tmp_path: Path
+    ) -> None:
+        url = str(tmp_path / "orch.db")
+        with embedded_orch.open(url, inline_result_bytes=100) as orch:
+            doubled(list(range(100)))
+            in_file = the_run(orch)
+        with embedded_orch.open(url) as orch:
+            doubled.with_options(result_storage=tmp_path / "results")([1])
+            in_storage = the_run(orch)
+        files = {str(each.relative_to(tmp_path)): each for each in tmp_path.rglob("*")}
+        [name] = [
+            name.rpartition("/")[2]
+            for name in files
+            if name.startswith("orch.db-results/") and len(name) > 70
+        ]
+        for path, file in files.items():
+            if path.startswith("results/"):
+                file.write_bytes(b"never read")
+
+        shown = command("run", in_file, "--db", url).lines
+        assert f"  in the file {name}, written by json" in shown
+        shown = command("run", in_storage, "--db", url).lines
+        assert any(f"3 bytes in {tmp_path / 'results'} at " in line for line in shown)
+
     def test_a_class_that_is_named_is_not_imported(
         self, command: Command, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

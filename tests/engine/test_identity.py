@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embedded_orch.engine.contexts import FlowRunContext
 from embedded_orch.engine.identity import call_digest
-from embedded_orch.engine.keeping import KEPT
+from embedded_orch.engine.keeping import Keeping
 from embedded_orch.engine.options import FlowOptions, TaskOptions
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.engine.specs import FlowSpec, TaskSpec
@@ -59,7 +59,7 @@ def an_attempt() -> FlowRunContext:
         tags=(),
         start_time=0,
         caller=None,
-        keeping=KEPT,
+        keeping=Keeping(),
     )
 
 

@@ -23,6 +23,7 @@ from embedded_orch.db.postgres.running import Runner, commit, is_lost_in_commit,
 from embedded_orch.db.postgres.transaction import PostgresTransaction, checked
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.statements import Catalog
+from embedded_orch.values.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.current import Scope
     from embedded_orch.db.port import Announced, R, Transaction
     from embedded_orch.db.postgres.options import PostgresOptions
+    from embedded_orch.db.result_folder import ResultFolder
     from embedded_orch.process import Process
 
 # How long a close waits for transactions of other threads. Those that last longer are closed as
@@ -57,7 +59,9 @@ class PostgresDatabase:
         self.url = options.safe_url
         self.catalog = Catalog("postgres")
         self._pool = Pool(options)
-        self._runner = Runner(self._pool, options, self.catalog, process)
+        self.result_folder = _result_folder(options)
+        self.places = Places(self.result_folder, largest_inside=options.inline_result_bytes)
+        self._runner = Runner(self._pool, options, self.catalog, process, self.places)
         self._announcements = Announcements(self._runner, self.url)
         self._open_scopes: list[Scope] = []
         self._is_closed = False
@@ -225,6 +229,7 @@ class PostgresDatabase:
                 self._pool,
                 self.options,
                 self.catalog,
+                self.places,
                 read_only=read_only,
                 for_update=for_update,
             )
@@ -302,6 +307,19 @@ def open_server(options: PostgresOptions, process: Process) -> PostgresDatabase:
     return database
 
 
+def _result_folder(options: PostgresOptions) -> ResultFolder | None:
+    if options.result_folder is None:
+        return None
+    from urllib.parse import quote
+
+    from embedded_orch.db.result_folder import ResultFolder
+
+    # Each database and schema has its own, so that none removes what another names.
+    own = quote(f"{options.keywords().get('dbname', 'postgres')}.{options.schema_name}", safe="")
+    path = os.path.join(os.path.abspath(os.path.expanduser(options.result_folder)), own)
+    return ResultFolder(path, is_synced=options.durability != "off")
+
+
 class PostgresOpenTransaction:
     """A connection with an open transaction, until its owner ends it."""
 
@@ -313,6 +331,7 @@ class PostgresOpenTransaction:
         pool: Pool,
         options: PostgresOptions,
         catalog: Catalog,
+        places: Places,
         *,
         read_only: bool,
         for_update: bool,
@@ -332,7 +351,10 @@ class PostgresOpenTransaction:
                 raise translate(error, options) from error
             raise
         self.transaction = PostgresTransaction(
-            self._connection, catalog, locks_reads=for_update and not read_only
+            self._connection,
+            catalog,
+            locks_reads=for_update and not read_only,
+            places=places,
         )
         self._is_open = True
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from embedded_orch.errors import ConfigurationError, InvalidURL, MissingExtra
+from embedded_orch.values.places import LARGEST_INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -62,6 +63,8 @@ _LEAST = (
 )
 _LONGEST_IDENTIFIER = 63
 _LARGEST_PORT = 65535
+# Bytes; a column holds no more.
+_LARGEST_VALUE = 2**30
 # Below this the kernel's own retransmissions look like a dead peer.
 _LEAST_PEER_SECONDS = 10
 # How much later than the server's own limit an answer may come, at most.
@@ -102,6 +105,10 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
         sslrootcert: file with the certificates to trust, or ``"system"``.
         sslcert: file with our certificate.
         sslkey: file with its key.
+        result_folder: a folder for results that are too large for rows, the same for everybody who
+            uses the database; without one every result is in its row. The default may come from
+            ``EMBEDDED_ORCH_RESULT_FOLDER``.
+        inline_result_bytes: with such a folder, the largest result that stays in its row.
     """
 
     url: str
@@ -123,6 +130,8 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     sslrootcert: str | None = None
     sslcert: str | None = None
     sslkey: str | None = None
+    result_folder: str | None = None
+    inline_result_bytes: int = LARGEST_INSIDE
 
     def __post_init__(self) -> None:
         _check_form(self.url)
@@ -366,6 +375,8 @@ def _range_problems(options: PostgresOptions) -> Iterator[str]:
         value = getattr(options, name)
         if value is not None and value < least:
             yield f"{name}={value}: at least {least}"
+    if not 0 <= options.inline_result_bytes <= _LARGEST_VALUE:
+        yield f"inline_result_bytes={options.inline_result_bytes}: from 0 to {_LARGEST_VALUE}"
     for name in ("connect_timeout_seconds", "command_timeout_seconds", "recycle_seconds"):
         value = getattr(options, name)
         if value is not None and value <= 0:

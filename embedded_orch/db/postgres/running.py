@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.postgres.pool import Pool
     from embedded_orch.db.statements import Catalog
     from embedded_orch.process import Process
+    from embedded_orch.values.places import Places
 
 # Seconds before each further try. The first ones are for deadlocks, whose victim can go on at
 # once. A server that is away is asked again after the same ones, and after the last of them again
@@ -91,11 +92,18 @@ class Runner:
         options: of the database.
         catalog: the statements of this dialect.
         process: whose sleep and chance the pauses take.
+        places: where values are that are not in rows.
     """
 
     def __init__(
-        self, pool: Pool, options: PostgresOptions, catalog: Catalog, process: Process
+        self,
+        pool: Pool,
+        options: PostgresOptions,
+        catalog: Catalog,
+        process: Process,
+        places: Places,
     ) -> None:
+        self._places = places
         self._pool = pool
         self._options = options
         self._catalog = catalog
@@ -208,7 +216,7 @@ class Runner:
     ) -> R:
         connection.execute(self._begin_read if is_read else self._begin_write, prepare=False)
         try:
-            answer = operation(PostgresTransaction(connection, self._catalog))
+            answer = operation(PostgresTransaction(connection, self._catalog, places=self._places))
         except Exception:
             if is_read and connection.pgconn.transaction_status == TransactionStatus.INTRANS:
                 # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from embedded_orch.db.columns import decode_rows, decoders
+from embedded_orch.values.places import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from psycopg.rows import TupleRow
 
     from embedded_orch.db.statements import Catalog, Statement
+    from embedded_orch.values.places import Places
 
 _BINDABLE = frozenset({type(None), bool, int, float, str, bytes, UUID})
 _BINDABLE_BASES = (int, float, str, bytes, bytearray, memoryview, UUID)
@@ -35,16 +37,23 @@ class PostgresTransaction:
         connection: in a transaction.
         catalog: the statements of this dialect.
         locks_reads: whether reads lock the rows they return, where they can.
+        places: where values are that are not in rows.
     """
 
-    __slots__ = ("_catalog", "_cursor", "connection", "locks_reads")
+    __slots__ = ("_catalog", "_cursor", "connection", "locks_reads", "places")
 
     dialect: Literal["postgres"] = "postgres"
 
     def __init__(
-        self, connection: Connection[TupleRow], catalog: Catalog, *, locks_reads: bool = False
+        self,
+        connection: Connection[TupleRow],
+        catalog: Catalog,
+        *,
+        locks_reads: bool = False,
+        places: Places = NOWHERE,
     ) -> None:
         self.connection = connection
+        self.places = places
         self.locks_reads = locks_reads
         self._catalog = catalog
         self._cursor = connection.cursor()

@@ -27,8 +27,76 @@ from embedded_orch.db.sqlite.connecting import translate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.db.result_folder import ResultFolder
+
 # 4 MB with pages of 4 KB, a few milliseconds each.
 _PAGES_PER_STEP = 1_000
+
+
+# How long a copy waits for another one, or for files that are being removed.
+_PATIENCE_SECONDS = 600.0
+
+
+def copy_with_results(
+    read: Callable[[Callable[[Transaction], None]], None],
+    path: str,
+    folder: ResultFolder | None,
+    *,
+    connection_of: Callable[[Transaction], apsw.Connection],
+) -> None:
+    """Copy a database, and the files of its results into the folder that belongs to the copy.
+
+    The files are there before the copy of the database gets its name, and none of those that its
+    snapshot names is removed before that.
+
+    Args:
+        read: runs an operation on one snapshot.
+        path: absolute, of the copy.
+        folder: of the files; None where there are none.
+        connection_of: the connection of a transaction.
+
+    Raises:
+        ConfigurationError: there is something under one of the two names.
+        DatabaseFull: no room; nothing is left behind.
+        DatabaseBusy: another copy took longer than this one waits.
+        DatabaseUnavailable: the folder cannot be written, or the database not be read.
+    """
+    check_target(path)
+    if folder is None:
+        read(lambda transaction: copy_database(connection_of(transaction), path))
+        return
+    from embedded_orch.db.result_folder import folder_beside
+
+    beside = folder_beside(os.path.realpath(path))
+    check_target(beside)
+
+    def copy(transaction: Transaction) -> None:
+        def copy_files() -> None:
+            names = [str(name) for (name,) in transaction.rows("result_file.named")]
+            _copy_files(folder, beside, names)
+
+        copy_database(connection_of(transaction), path, and_before=copy_files)
+
+    with folder.locked(patience_seconds=_PATIENCE_SECONDS) as is_alone:
+        if not is_alone:
+            raise errors.DatabaseBusy(
+                f"{folder.path} was being copied by another for {_PATIENCE_SECONDS:.0f} s; try "
+                f"again later"
+            )
+        read(copy)
+
+
+def _copy_files(folder: ResultFolder, beside: str, names: list[str]) -> None:
+    try:
+        folder.copy_to(beside, names)
+    except BaseException as error:
+        from shutil import rmtree
+
+        rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _cannot_be_written(beside, error) from error
+        raise
 
 
 def check_target(path: str) -> None:
@@ -48,12 +116,15 @@ def check_target(path: str) -> None:
         )
 
 
-def copy_database(source: apsw.Connection, path: str) -> None:
+def copy_database(
+    source: apsw.Connection, path: str, *, and_before: Callable[[], None] | None = None
+) -> None:
     """Write what a connection sees to a new file that only its owner may read.
 
     Args:
         source: in a transaction, so that the copy is of one moment.
         path: absolute; see :func:`check_target`.
+        and_before: what is done when the copy is whole, before it gets its name.
 
     Raises:
         ConfigurationError: somebody else has made the file meanwhile.
@@ -66,6 +137,8 @@ def copy_database(source: apsw.Connection, path: str) -> None:
             _copy_pages(source, partial)
         except apsw.Error as error:
             raise translate(error, path) from error
+        if and_before is not None:
+            and_before()
         _publish(partial, path)
     finally:
         if os.path.lexists(partial):

@@ -25,12 +25,14 @@ from embedded_orch.db.sqlite.readers import Readers
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from embedded_orch.db.sqlite.writer import AnnouncedWrite, Request, Writer
 from embedded_orch.db.statements import Catalog
+from embedded_orch.values.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from embedded_orch.db.current import Scope
     from embedded_orch.db.port import Announced, R, Transaction
+    from embedded_orch.db.result_folder import ResultFolder
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.options import SQLiteOptions
     from embedded_orch.db.sqlite.readers import Reader
@@ -57,6 +59,8 @@ class SQLiteDatabase:
         self.options = options
         self.url = f"sqlite:///{path}" if path else ":memory:"
         self.catalog = Catalog("sqlite")
+        self.result_folder = _result_folder(path, options)
+        self.places = Places(self.result_folder, largest_inside=options.inline_result_bytes)
         self._guard = guard
         self._is_closed = False
         self._opener_pid = os.getpid()
@@ -74,6 +78,7 @@ class SQLiteDatabase:
             self._writer = Writer(
                 self._connection,
                 self.catalog,
+                places=self.places,
                 guard=guard,
                 presence=self._presence,
                 busy_timeout_seconds=options.busy_timeout_seconds,
@@ -92,6 +97,7 @@ class SQLiteDatabase:
                 self._connect_reader,
                 self.catalog,
                 guard,
+                places=self.places,
                 most=options.max_readers,
                 busy_timeout_seconds=options.busy_timeout_seconds,
                 name=path or ":memory:",
@@ -208,15 +214,14 @@ class SQLiteDatabase:
 
     def backup(self, path: str) -> None:
         """Copy what is committed to a new file; on a file in WAL mode nobody waits for it."""
-        from embedded_orch.db.sqlite.copying import check_target, copy_database
+        from embedded_orch.db.sqlite.copying import copy_with_results
 
         self._check()
-        check_target(path)
-        self._read_committed(
-            Named(
-                lambda transaction: copy_database(_connection_of(transaction), path),
-                f"orch.backup({path!r})",
-            )
+        copy_with_results(
+            lambda copy: self._read_committed(Named(copy, f"orch.backup({path!r})")),
+            path,
+            self.result_folder,
+            connection_of=_connection_of,
         )
 
     def give_room_back(self, *, most_bytes: int) -> int:
@@ -477,6 +482,17 @@ class SQLiteReadTransaction:
                 self._reader.end()
             finally:
                 self._readers.give(self._reader)
+
+
+def _result_folder(path: str | None, options: SQLiteOptions) -> ResultFolder | None:
+    """The folder beside a file; what is in memory leaves nothing behind."""
+    if path is None:
+        return None
+    from embedded_orch.db.result_folder import ResultFolder, folder_beside
+
+    return ResultFolder(
+        folder_beside(os.path.realpath(path)), is_synced=options.durability != "off"
+    )
 
 
 def _connection_of(transaction: Transaction) -> apsw.Connection:

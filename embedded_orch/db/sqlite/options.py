@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from embedded_orch.errors import ConfigurationError
+from embedded_orch.values.places import LARGEST_INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,8 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 _LONGEST_TIMEOUT_SECONDS = 2_000_000
 _LARGEST_COUNT = 2**31 - 1
+# Bytes of a value; SQLite as it is built here takes no more (https://sqlite.org/limits.html, 1).
+_LARGEST_VALUE = 10**9
 
 
 class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,8 @@ class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
         busy_timeout_seconds: how long to wait for a lock of another process.
         max_readers: how many read transactions may be open at once; more wait.
         checkpoint_pages: how long the write-ahead log grows before it is copied into the file.
+        inline_result_bytes: the largest result that stays in its row; a larger one is a file in
+            the folder beside the database. In memory all of them stay.
         vfs: the name of a registered SQLite VFS, for the tests that cut the power.
     """
 
@@ -43,6 +48,7 @@ class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
     busy_timeout_seconds: float = 60.0
     max_readers: int = 8
     checkpoint_pages: int = 2_000
+    inline_result_bytes: int = LARGEST_INSIDE
     vfs: str | None = None
 
     @classmethod
@@ -76,6 +82,10 @@ class SQLiteOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"busy_timeout_seconds={self.busy_timeout_seconds}: from 0 to "
                 f"{_LONGEST_TIMEOUT_SECONDS}"
+            )
+        if not 0 <= self.inline_result_bytes <= _LARGEST_VALUE:
+            raise ConfigurationError(
+                f"inline_result_bytes={self.inline_result_bytes}: from 0 to {_LARGEST_VALUE}"
             )
         for name in ("cache_size", "max_readers", "checkpoint_pages"):
             if not 1 <= getattr(self, name) <= _LARGEST_COUNT:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.reader_lock import ReaderLock
     from embedded_orch.db.statements import Catalog
+    from embedded_orch.values.places import Places
 
 
 # How long a close waits for reads of other threads. Those that last longer lose their connection.
@@ -41,9 +42,11 @@ class Reader:
 
     __slots__ = ("_lock", "connection", "reading", "since", "thread_id", "transaction")
 
-    def __init__(self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock) -> None:
+    def __init__(
+        self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock, places: Places
+    ) -> None:
         self.connection = connection
-        self.transaction = SQLiteTransaction(connection, catalog)
+        self.transaction = SQLiteTransaction(connection, catalog, places=places)
         self._lock = lock
         self.since = 0.0
         self.reading: object = None
@@ -87,12 +90,14 @@ class Readers:
         catalog: Catalog,
         guard: FileGuard,
         *,
+        places: Places,
         most: int,
         busy_timeout_seconds: float,
         name: str,
     ) -> None:
         self._connect = connect
         self._catalog = catalog
+        self._places = places
         self._guard = guard
         self._free = threading.BoundedSemaphore(most)
         self._idle: list[Reader] = []
@@ -131,7 +136,8 @@ class Readers:
         except IndexError:
             # None is idle: one more, up to the limit that the semaphore keeps.
             try:
-                reader = Reader(self._connect(), self._catalog, self._guard.reader_lock())
+                lock = self._guard.reader_lock()
+                reader = Reader(self._connect(), self._catalog, lock, self._places)
             except BaseException:
                 self._free.release()
                 raise

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import apsw
 
 from embedded_orch.db.columns import decode_rows, decoders
+from embedded_orch.values.places import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from embedded_orch.db.columns import Decoders
     from embedded_orch.db.statements import Catalog, Statement
+    from embedded_orch.values.places import Places
 
 
 class SQLiteTransaction:
@@ -22,13 +24,16 @@ class SQLiteTransaction:
     nothing of them.
     """
 
-    __slots__ = ("_catalog", "_execute", "connection")
+    __slots__ = ("_catalog", "_execute", "connection", "places")
 
     dialect: Literal["sqlite"] = "sqlite"
     locks_reads = False
 
-    def __init__(self, connection: apsw.Connection, catalog: Catalog) -> None:
+    def __init__(
+        self, connection: apsw.Connection, catalog: Catalog, *, places: Places = NOWHERE
+    ) -> None:
         self.connection = connection
+        self.places = places
         self._catalog = catalog
         self._execute = connection.execute
 

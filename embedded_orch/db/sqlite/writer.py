@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.presence import Presence
     from embedded_orch.db.statements import Catalog
+    from embedded_orch.values.places import Places
 
 # A group is committed together; more than this only makes the first of it wait.
 _MOST_IN_A_GROUP = 256
@@ -117,6 +118,7 @@ class Writer:
     Args:
         connection: the write connection.
         catalog: the statements of its dialect.
+        places: where values are that are not in rows.
         guard: the lock between processes; None for a database that no other process can open.
         presence: whether the file is still there; None where there is none.
         busy_timeout_seconds: how long a caller waits for the turn.
@@ -129,13 +131,14 @@ class Writer:
         connection: apsw.Connection,
         catalog: Catalog,
         *,
+        places: Places,
         guard: FileGuard | None,
         presence: Presence | None,
         busy_timeout_seconds: float,
         checkpoint_pages: int | None,
         name: str,
     ) -> None:
-        self.transaction = SQLiteTransaction(connection, catalog)
+        self.transaction = SQLiteTransaction(connection, catalog, places=places)
         self._connection = connection
         self._execute = connection.execute
         self._guard = guard

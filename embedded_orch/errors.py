@@ -34,6 +34,7 @@ OrchestratorError
 │   ├── RunNotFound
 │   ├── RunNotResumable
 │   ├── RunChanged                  a strict run is resumed, and its code or its calls have changed
+│   ├── RunNotRecoverable           a living process runs it, and force was not asked for
 │   ├── RunNotCancellable           it has ended otherwise
 │   ├── RunNotPausable              it cannot pause, or be suspended, as it is (also a RuntimeError)
 │   ├── NotPausedError              a run that is to be resumed is not paused
@@ -272,6 +273,10 @@ class RunChanged(RunError):
     def __init__(self, message: str, changes: tuple[Change, ...] = ()) -> None:
         super().__init__(message)
         self.changes = changes
+
+
+class RunNotRecoverable(RunError):
+    """A run that is to be taken from its process, which lives and runs it."""
 
 
 class RunNotCancellable(RunError):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.retention import Retention
     from embedded_orch.flows import Flow
     from embedded_orch.logs import Logs
+    from embedded_orch.recovery import Recovered
     from embedded_orch.runs import FlowRun
     from embedded_orch.store.checks import Finding
     from embedded_orch.store.retention import Removed
@@ -107,7 +108,7 @@ class Registry:
                     f"the child; start processes by spawn or forkserver"
                 )
             if self._default is None:
-                self._default = open_orchestrator(None)
+                self._default = open_orchestrator(None, recovers_at_once=False)
             return self._default
 
     def refuse(self, reason: str) -> None:
@@ -190,7 +191,12 @@ class Orchestrator:
         self._opener_pid = os.getpid()
         self._previous: list[Orchestrator | None] = []
         self.engine = Engine(
-            shared.database, process, shared.life_path, room=shared.room, retention=retention
+            shared.database,
+            process,
+            shared.life_path,
+            room=shared.room,
+            lease_seconds=shared.lease_seconds,
+            retention=retention,
         )
 
     @property
@@ -285,7 +291,8 @@ class Orchestrator:
         """Provisional: pools, queues, deployments and claims, until they have an API."""
         from embedded_orch.store_access import Store
 
-        return Store(self.database, self.engine.process)
+        self.check_open()
+        return Store(self.engine)
 
     # -- a person's own statements ---------------------------------------------------------------
 
@@ -463,6 +470,41 @@ class Orchestrator:
 
     # -- interrupted runs ------------------------------------------------------------------------
 
+    def recover(self, run_id: UUID | str | None = None, *, force: bool = False) -> Recovered:
+        """Set right what processes left that are gone: their runs, slots, queue claims and locks.
+
+        It is done by itself when a database is opened, and by whatever waits; this is for whoever
+        wants to be sure that it is done now. Flow runs become Crashed; those whose flow says
+        ``on_crash="resume"`` wait for :meth:`resume_crashed`; those that were claimed from a queue
+        and not begun are back there. What is done once is not done again.
+
+        Args:
+            run_id: only the process of this flow run is looked at; all processes when not given.
+            force: take the run, with all that it called, also from a process that lives, such as
+                one that is stopped or hangs. That process writes nothing of the run any more; its
+                flow ends with OwnershipLost once it goes on.
+
+        Returns:
+            What was done.
+
+        Raises:
+            RunNotFound: no flow run has this id.
+            RunNotRecoverable: a living process runs it, and ``force`` was not asked for.
+            ConfigurationError: ``force`` without a run.
+        """
+        from embedded_orch.recovery import recovering
+
+        self.check_open()
+        return drive(recovering(self.engine, run_id, force=force))
+
+    async def arecover(self, run_id: UUID | str | None = None, *, force: bool = False) -> Recovered:
+        """:meth:`recover` without blocking the event loop."""
+        from embedded_orch.engine.effects import drive_async
+        from embedded_orch.recovery import recovering
+
+        self.check_open()
+        return await drive_async(recovering(self.engine, run_id, force=force))
+
     def resume_crashed(
         self, *flows: Flow[..., Any], max_resumes: int | None = None
     ) -> list[FlowRun]:
@@ -623,6 +665,7 @@ def open_orchestrator(
     *,
     process: Process | None = None,
     retention: RetentionSetting = None,
+    recovers_at_once: bool = True,
     **settings: Any,
 ) -> Orchestrator:
     """Open a database; see :func:`embedded_orch.open`.
@@ -632,6 +675,8 @@ def open_orchestrator(
         process: whose clock, ids and sleep its runs have; for tests. This process's own when not
             given.
         retention: how long runs are kept.
+        recovers_at_once: whether what dead processes left is set right before this returns, as far
+            as one transaction goes; not so on the way to a first flow.
         settings: of the database.
     """
     registry.check_allowed()
@@ -642,7 +687,7 @@ def open_orchestrator(
         orchestrator = Orchestrator(
             shared, databases, process or registry.process, retention=retention
         )
-        orchestrator.engine.owner.sweep()
+        orchestrator.engine.recovery.begin(at_once=recovers_at_once)
         drive(expire_pauses(orchestrator.engine))
     except BaseException:
         databases.close(shared)

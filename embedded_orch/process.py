@@ -7,10 +7,11 @@ is, so that a test can put several processes, each with a clock of its own, into
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, SafeUUID
 
 if TYPE_CHECKING:
@@ -20,6 +21,76 @@ _VERSION_AND_VARIANT = (7 << 76) | (0b10 << 62)
 _TAIL = (1 << 62) - 1
 # The tails of so many ids are drawn at once: a call of the operating system costs more than an id.
 _TAILS = Struct("64Q")
+_MACHINE_DIGITS = 12
+
+
+class ProcessFacts(NamedTuple):
+    """What tells one process from all others, for people and for other hosts.
+
+    Attributes:
+        host: the name of the host, with the beginning of its machine id where it has one: two hosts
+            may have one name.
+        boot_id: changes with every boot of the kernel; None where there is none.
+        pid: the process id in the process's own namespace.
+        start_ticks: when the process started, in clock ticks after boot; with the boot id and the
+            pid it names the process. None where that is not known.
+    """
+
+    host: str
+    boot_id: str | None
+    pid: int
+    start_ticks: int | None
+
+
+def process_facts(*, proc: str = "/proc") -> ProcessFacts:
+    """The facts of this process, read anew: they differ in a forked child.
+
+    Args:
+        proc: where procfs is mounted.
+    """
+    boot_id = _read_text(f"{proc}/sys/kernel/random/boot_id")
+    return ProcessFacts(
+        host=_host(),
+        boot_id=boot_id.strip() if boot_id else None,
+        pid=os.getpid(),
+        start_ticks=start_ticks_of("self", proc=proc),
+    )
+
+
+def start_ticks_of(pid: int | str, *, proc: str = "/proc") -> int | None:
+    """When a process of this namespace started, in clock ticks after boot; None if not known.
+
+    Field 22 of proc_pid_stat(5).
+
+    Args:
+        pid: of the process.
+        proc: where procfs is mounted.
+    """
+    stat = _read_text(f"{proc}/{pid}/stat")
+    if not stat:
+        return None
+    # The second field is the command in brackets, and a command may contain brackets and blanks:
+    # count from behind its last one. The first field after it is the third.
+    fields = stat.rpartition(")")[2].split()
+    try:
+        return int(fields[22 - 3])
+    except (IndexError, ValueError):
+        return None
+
+
+def _host() -> str:
+    name = os.environ.get("COMPUTERNAME", "") if sys.platform == "win32" else os.uname().nodename
+    machine = _read_text("/etc/machine-id")
+    return f"{name}/{machine[:_MACHINE_DIGITS]}" if machine else name
+
+
+def _read_text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        # Not on this system; the caller records that it is not known.
+        return None
 
 
 class Process:
@@ -30,14 +101,17 @@ class Process:
         entropy: ``entropy(n)`` gives n random bytes.
         sleep: waits for a number of seconds. Of a clock that does not go by itself it has a method
             ``doze(bell, seconds)`` too, which returns when the bell rings or they have gone by.
+        facts: what tells the process from others, as another host or boot would have it; its own
+            when not given.
 
     Attributes:
         now: the time, in microseconds since 1970-01-01 UTC.
         sleep: waits for a number of seconds.
+        facts: what tells it from all others.
         pid: of the process.
     """
 
-    __slots__ = ("_entropy", "_last_stamp", "_lock", "_tails", "now", "pid", "sleep")
+    __slots__ = ("_entropy", "_last_stamp", "_lock", "_tails", "facts", "now", "pid", "sleep")
 
     def __init__(
         self,
@@ -45,8 +119,10 @@ class Process:
         clock: Callable[[], int] | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         sleep: Callable[[float], None] = time.sleep,
+        facts: Callable[[], ProcessFacts] = process_facts,
     ) -> None:
         self.now: Callable[[], int] = clock or _system_clock
+        self.facts = facts
         self._entropy = entropy
         self.sleep = sleep
         self.begin_in_child()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from embedded_orch.db.port import Database
-    from embedded_orch.process import Process
+    from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.engine import Engine
     from embedded_orch.store.claims import ClaimedRun
     from embedded_orch.store.deployments import Deployment
     from embedded_orch.store.queues import WorkPool, WorkQueue
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 class Store:
     """The parts of one database that have no API of their own yet. Any thread may use it."""
 
-    def __init__(self, database: Database, process: Process) -> None:
-        self._database = database
-        self._process = process
+    def __init__(self, engine: Engine) -> None:
+        self._database = engine.database
+        self._process = engine.process
+        self._owner = engine.owner
 
     # -- pools, queues and deployments -----------------------------------------------------------
 
@@ -196,6 +197,9 @@ class Store:
     ) -> list[ClaimedRun]:
         """Take due runs of a pool and set them PENDING, in one transaction; none is taken twice.
 
+        They belong to this orchestrator, and are back in their queues when it is closed or dies
+        before they have begun.
+
         Args:
             pool_name: the pool.
             queue_names: only from these queues; all of the pool when not given.
@@ -212,8 +216,11 @@ class Store:
             None if time is None else microseconds_from_datetime(time)
             for time in (scheduled_before, scheduled_after)
         )
-        return self._database.write(
-            lambda tx: claims.claim_runs(
+        owner = self._owner
+
+        def operation(tx: Transaction) -> list[ClaimedRun]:
+            owner.register(tx)
+            return claims.claim_runs(
                 tx,
                 claim_id=claim_id,
                 state_ids=state_ids,
@@ -222,8 +229,10 @@ class Store:
                 queue_names=queue_names,
                 scheduled_before=before,
                 scheduled_after=after,
+                owner_id=owner.id,
             )
-        )
+
+        return self._database.write(operation)
 
     def _new_id(self) -> UUID:
         return self._process.new_id()

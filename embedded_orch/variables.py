@@ -9,7 +9,8 @@ from embedded_orch import errors, times
 from embedded_orch.collections import PAGE, Records, some
 from embedded_orch.db.repeating import yes_once_yes
 from embedded_orch.engine.dispatching import dispatch
-from embedded_orch.engine.effects import Read, Write, drive, drive_async
+from embedded_orch.engine.effects import Read, drive, drive_async
+from embedded_orch.engine.fencing import fenced_write
 from embedded_orch.filters import VariableFilters, VariableSort, checked, order
 from embedded_orch.orchestrator import current_engine
 from embedded_orch.store import finding, variables
@@ -219,7 +220,7 @@ def _setting(
     _check_name(name)
     encoded, listed = _encoded(name, value), tags_of(tags or ())
     id, now = engine.process.new_id(), engine.process.now()
-    row: VariableRow = yield Write(
+    row: VariableRow = yield fenced_write(
         engine.database,
         lambda tx: variables.set_variable(
             tx, id=id, name=name, value=encoded, tags=listed, overwrite=overwrite, now=now
@@ -229,7 +230,7 @@ def _setting(
 
 
 def _unsetting(engine: Engine, name: str) -> Steps[bool]:
-    was_there: bool = yield Write(
+    was_there: bool = yield fenced_write(
         engine.database, yes_once_yes(lambda tx: variables.delete_variable(tx, name=name))
     )
     return was_there

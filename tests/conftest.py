@@ -59,6 +59,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(server.emptied_database())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test opens the default database of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBEDDED_ORCH_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture
 def process() -> Process:
     """This process, with its real clock."""

@@ -40,7 +40,7 @@ def test_run_is_recorded_and_nobody_runs_it(orch: Orchestrator) -> None:
     assert (run.name, run.flow_name, run.flow_version) == ("monday", "report", "7")
     assert (run.parameters, run.tags) == ({"day": "mon", "rows": 10}, ["etl", "a", "here"])
     assert (states(run), run.run_count, run.start_time) == (["Pending"], 0, None)
-    assert orch.engine.owner.sweep() == 0
+    assert not orch.engine.recovery.sweep()
     assert states(orch.flow_runs.get(run.id)) == ["Pending"]
 
 

@@ -12,7 +12,8 @@ from embedded_orch import errors
 from embedded_orch.artifacts.reading import ArtifactRecord, newest
 from embedded_orch.engine.contexts import current_flow_run, current_task_run
 from embedded_orch.engine.dispatching import dispatch
-from embedded_orch.engine.effects import Write, drive_async
+from embedded_orch.engine.effects import drive_async
+from embedded_orch.engine.fencing import fenced_write
 from embedded_orch.orchestrator import current_engine
 from embedded_orch.store import artifacts
 from embedded_orch.store.artifacts import NewArtifact
@@ -154,7 +155,7 @@ class Artifact:
             task_run_id=self.task_run_id or (task_run.run_id if task_run is not None else None),
         )
         now = engine.process.now()
-        row: ArtifactRow = yield Write(
+        row: ArtifactRow = yield fenced_write(
             engine.database, lambda tx: artifacts.create_artifact(tx, new, now=now)
         )
         return ArtifactRecord(row)

@@ -14,7 +14,8 @@ from embedded_orch.artifacts.kinds import (
     as_json,
 )
 from embedded_orch.engine.dispatching import dispatch
-from embedded_orch.engine.effects import Write, drive_async
+from embedded_orch.engine.effects import drive_async
+from embedded_orch.engine.fencing import fenced_write
 from embedded_orch.orchestrator import current_engine
 from embedded_orch.store import artifacts
 
@@ -197,7 +198,7 @@ def _updating(artifact_id: UUID, progress: float, description: str | None) -> St
     engine = current_engine()
     data = as_json(ProgressArtifact(progress=progress).formatted(), "a progress")
     now = engine.process.now()
-    was_there: bool = yield Write(
+    was_there: bool = yield fenced_write(
         engine.database,
         lambda tx: artifacts.update_artifact(
             tx, id=artifact_id, data=data, description=description, now=now

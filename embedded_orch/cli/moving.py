@@ -9,11 +9,10 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.cli import text
-from embedded_orch.cli.opening import opened_for_runs
+from embedded_orch.cli.opening import engine_of, opened_for_runs
 from embedded_orch.cli.run_ids import check_digits, flow_run_id
 from embedded_orch.collections import FlowRuns
 from embedded_orch.engine.effects import drive
-from embedded_orch.engine.engine import Engine
 from embedded_orch.engine.pausing import PauseRequest, resume, suspend_other
 from embedded_orch.engine.waits import send
 from embedded_orch.process import Process
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.cli.arguments import Arguments
+    from embedded_orch.engine.engine import Engine
 
 
 def cancel(arguments: Arguments) -> int:
@@ -86,7 +86,7 @@ def _found(arguments: Arguments) -> Generator[tuple[Engine, UUID]]:
     with opened_for_runs(arguments.db, process) as shared:
         url = shared.database.url
         run_id = shared.database.read(lambda tx: flow_run_id(tx, arguments.id, url))
-        yield Engine(shared.database, process, shared.life_path, room=shared.room), run_id
+        yield engine_of(shared, process), run_id
 
 
 def _report(engine: Engine, run_id: UUID) -> None:

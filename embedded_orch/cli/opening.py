@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from embedded_orch.db.opening import Shared
+    from embedded_orch.engine.engine import Engine
     from embedded_orch.process import Process
 
 
@@ -49,11 +50,22 @@ def opened(db: str | None, process: Process) -> Generator[Shared]:
 @contextmanager
 def opened_for_runs(db: str | None, process: Process) -> Generator[Shared]:
     """The same, with the runs of dead processes set Crashed, as whoever opens a database does."""
-    from embedded_orch.engine.ownership import Owner
-
     with opened(db, process) as shared:
-        Owner(shared.database, process, shared.life_path).sweep()
+        engine_of(shared, process).recovery.sweep()
         yield shared
+
+
+def engine_of(shared: Shared, process: Process) -> Engine:
+    """An engine for commands, which runs nothing."""
+    from embedded_orch.engine.engine import Engine
+
+    return Engine(
+        shared.database,
+        process,
+        shared.life_path,
+        room=shared.room,
+        lease_seconds=shared.lease_seconds,
+    )
 
 
 def require_existing(url: str) -> None:

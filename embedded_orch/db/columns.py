@@ -27,6 +27,7 @@ _FLAGS = frozenset(
         "has_data",
         "is_active",
         "is_over",
+        "is_overdue",
         "is_paused",
         "owes_hooks",
         "paused",

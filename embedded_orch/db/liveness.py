@@ -13,14 +13,12 @@ else in the process can drop it. A forked child inherits its descriptor and woul
 alive; :mod:`embedded_orch.db.fork` makes the child close it.
 
 The answer holds for processes under one kernel. For other hosts compare the boot ids of
-:func:`process_facts` and rely on leases.
+:class:`embedded_orch.process.ProcessFacts` and rely on leases.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from typing import NamedTuple
 
 from embedded_orch import errors
 from embedded_orch.db import fork
@@ -130,63 +128,3 @@ def is_alive(path: str, slot: int, *, inode: int | None = None) -> bool | None:
         return None
     finally:
         os.close(descriptor)
-
-
-class ProcessFacts(NamedTuple):
-    """What tells one process from all others, for people and for other hosts.
-
-    Attributes:
-        host: the name of the host.
-        boot_id: changes with every boot of the kernel; None where there is none.
-        pid: the process id in the process's own namespace.
-        start_ticks: when the process started, in clock ticks after boot; with the boot id and the
-            pid it names the process. None where that is not known.
-    """
-
-    host: str
-    boot_id: str | None
-    pid: int
-    start_ticks: int | None
-
-
-def process_facts(*, proc: str = "/proc") -> ProcessFacts:
-    """The facts of this process, read anew: they differ in a forked child.
-
-    Args:
-        proc: where procfs is mounted.
-    """
-    boot_id = _read_text(f"{proc}/sys/kernel/random/boot_id")
-    return ProcessFacts(
-        host=_host_name(),
-        boot_id=boot_id.strip() if boot_id else None,
-        pid=os.getpid(),
-        start_ticks=_start_ticks(_read_text(f"{proc}/self/stat")),
-    )
-
-
-def _host_name() -> str:
-    if sys.platform == "win32":
-        return os.environ.get("COMPUTERNAME", "")
-    return os.uname().nodename
-
-
-def _start_ticks(stat: str | None) -> int | None:
-    """Field 22 of proc_pid_stat(5)."""
-    if not stat:
-        return None
-    # The second field is the command in brackets, and a command may contain brackets and blanks:
-    # count from behind its last one. The first field after it is the third.
-    fields = stat.rpartition(")")[2].split()
-    try:
-        return int(fields[22 - 3])
-    except (IndexError, ValueError):
-        return None
-
-
-def _read_text(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        # No procfs here; the caller records that it is not known.
-        return None

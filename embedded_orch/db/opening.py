@@ -26,19 +26,27 @@ if TYPE_CHECKING:
 class Shared:
     """A database that is open, its settings, and how many use it.
 
-    ``life_path`` is the file whose locks tell which of its processes live, ``room`` where those
-    wait who share it here.
+    ``life_path`` is the file whose locks tell which of its processes live, ``lease_seconds`` how
+    long other hosts believe in them unheard (None where there are none), ``room`` where those wait
+    who share it here.
     """
 
-    __slots__ = ("database", "key", "life_path", "options", "room", "users")
+    __slots__ = ("database", "key", "lease_seconds", "life_path", "options", "room", "users")
 
     def __init__(
-        self, key: Hashable, database: Database, options: object, *, life_path: str | None
+        self,
+        key: Hashable,
+        database: Database,
+        options: object,
+        *,
+        life_path: str | None,
+        lease_seconds: float | None = None,
     ) -> None:
         self.key = key
         self.database = database
         self.options = options
         self.life_path = life_path
+        self.lease_seconds = lease_seconds
         self.room = WaitingRoom()
         self.users = 1
 
@@ -128,6 +136,7 @@ class OpenDatabases:
                 name=options.safe_url,
                 make=lambda: open_server(options, self._process),
                 life_path=os.path.join(urls.private_home(), "owners"),
+                lease_seconds=options.lease_seconds,
             )
 
     def _share(
@@ -139,10 +148,13 @@ class OpenDatabases:
         name: str,
         make: Callable[[], Database],
         life_path: str,
+        lease_seconds: float | None = None,
     ) -> Shared:
         shared = self._open.get(key)
         if shared is None:
-            shared = self._open[key] = Shared(key, make(), options, life_path=life_path)
+            shared = self._open[key] = Shared(
+                key, make(), options, life_path=life_path, lease_seconds=lease_seconds
+            )
             return shared
         differing = [
             option

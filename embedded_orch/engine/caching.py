@@ -235,7 +235,7 @@ class CacheUse:
                 is_watching = engine.room.is_at_head(waiter) and not engine.owner.is_alone
                 if not (yield Turn(waiter, pause if is_watching else None, engine.process.sleep)):
                     pause = min(pause * 1.6, _LAST_LOOK)
-                    yield from engine.owner.sweeping()
+                    yield from engine.recovery.sweeping()
                 found = yield Read(
                     engine.database, lambda tx: caching.lock_holder(tx, key=self.key)
                 )

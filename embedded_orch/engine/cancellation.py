@@ -28,6 +28,7 @@ class Cancellation:
     Attributes:
         run_id: the run.
         name: of the run.
+        epoch: in which it is being run.
         caller: that of the run that called it, if any.
         suspension: the state of the run, when somebody else has suspended it.
     """
@@ -38,6 +39,7 @@ class Cancellation:
         "_lock",
         "_reason",
         "caller",
+        "epoch",
         "name",
         "run_id",
         "suspension",
@@ -46,6 +48,7 @@ class Cancellation:
     def __init__(self, run_id: UUID, name: str, caller: Cancellation | None) -> None:
         self.run_id = run_id
         self.name = name
+        self.epoch = 0
         self.caller = caller
         self.suspension: State | None = None
         self._lock = threading.Lock()

@@ -11,6 +11,7 @@ from embedded_orch.engine.keeping import kept_in
 from embedded_orch.engine.leases import Leases
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.ownership import Owner
+from embedded_orch.engine.recovering import Recovery
 from embedded_orch.engine.unrecorded import Unrecorded
 from embedded_orch.engine.upkeep import Upkeep
 from embedded_orch.engine.watching import Watch
@@ -41,6 +42,8 @@ class Engine:
         life_path: the file whose locks tell which owners live; None where nobody else can look.
         room: where those wait who want slots of its concurrency limits; a new one when not given.
         retention: how long runs are kept; see :func:`embedded_orch.engine.retention.retention_of`.
+        lease_seconds: how long other hosts believe in its process unheard; None where there are
+            none.
 
     Attributes:
         on_call: is told the name of each flow and task "before" and "after" its function is called,
@@ -55,15 +58,30 @@ class Engine:
         *,
         room: WaitingRoom | None = None,
         retention: object = None,
+        lease_seconds: float | None = None,
     ) -> None:
         self.database = database
         self.process = process
         self.on_call: Callable[[str, Moment], object] | None = None
         self.kept = kept_in(database.places)
-        self.owner = Owner(database, process, life_path)
+        self.owner = Owner(database, process, life_path, lease_seconds=lease_seconds)
+        self.recovery = Recovery(database, process, self.owner)
         self.room = room or WaitingRoom()
-        self.leases = Leases(database, process, self.owner.id)
-        self.watch = Watch(database, process, self.room, is_alone=self.owner.is_alone)
+        self.leases = Leases(
+            database,
+            process,
+            self.owner,
+            lease_seconds=lease_seconds,
+            after_renewal=self.recovery.sweep_when_due,
+        )
+        self.owner.on_registered = self.leases.start
+        self.watch = Watch(
+            database,
+            process,
+            self.room,
+            is_alone=self.owner.is_alone,
+            after_look=self.recovery.sweep_when_due,
+        )
         self.unrecorded = Unrecorded(database, process, self.owner)
         self.upkeep = Upkeep(database, process, retention)
         self.logs = LogQueue(database, process, lines_per_second=log_settings.lines_per_second())
@@ -88,7 +106,12 @@ class Engine:
             self.upkeep.close(has_run=self.owner.has_run)
             self.watch.close()
             self.leases.close()
-            self.owner.end()
+            self.recovery.close()
+            try:
+                self.recovery.give_up()
+            finally:
+                # Also when that could not be written down: whoever looks next finds it dead.
+                self.owner.release()
             if self.owner.has_run:
                 self._remove_unused_files()
 
@@ -112,6 +135,7 @@ class Engine:
         self.upkeep.close(has_run=False)
         self.watch.close()
         self.leases.close()
+        self.recovery.close()
         self.owner.release()
 
     def __repr__(self) -> str:

@@ -8,7 +8,8 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.db.waiting_room import Waiter
-from embedded_orch.engine.effects import Read, Turn, Write
+from embedded_orch.engine.effects import Read, Turn
+from embedded_orch.engine.fencing import fenced_write
 from embedded_orch.engine.pausing import check_key
 from embedded_orch.engine.resuming import owned_run
 from embedded_orch.store import inputs
@@ -49,7 +50,7 @@ def write_input(
             tx, id=id, flow_run_id=run_id, key=key, value=text, sender=sender, now=now
         )
 
-    if not (yield Write(engine.database, operation)):
+    if not (yield fenced_write(engine.database, operation)):
         raise errors.ConfigurationError(f"flow run {run_id} has an input with the key {key!r}")
     engine.room.ring((_place(run_id),))
 
@@ -88,6 +89,7 @@ def receive_next(
                     return None
                 seconds = left if seconds is None else min(seconds, left)
             yield Turn(waiter, seconds, process.sleep)
+            yield from engine.recovery.sweeping_when_due()
             look *= 1.5
     finally:
         engine.room.leave(waiter)

@@ -163,6 +163,7 @@ class FlowCall:
         take, running = beginning
         owner, watch = self._engine.owner, self._engine.watch
         self._cancellation.name = self.name
+        self._cancellation.epoch = self._record.epoch
         listen()
         self._engine.unrecorded.settle()
         owner.begin(self.run_id, self._cancellation)
@@ -247,7 +248,7 @@ class FlowCall:
         running = self._running(now + 1)
         if self._refusal is None:
             states.append(running)
-        return self._record.create(new, states), running
+        return self._record.create(new, states, caller=self._caller), running
 
     def _states_of_take_over(self, *, owner_died: bool) -> list[Proposal]:
         process = self._engine.process

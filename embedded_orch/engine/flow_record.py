@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
+    from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
     from embedded_orch.orchestration.values import Decision, Proposal
     from embedded_orch.store.flow_runs import NewFlowRun
@@ -48,19 +49,27 @@ class FlowRecord:
     # -- taking it -------------------------------------------------------------------------------
 
     def create(
-        self, new: NewFlowRun, states: Sequence[Proposal], *, is_to_run: bool = True
+        self,
+        new: NewFlowRun,
+        states: Sequence[Proposal],
+        *,
+        caller: FlowRunContext | None = None,
+        is_to_run: bool = True,
     ) -> Write[None]:
         """Make the run, owned by this process.
 
         Args:
             new: the run.
             states: its first ones.
+            caller: the flow run that calls it, which must not have been taken over.
             is_to_run: whether it will be run, so that its hooks are owed.
         """
         now = states[0].timestamp
 
         def create(tx: Transaction) -> None:
             self._engine.owner.register(tx)
+            if caller is not None:
+                flow_runs.check_owner(tx, run_id=caller.run_id, epoch=caller.epoch)
             flow_runs.create_flow_run(tx, new, states, now=now)
             if is_to_run:
                 self._owe_hooks(tx)

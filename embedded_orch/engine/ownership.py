@@ -1,35 +1,46 @@
-"""Who runs what: this process as an owner of runs, and what becomes of the runs of dead owners.
+"""Who runs what: this process as an owner of runs, and whether another owner lives.
 
 A process writes itself down with its first run, and holds a byte of the life file beside the
-database locked for as long as it lives. So whoever opens the database knows at once which owners
-have died, without a time-out.
+database locked for as long as it lives. So whoever opens the database under the same kernel knows
+at once which owners have died, without a time-out. On a server that several hosts share, an owner
+of another host is told by its lease, which it renews (:mod:`embedded_orch.engine.leases`).
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.bell import Bell
-from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
-from embedded_orch.engine.effects import Read, Write, drive
+from embedded_orch.db.current import scope_for
+from embedded_orch.db.liveness import LifeLock, is_alive
+from embedded_orch.process import start_ticks_of
 from embedded_orch.store import processes
 from embedded_orch.store.processes import ProcessRow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from embedded_orch.db.port import Database, Transaction
     from embedded_orch.engine.cancellation import Cancellation
-    from embedded_orch.engine.effects import Steps
     from embedded_orch.process import Process
 
 # The random tail of an id: no two owners of one life file share a byte.
 _SLOT_BITS = 62
-# Runs of one dead owner that are set in one transaction.
-_BATCH = 500
+_MICROSECONDS = 1_000_000
+
+
+class Life(enum.Enum):
+    """What is known of an owner."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    OVERDUE = "overdue"
+    """It has not been heard of for the length of its lease: dead, until it is heard of again."""
 
 
 class Owner:
@@ -39,10 +50,21 @@ class Owner:
         database: where its runs are.
         process: its clock and ids.
         life_path: the life file; None for a database that no other process can open.
+        lease_seconds: how long other hosts believe in it unheard; None where there are none.
     """
 
-    def __init__(self, database: Database, process: Process, life_path: str | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        process: Process,
+        life_path: str | None,
+        *,
+        lease_seconds: float | None = None,
+    ) -> None:
         self.id: UUID = process.new_id()
+        self.on_registered: Callable[[], None] | None = None
+        self._lease = None if lease_seconds is None else round(lease_seconds * _MICROSECONDS)
+        self._is_confirmed = False
         self._database = database
         self._process = process
         self._life_path = life_path
@@ -71,6 +93,31 @@ class Owner:
         have been a user's, and rolled back.
         """
         processes.register(tx, self._as_row(), now=self._process.now())
+
+    def ensure_registered(self, tx: Transaction) -> None:
+        """:meth:`register`, unless it is known that this process is written down."""
+        if not self._is_confirmed:
+            self.register(tx)
+
+    def confirm(self) -> None:
+        """A transaction of this thread or task that registered has returned.
+
+        It is committed by that, unless it is part of a user's, which ends later.
+        """
+        if not self._is_confirmed and self._row is not None:
+            self._is_confirmed = scope_for(self._database) is None
+
+    def renew(self, tx: Transaction) -> bool:
+        """Say to other hosts that this process lives; whether they have believed it until now.
+
+        One that was taken for dead is back by this; what it ran then is not its own any more.
+        """
+        row = self._row
+        if row is None or processes.renew(tx, id=row.id, now=self._process.now()):
+            return True
+        self._is_confirmed = False
+        self.register(tx)
+        return False
 
     def begin(self, run_id: UUID, cancellation: Cancellation) -> None:
         """This owner is about to take a run, and to run it; it ends early by the cancellation."""
@@ -118,87 +165,55 @@ class Owner:
         """
         return run_id in self._running if owner.id == self.id else self.is_alive(owner)
 
-    def sweep(self) -> int:
-        """Write down which owners have died, and set their runs Crashed; how many were set.
-
-        Runs that ask for it (``on_crash="resume"``) stay as they are, to be resumed. Idempotent:
-        several processes may do it at once, and each may stop anywhere.
-        """
-        return drive(self.sweeping())
-
-    def sweeping(self) -> Steps[int]:
-        """The steps of :meth:`sweep`."""
-        rows: list[ProcessRow] = yield Read(self._database, processes.not_ended)
-        total = 0
-        for row in rows:
-            if row.id != self.id and not self.is_alive(row):
-                total += yield from self._bury(row)
-        return total
-
     def is_alive(self, other: ProcessRow) -> bool:
         """Whether another owner lives, as far as can be known from here."""
-        if other.id == self.id:
-            return True
+        return self.life_of(other) is Life.ALIVE
+
+    def life_of(self, other: ProcessRow) -> Life:
+        """What can be known of another owner from here.
+
+        Args:
+            other: as it was read; whether its lease is over was read with it.
+        """
         if other.id in self._known_dead:
-            return False
-        mine = self._facts()
-        if self._life_path is None:
-            # Nobody else can open this database; its owners are in this process, and say goodbye.
-            return True
+            return Life.DEAD
+        if other.id == self.id or self._life_path is None:
+            # In memory, owners are in this process, and say goodbye.
+            return Life.ALIVE
+        mine = self._row or self._facts()
+        is_on_file = self._database.dialect == "sqlite"
         if other.host == mine.host and other.boot_id != mine.boot_id:
             # This machine, before its last start.
-            return False
-        if other.life_file != mine.life_file:
-            # On a file: this is a copy, and the owner runs its own. On a server: another host.
-            return self._database.dialect != "sqlite"
+            return Life.DEAD
+        if other.life_file == mine.life_file and (is_on_file or other.boot_id == mine.boot_id):
+            return Life.ALIVE if self._is_seen(other, mine) else Life.DEAD
+        if is_on_file:
+            # This is a copy of the file, and the owner runs its own.
+            return Life.DEAD
+        return Life.OVERDUE if other.is_overdue else Life.ALIVE
+
+    def _is_seen(self, other: ProcessRow, mine: ProcessRow) -> bool:
+        """Whether an owner under this kernel lives, with the same life file."""
+        assert self._life_path is not None
         if other.life_slot is not None:
             answer = is_alive(self._life_path, other.life_slot)
             if answer is not None:
                 return answer
-        return other.host != mine.host or _pid_lives(other.pid)
-
-    def end(self) -> None:
-        """Say goodbye: what this owner was running and did not finish is crashed."""
-        try:
-            if self._row is not None:
-                drive(self._bury(self._row))
-        finally:
-            # Also when that could not be written down: whoever looks next finds it dead.
-            self.release()
-
-    def release(self) -> None:
-        """Be dead to whoever looks from now on."""
-        if self._life is not None:
-            self._life.release()
+        return other.host != mine.host or _pid_lives(other.pid, other.pid_started)
 
     def know_dead(self, other: Owner) -> None:
         """Another owner of this process went away without a word, as only tests have it."""
         self._known_dead.add(other.id)
 
-    def _bury(self, row: ProcessRow) -> Steps[int]:
-        message = f"the process that ran it died (pid {row.pid} on {row.host})"
-        if row.id == self.id:
-            message = "the orchestrator was closed while it ran"
-        total = 0
-        count = _BATCH
-        while count == _BATCH:
-            count = yield self._burying_some(row, message)
-            total += count
-        return total
+    @property
+    def row(self) -> ProcessRow | None:
+        """This owner as it is written down; None as long as it has run nothing."""
+        return self._row
 
-    def _burying_some(self, row: ProcessRow, message: str) -> Write[int]:
-        now = self._process.now()
-        return Write(
-            self._database,
-            lambda tx: processes.bury(
-                tx,
-                id=row.id,
-                now=now,
-                new_id=self._process.new_id,
-                message=message,
-                limit=_BATCH,
-            ),
-        )
+    def release(self) -> None:
+        """Be dead to whoever looks from now on."""
+        if self._life is not None:
+            self._life.release()
 
     def _as_row(self) -> ProcessRow:
         with self._registering:
@@ -207,29 +222,22 @@ class Owner:
                 if self._life_path is not None:
                     self._life = LifeLock(self._life_path, slot)
                 self._row = self._facts()
+                if self.on_registered is not None:
+                    self.on_registered()
             return self._row
 
     def _facts(self) -> ProcessRow:
-        facts = process_facts()
+        facts = self._process.facts()
         return ProcessRow(
             id=self.id,
-            host=f"{facts.host}{_machine()}",
+            host=facts.host,
             boot_id=facts.boot_id,
             pid=facts.pid,
             pid_started=facts.start_ticks,
             life_file=_identity(self._life_path),
             life_slot=self.id.int & ((1 << _SLOT_BITS) - 1),
+            lease=self._lease,
         )
-
-
-def _machine() -> str:
-    """What tells two machines of one name apart, where there is something: systemd's machine id."""
-    try:
-        with open("/etc/machine-id", encoding="ascii") as file:
-            return f"/{file.read(12).strip()}"
-    except (OSError, UnicodeDecodeError):
-        # No such file here: the name has to do.
-        return ""
 
 
 def _identity(path: str | None) -> str | None:
@@ -243,8 +251,13 @@ def _identity(path: str | None) -> str | None:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def _pid_lives(pid: int) -> bool:
-    """Whether a process has this pid; where locks cannot tell, the best there is."""
+def _pid_lives(pid: int, started: int | None) -> bool:
+    """Whether the process that had this pid lives; where locks cannot tell, the best there is.
+
+    Args:
+        pid: of the process.
+        started: when it began, in clock ticks after boot; None where that is not known.
+    """
     if sys.platform == "win32":
         # There, a signal 0 is no question: it stops the process. Nobody is taken for dead.
         return True
@@ -254,5 +267,6 @@ def _pid_lives(pid: int) -> bool:
         return False
     except PermissionError:
         # It exists, and is another user's.
-        return True
-    return True
+        pass
+    # The pid may be another process's by now.
+    return started is None or start_ticks_of(pid) in (None, started)

@@ -267,6 +267,7 @@ def _wait(context: FlowRunContext, request: PauseRequest) -> Steps[None]:
                     raise errors.FlowPauseTimeout(f"flow run {context.name}: {NEVER_RESUMED}")
                 seconds = left if seconds is None else min(seconds, left)
             yield Turn(waiter, seconds, process.sleep)
+            yield from engine.recovery.sweeping_when_due()
             look *= 1.5
     finally:
         engine.room.leave(waiter)

@@ -23,6 +23,7 @@ from embedded_orch.engine.contexts import (
     holds_slots,
 )
 from embedded_orch.engine.effects import Read, Turn, Write
+from embedded_orch.engine.fencing import fenced_write
 from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
 
@@ -181,7 +182,7 @@ def _taking(engine: Engine, claim: Claim) -> Write[Answer]:
         engine.owner.register(tx)
         return slots.take(tx, claim, now=now, waits=True)
 
-    return Write(engine.database, operation)
+    return fenced_write(engine.database, operation)
 
 
 class Line:
@@ -229,7 +230,7 @@ class Line:
                 pause = _FIRST_LOOK
             else:
                 pause = min(pause * 1.6, _LAST_LOOK)
-                yield from engine.owner.sweeping()
+                yield from engine.recovery.sweeping()
             if engine.room.is_at_head(self._waiter):
                 answer = yield self._looking()
 

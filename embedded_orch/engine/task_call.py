@@ -100,7 +100,7 @@ class TaskCall:
         self.is_async = task.is_async
         self._record = TaskRecord(
             engine,
-            None if flow_run is None else flow_run.epoch,
+            0 if flow_run is None else flow_run.epoch,
             task.options.hooks["on_completion"],
         )
         self._cache: CacheUse | None = None
@@ -258,6 +258,7 @@ class TaskCall:
             policy=self._task.policy,
             flow_run_run_count=flow_run.run_count if flow_run is not None else 0,
             call_number=self._number,
+            owner_id=self._engine.owner.id if flow_run is None else None,
         )
 
     def _begin(self, key: str) -> Steps[State | None]:

@@ -32,7 +32,7 @@ class TaskRecord:
 
     Args:
         engine: that runs the call.
-        epoch: in which this process owns the flow run; None outside of flows.
+        epoch: in which this process owns the flow run, or outside of flows the task run.
         completion_hooks: of the task. A completion notes that they are owed, until they were
             called; without any it costs nothing.
 
@@ -57,9 +57,7 @@ class TaskRecord:
         "slots",
     )
 
-    def __init__(
-        self, engine: Engine, epoch: int | None, completion_hooks: Sequence[object] = ()
-    ) -> None:
+    def __init__(self, engine: Engine, epoch: int, completion_hooks: Sequence[object] = ()) -> None:
         self.completion_hooks = completion_hooks
         self.run_id: UUID = engine.process.new_id()
         self.slots: TagSlots | None = None
@@ -98,6 +96,8 @@ class TaskRecord:
         now = states[0].timestamp
         # What a transaction that was rolled back has decided is no answer.
         self._decided = None
+        if start.owner_id is not None:
+            self._engine.owner.ensure_registered(tx)
         if ending is None:
             task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
         else:
@@ -211,10 +211,11 @@ class TaskRecord:
 class _Completion(Write["Decision"]):
     """The completion of a run, which an announced start that is still to be written has with it."""
 
-    __slots__ = ("_proposal", "_record")
+    __slots__ = ("_owner", "_proposal", "_record")
 
     def __init__(self, record: TaskRecord, engine: Engine, proposal: Proposal) -> None:
         super().__init__(engine.database, record.operation(proposal), after=record.written_before())
+        self._owner = engine.owner
         self._record = record
         self._proposal = proposal
 
@@ -222,17 +223,21 @@ class _Completion(Write["Decision"]):
         """Do it in this thread."""
         self._record.ending = self._proposal
         try:
-            return super().perform()
+            decision = super().perform()
         except BaseException:
             # Not done, as far as the caller is told: the start is to be written without it.
             self._record.ending = None
             raise
+        self._owner.confirm()
+        return decision
 
     async def perform_async(self) -> Decision:
         """Do it without blocking the event loop, and to its end even when cancelled."""
         self._record.ending = self._proposal
         try:
-            return await super().perform_async()
+            decision = await super().perform_async()
         except BaseException:
             self._record.ending = None
             raise
+        self._owner.confirm()
+        return decision

@@ -62,15 +62,23 @@ class Watch:
         process: its clock and ids.
         room: where it is told of moves in this process.
         is_alone: whether no other process can move them.
+        after_look: what else is to be done from time to time where others can.
     """
 
     def __init__(
-        self, database: Database, process: Process, room: WaitingRoom, *, is_alone: bool
+        self,
+        database: Database,
+        process: Process,
+        room: WaitingRoom,
+        *,
+        is_alone: bool,
+        after_look: Callable[[], object],
     ) -> None:
         self._database = database
         self._process = process
         self._room = room
         self._is_alone = is_alone
+        self._after_look = after_look
         self._lock = threading.Lock()
         self._works: dict[UUID, Cancellation] = {}
         # When each was seen to be cancelled, on the monotonic clock; until it is said what of it
@@ -110,12 +118,18 @@ class Watch:
             works = dict(self._works)
         if not works:
             return
-        moved = self._database.read(lambda tx: flow_runs.moved_among(tx, list(works)))
+        epochs = {run_id: work.epoch for run_id, work in works.items()}
+        moved = self._database.read(lambda tx: flow_runs.moved_among(tx, epochs))
         for run_id in works.keys() - {run.id for run in moved}:
             # Perhaps it was suspended, and resumed before it came to a task.
             works[run_id].suspension = None
         for run in moved:
             work, state = works[run.id], run.state
+            if run.epoch > work.epoch:
+                # Whatever it writes is refused, and its flow ends by that.
+                work.request("its run was taken over by another process")
+                self._room.ring((place_of(run.id),))
+                continue
             assert state is not None, "it was found by its state"
             work.suspension = state if state.state_details.pause_reschedule else None
             if state.type not in _TO_CANCEL:
@@ -159,6 +173,7 @@ class Watch:
             pause = _FIRST_LOOK if is_rung else min(pause * 1.6, _LAST_LOOK)
             try:
                 self.look()
+                self._after_look()
             except errors.OrchestratorError as error:
                 # The next turn looks again.
                 _log.warning("whether runs are to stop could not be looked up: %s", error)

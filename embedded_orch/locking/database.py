@@ -41,7 +41,7 @@ class DatabaseLockManager(PollingLocks):
         if engine.database.write(take) == holder:
             return True
         if not engine.owner.is_alone:
-            engine.owner.sweep()
+            engine.recovery.sweep()
         return False
 
     def release_lock(self, key: str, holder: str) -> None:

@@ -234,9 +234,15 @@ def crash_unfinished(
         crash(tx, "task_run", run_id=task_run_id, new_id=new_id, now=now, message=message)
 
 
-def moved_among(tx: Transaction, ids: Sequence[UUID]) -> list[FlowRunRow]:
-    """Those of some runs that are being cancelled, were cancelled, or are paused."""
-    rows = tx.rows("flow_run.moved_among", ids=encode_struct([str(id) for id in ids]))
+def moved_among(tx: Transaction, epochs: Mapping[UUID, int]) -> list[FlowRunRow]:
+    """Those of some runs that are being cancelled, were cancelled, are paused, or were taken.
+
+    Args:
+        tx: a transaction.
+        epochs: the runs, each with the epoch in which it is being run.
+    """
+    runs = encode_struct([{"id": id, "epoch": epoch} for id, epoch in epochs.items()])
+    rows = tx.rows("flow_run.moved_among", runs=runs)
     return get_flow_runs(tx, [row[0] for row in rows]) if rows else []
 
 

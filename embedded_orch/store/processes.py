@@ -1,4 +1,4 @@
-"""Processes that run something here, and what becomes of the runs of those that died."""
+"""Processes that run something here, as they wrote themselves down."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.errors import OwnershipLost
 from embedded_orch.store import caching
-from embedded_orch.store.transitions import crash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from embedded_orch.db.port import Transaction
 
 
 class ProcessRow(msgspec.Struct, frozen=True):
-    """A process as it wrote itself down."""
+    """A process as it wrote itself down.
+
+    Attributes:
+        lease: how long other hosts believe in it unheard, in microseconds; None where no other host
+            can be.
+        epoch: how often it was taken for dead, and came back.
+        is_overdue: whether it has not been heard of for the length of its lease, by the database's
+            clock; not written, but read.
+    """
 
     id: UUID
     host: str
@@ -27,12 +31,18 @@ class ProcessRow(msgspec.Struct, frozen=True):
     pid_started: int | None
     life_file: str | None
     life_slot: int | None
+    lease: int | None = None
+    epoch: int = 0
+    is_overdue: bool = False
 
 
 def register(tx: Transaction, process: ProcessRow, *, now: int) -> None:
-    """Write a process down; nothing when it is there."""
+    """Write a process down; nothing when it is there.
+
+    One that was taken for dead is back by that, with none of the runs that it had then.
+    """
     tx.run(
-        "process.insert",
+        "process.register",
         id=process.id,
         host=process.host,
         boot_id=process.boot_id,
@@ -40,8 +50,36 @@ def register(tx: Transaction, process: ProcessRow, *, now: int) -> None:
         pid_started=process.pid_started,
         life_file=process.life_file,
         life_slot=process.life_slot,
-        started=now,
+        lease=process.lease,
+        now=now,
     )
+
+
+def register_ended(tx: Transaction, process: ProcessRow, *, now: int) -> None:
+    """Write down a process that has ended already; nothing when it is there."""
+    tx.run(
+        "process.register_ended",
+        id=process.id,
+        host=process.host,
+        boot_id=process.boot_id,
+        pid=process.pid,
+        pid_started=process.pid_started,
+        life_file=process.life_file,
+        life_slot=process.life_slot,
+        epoch=process.epoch,
+        now=now,
+    )
+
+
+def renew(tx: Transaction, *, id: UUID, now: int) -> bool:
+    """Say to other hosts that a process lives; False when it was not believed any more.
+
+    Nothing, and True, for a process that is not written down.
+    """
+    if tx.run("process.renew", id=id, now=now):
+        return True
+    found = get(tx, id=id)
+    return found is None or not found[1]
 
 
 def not_ended(tx: Transaction) -> list[ProcessRow]:
@@ -65,36 +103,3 @@ def end(tx: Transaction, *, id: UUID, now: int) -> None:
     tx.run("cache_lock.delete_of_owner", owner_id=id)
     caching.forget_expired(tx, now=now)
     tx.run("process.end", id=id, now=now)
-
-
-def bury(
-    tx: Transaction, *, id: UUID, now: int, new_id: Callable[[], UUID], message: str, limit: int
-) -> int:
-    """Set the runs of a dead process Crashed, except those that ask to be resumed.
-
-    The process is written down as ended by the turn that finds no more runs to set, so that this
-    may stop anywhere and go on.
-
-    Args:
-        tx: a write transaction.
-        id: the process.
-        now: microseconds since 1970 UTC.
-        new_id: makes the ids of the new states.
-        message: what to say of them.
-        limit: how many runs to set at most.
-
-    Returns:
-        How many runs were set; fewer than ``limit`` when none is left.
-    """
-    rows = tx.rows("flow_run.to_crash", owner_id=id, limit=limit)
-    for run_id, epoch in rows:
-        try:
-            crash(
-                tx, "flow_run", run_id=run_id, new_id=new_id, now=now, message=message, epoch=epoch
-            )
-        except OwnershipLost:
-            # Somebody took it over since these rows were read, and runs it.
-            continue
-    if len(rows) < limit:
-        end(tx, id=id, now=now)
-    return len(rows)

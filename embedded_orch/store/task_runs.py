@@ -45,6 +45,8 @@ class NewTaskRun(msgspec.Struct, frozen=True, kw_only=True):
     flow_run_run_count: int = 0
     call_number: int = 0
     """Which call of its task by its parent it is, from 0."""
+    owner_id: UUID | None = None
+    """The process that runs it; None in a flow run, whose owner it is."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -188,6 +190,7 @@ def _store_start(
         tags=encode_struct(list(new.tags)) if new.tags else None,
         task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
+        owner_id=new.owner_id,
         now=now,
         flow_run_run_count=run.flow_run_run_count,
         **run_fields(run),

@@ -307,8 +307,8 @@ def _gathered(
     if kind == "flow_run":
         _, parent_task_run_id, entrypoint, deployment_id, infrastructure_pid, _ = row[11:]
     else:
-        flow_run_run_count, attempt, flow_run_state_type, epoch = row[11:]
-        if epoch is not None:
+        flow_run_run_count, attempt, flow_run_state_type, _ = row[11:]
+        if attempt is not None:
             type = _TYPES[flow_run_state_type]
             is_asked = type is StateType.PAUSED and proposal.type is StateType.RUNNING
             pause = _details_of_flow_run(tx, run_id) if is_asked else NO_DETAILS

@@ -127,9 +127,10 @@ class OrchestratorUnderTest(Orchestrator):
             self._shared.life_path,
             room=self._shared.room,
             retention=False,
+            lease_seconds=self._shared.lease_seconds,
         )
         self.engine.owner.know_dead(dead.owner)
-        self.engine.owner.sweep()
+        self.engine.recovery.sweep()
         drive(expire_pauses(self.engine))
 
 
@@ -154,7 +155,7 @@ def open(
     try:
         orchestrator = OrchestratorUnderTest(shared, databases, clock or VirtualClock())
         if shared.life_path is not None:
-            orchestrator.engine.owner.sweep()
+            orchestrator.engine.recovery.sweep()
             drive(expire_pauses(orchestrator.engine))
     except BaseException:
         databases.close(shared)

@@ -18,7 +18,8 @@ create table flow (
 ) strict, without rowid;
 
 -- One row for each process that has run something here. Whether it still lives is not written
--- down: it holds byte life_slot of the life file locked for as long as it does.
+-- down for its own host: it holds byte life_slot of the life file locked for as long as it does.
+-- Other hosts, on a server, go by its lease.
 create table process (
     id            blob    not null primary key check (length(id) = 16),
     host          text    not null,
@@ -28,7 +29,11 @@ create table process (
     life_file     text,                  -- device:inode of the file whose lock tells that it lives
     life_slot     integer,
     started       integer not null,
-    ended         integer                -- null until it closed, or was found dead
+    ended         integer,               -- null until it closed, or was found dead
+    epoch         integer not null default 0,   -- how often it was found dead, and was not
+    lease         integer,               -- how long other hosts believe in it unheard; null: no lease
+    expires       integer,               -- until when, by the database's clock
+    check ((lease is null) = (expires is null))
 ) strict, without rowid;
 
 create index process_living on process (host) where ended is null;
@@ -231,6 +236,9 @@ create table task_run (
     state_timestamp            integer,
     run_count                  integer not null default 0 check (run_count >= 0),
     flow_run_run_count         integer not null default 0,
+    -- of one outside of flows: who runs it, and as flow_run.epoch; else its flow run says so
+    owner_id                   blob,
+    epoch                      integer not null default 0,
     expected_start_time        integer,
     next_scheduled_start_time  integer,
     start_time                 integer,
@@ -258,6 +266,8 @@ create unique index task_run_by_call_outside_flows on task_run (task_key, dynami
 create index task_run_by_flow_run on task_run (flow_run_id, id);
 create index task_run_ended_outside_flows on task_run (state_type, end_time, id)
     where flow_run_id is null and end_time is not null;
+create index task_run_owned on task_run (owner_id)
+    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
 create index task_run_not_completed on task_run (state_type, id) where state_type <> 'COMPLETED';
 
 create table task_run_state (

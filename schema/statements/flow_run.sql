@@ -156,6 +156,25 @@ where flow_id = :flow_id and parameters_hash = :parameters_hash and state_type <
 order by id desc
 limit 1;
 
+-- name: to_put_back
+-- What a dead process had claimed from a queue and not begun, with when it was due.
+-- Index: flow_run_owned.
+select flow_run.id, flow_run.epoch, pending.state_details
+from flow_run
+join flow_run_state as pending
+    on pending.flow_run_id = flow_run.id and pending.timestamp = flow_run.state_timestamp
+where flow_run.owner_id = :owner_id and flow_run.claim_id is not null and flow_run.run_count = 0
+      and flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+      and flow_run.state_type = 'PENDING'
+order by flow_run.id
+limit :limit;
+
+-- name: put_back
+-- It belongs to nobody, as before it was claimed. Index: primary key.
+update flow_run
+set owner_id = null, claim_id = null, epoch = epoch + 1, updated = :now
+where id = :id and epoch = :epoch;
+
 -- name: to_crash
 -- What a dead process was running and nobody is to resume by itself, and the epoch in which it did.
 -- Index: flow_run_owned.
@@ -163,23 +182,86 @@ select id, epoch
 from flow_run
 where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
       and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
-      and state_type <> 'PAUSED'
+      and state_type <> 'PAUSED' and state_name <> 'NotReady'
 order by id
 limit :limit;
 
+-- name: next_epoch
+-- From here on, writes that name an earlier epoch change nothing. Index: primary key.
+update flow_run
+set epoch = epoch + 1, updated = :now
+where id = :id and epoch = :epoch;
+
+-- name: leave_to
+-- The same for a run that is taken from a process that lives. Index: primary key.
+update flow_run
+set owner_id = :owner_id, epoch = epoch + 1, updated = :now
+where id = :id and epoch = :epoch;
+
+-- name: to_leave
+-- What a dead process has left to be gone on with: paused, or to be resumed. Index: flow_run_owned.
+select id, epoch, on_crash, state_type
+from flow_run
+where owner_id = :owner_id
+      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+order by id;
+
+-- name: family [sqlite]
+-- A run and all that it called, and what these called, as far as it has not ended; the callers come
+-- first. Index: task_run_by_flow_run, flow_run_by_parent, primary key.
+with recursive family (id, depth) as (
+    select :id, 0
+    union all
+    select child.id, family.depth + 1
+    from family
+    cross join task_run on task_run.flow_run_id = family.id
+    cross join flow_run as child on child.parent_task_run_id = task_run.id
+)
+select flow_run.id, flow_run.epoch, flow_run.owner_id, flow_run.on_crash, flow_run.state_type
+from family
+cross join flow_run on flow_run.id = family.id
+where flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+order by family.depth, flow_run.id;
+
+-- name: family [postgres]
+-- The same.
+with recursive family (id, depth) as (
+    select cast(:id as uuid), 0
+    union all
+    select child.id, family.depth + 1
+    from family
+    join task_run on task_run.flow_run_id = family.id
+    join flow_run as child on child.parent_task_run_id = task_run.id
+)
+select flow_run.id, flow_run.epoch, flow_run.owner_id, flow_run.on_crash, flow_run.state_type
+from family
+join flow_run on flow_run.id = family.id
+where flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+order by family.depth, flow_run.id;
+
+-- name: caller_of
+-- The flow run that called a flow run, if any. Index: primary keys.
+select task_run.flow_run_id
+from flow_run
+join task_run on task_run.id = flow_run.parent_task_run_id
+where flow_run.id = :id;
+
 -- name: moved_among [sqlite]
--- Those of the runs at work in a process that somebody has moved. Index: primary key.
-select flow_run.id
-from json_each(:ids) as wanted
-join flow_run on flow_run.id = unhex(wanted.value, '-')
-where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
+-- Those of the runs at work in a process that somebody has moved, or taken since the epoch in which
+-- they run there. Index: primary key.
+select flow_run.id, flow_run.epoch
+from json_each(:runs) as wanted
+join flow_run on flow_run.id = unhex(wanted.value ->> 'id', '-')
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
+      or flow_run.epoch > wanted.value ->> 'epoch';
 
 -- name: moved_among [postgres]
 -- The same.
-select flow_run.id
-from jsonb_array_elements_text(:ids) as wanted (value)
-join flow_run on flow_run.id = wanted.value::uuid
-where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED');
+select flow_run.id, flow_run.epoch
+from jsonb_to_recordset(:runs) as wanted (id uuid, epoch bigint)
+join flow_run on flow_run.id = wanted.id
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
+      or flow_run.epoch > wanted.epoch;
 
 -- name: paused
 -- Runs that are paused, with what their state says of the time they have. Index: flow_run_by_state.

@@ -52,6 +52,18 @@ delete from slot_claim where limit_id = :limit_id and state = 'HOLDING';
 -- What a process held and waited for, when it has ended. Index: slot_claim_by_owner.
 delete from slot_claim where owner_id = :owner_id;
 
+-- name: delete_of_holders [sqlite]
+-- What a process held and waited for in the name of some runs. Index: slot_claim_by_owner.
+delete from slot_claim
+where owner_id = :owner_id
+      and holder_id in (select unhex(value, '-') from json_each(:holder_ids));
+
+-- name: delete_of_holders [postgres]
+-- The same.
+delete from slot_claim
+where owner_id = :owner_id
+      and holder_id in (select cast(value as uuid) from jsonb_array_elements_text(:holder_ids) as given (value));
+
 -- name: delete_expired
 -- What hosts held and waited for that were not heard of in time. Index: slot_claim_by_limit.
 delete from slot_claim where limit_id = :limit_id and expires < :now;

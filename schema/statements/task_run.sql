@@ -6,24 +6,25 @@ insert into task_run (
     id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, call_number, state_id,
     state_type, state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
     next_scheduled_start_time, start_time, end_time, total_run_time, source_hash,
-    task_version, tags, task_inputs, empirical_policy, created, updated
+    task_version, tags, task_inputs, empirical_policy, owner_id, created, updated
 )
 values (
     :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :call_number, :state_id,
     :state_type, :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
     :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
-    :task_version, :tags, :task_inputs, :empirical_policy, :now, :now
+    :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :now, :now
 )
 on conflict (id) do nothing;
 
 -- name: for_transition [sqlite]
--- What the rules read, and the epoch of the flow run, which fences off an owner that lost it.
+-- What the rules read, and the epoch of the flow run, or outside of flows its own, which fences off
+-- an owner that lost it.
 -- The IMMEDIATE transaction it runs in locks all rows. Index: primary keys.
 select task_run.state_id, task_run.state_type, task_run.state_name, task_run.state_timestamp,
        task_run.run_count, task_run.expected_start_time, task_run.next_scheduled_start_time,
        task_run.start_time, task_run.end_time, task_run.total_run_time, task_run.empirical_policy,
        task_run.flow_run_run_count, flow_run.run_count as flow_run_attempt,
-       flow_run.state_type as flow_run_state_type, flow_run.epoch
+       flow_run.state_type as flow_run_state_type, coalesce(flow_run.epoch, task_run.epoch) as epoch
 from task_run
 left join flow_run on flow_run.id = task_run.flow_run_id
 where task_run.id = :id;
@@ -41,7 +42,7 @@ select task_run.state_id, task_run.state_type, task_run.state_name, task_run.sta
        task_run.run_count, task_run.expected_start_time, task_run.next_scheduled_start_time,
        task_run.start_time, task_run.end_time, task_run.total_run_time, task_run.empirical_policy,
        task_run.flow_run_run_count, owner.run_count as flow_run_attempt,
-       owner.state_type as flow_run_state_type, owner.epoch
+       owner.state_type as flow_run_state_type, coalesce(owner.epoch, task_run.epoch) as epoch
 from task_run
 left join owner on owner.id = task_run.flow_run_id
 where task_run.id = :id
@@ -186,6 +187,22 @@ from task_run
 where flow_run_id = :flow_run_id
       and state_type in ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 order by id;
+
+-- name: to_crash
+-- What a dead process was running outside of flows. Index: task_run_owned.
+select id
+from task_run
+where owner_id = :owner_id
+      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+      and state_name <> 'NotReady'
+order by id
+limit :limit;
+
+-- name: next_epoch
+-- From here on, writes that name an earlier epoch change nothing. Index: primary key.
+update task_run
+set epoch = epoch + 1
+where id = :id;
 
 -- name: get_many [sqlite]
 -- Runs by id, for people, in the order of the ids. Index: primary key.

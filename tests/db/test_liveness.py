@@ -14,7 +14,8 @@ import pytest
 
 from embedded_orch import errors
 from embedded_orch.db import file_locks, liveness
-from embedded_orch.db.liveness import LifeLock, is_alive, process_facts
+from embedded_orch.db.liveness import LifeLock, is_alive
+from embedded_orch.process import process_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -277,7 +278,7 @@ def test_without_procfs_the_host_and_the_pid_are_left(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="procfs is Linux's")
 def test_the_facts_name_one_process() -> None:
-    code = "from embedded_orch.db.liveness import process_facts; print(process_facts())"
+    code = "from embedded_orch.process import process_facts; print(process_facts())"
     answers = [
         subprocess.run(
             [sys.executable, "-c", code],

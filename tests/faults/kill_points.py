@@ -51,11 +51,12 @@ class Countdown:
 
     Attributes:
         points: how many have come so far.
+        kill_at: at which of them.
     """
 
     def __init__(self, kill_at: int) -> None:
         self.points = 0
-        self._kill_at = kill_at
+        self.kill_at = kill_at
         self._lock = threading.Lock()
         apsw.connection_hooks.append(self._on_connection)
         if "psycopg" in sys.modules:
@@ -67,7 +68,7 @@ class Countdown:
     def point(self, _event: object = None) -> None:
         with self._lock:
             self.points += 1
-            if self.points == self._kill_at:
+            if self.points == self.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _on_connection(self, connection: apsw.Connection) -> None:
@@ -122,7 +123,7 @@ def judge(operation: Operation, url: str, witness: Lines) -> list[str]:
     carry_on(operation, url, witness)
     after = look(operation, url)
     with operation.arranged(), embedded_orch.open(url) as orch:
-        orch.engine.owner.sweep()
+        orch.engine.recovery.sweep()
     if look(operation, url).records != after.records:
         found.append("recovering a second time changed something")
     done_again = set(witness.calls("entered") - entered_before) & set(before.calls)

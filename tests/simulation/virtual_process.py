@@ -83,7 +83,7 @@ class VirtualProcess:
             "writer": self._commit_what_is_announced,
             "log": self.engine.logs._move,
             "watch": self.engine.watch.look,
-            "sweep": self.engine.owner.sweep,
+            "sweep": self.engine.recovery.sweep,
             "upkeep": lambda: self.engine.upkeep.take_turn(3),
         }
         try:

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from embedded_orch.states import StateType
-from embedded_orch.store import processes
+from embedded_orch.store import processes, recovering
 from tests.store.builders import (
     a_flow_run,
     a_task_run,
@@ -27,12 +27,14 @@ UNKNOWN = UUID(int=5)
 
 
 def bury(database: Database, process: Process, id: UUID, *, limit: int = 500) -> int:
+    """How many runs were set."""
     now = process.now()
-    return database.write(
-        lambda tx: processes.bury(
-            tx, id=id, now=now, new_id=process.new_id, message="it died", limit=limit
+    done, _ = database.write(
+        lambda tx: recovering.bury(
+            tx, id=id, epoch=0, now=now, new_id=process.new_id, message="it died", limit=limit
         )
     )
+    return len(done.crashed)
 
 
 def test_process_is_read_back_as_it_wrote_itself_down(database: Database, process: Process) -> None:
@@ -113,21 +115,25 @@ def test_task_runs_of_a_dead_process_are_crashed_with_their_flow_run(
     assert task_history(database, done)[-1] == "Completed"
 
 
-def test_runs_that_are_not_at_work_or_not_its_own_are_left_alone(
+def test_runs_that_are_not_at_work_or_not_its_own_are_left_in_their_states(
     database: Database, process: Process
 ) -> None:
     row, other = an_owner(database, process), an_owner(database, process)
-    for state in (StateType.COMPLETED, StateType.FAILED, StateType.PAUSED):
+    ended = [
         a_flow_run(database, process, state, owner_id=row.id)
-    a_flow_run(database, process, StateType.RUNNING, owner_id=other.id)
-    a_flow_run(database, process, StateType.RUNNING, owner_id=row.id, on_crash="resume")
-    before = everything(database)
+        for state in (StateType.COMPLETED, StateType.FAILED)
+    ]
+    others = a_flow_run(database, process, StateType.RUNNING, owner_id=other.id)
+    paused = a_flow_run(database, process, StateType.PAUSED, owner_id=row.id)
+    resumable = a_flow_run(database, process, StateType.RUNNING, owner_id=row.id, on_crash="resume")
+    before = everything(database)["flow_run_state"]
 
     assert bury(database, process, row.id) == 0
 
-    after = everything(database)
-    assert before["flow_run"] == after["flow_run"]
-    assert before["flow_run_state"] == after["flow_run_state"]
+    assert everything(database)["flow_run_state"] == before
+    # Nobody who comes back goes on with what somebody else may go on with.
+    assert [flow_run(database, id).epoch for id in (*ended, others)] == [0, 0, 0]
+    assert [flow_run(database, id).epoch for id in (paused, resumable)] == [1, 1]
 
 
 def test_burying_goes_by_turns_and_ends_the_process_with_the_last(

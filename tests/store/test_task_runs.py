@@ -305,10 +305,15 @@ def test_owner_that_lost_the_flow_run_moves_none_of_its_task_runs(
     assert everything(database) == written
 
 
-def test_run_outside_of_flows_has_no_owner_to_lose(database: Database, process: Process) -> None:
+def test_run_outside_of_flows_is_of_an_epoch_of_its_own(
+    database: Database, process: Process
+) -> None:
     run_id = a_task_run(database, process)
+    database.write(lambda tx: tx.run("task_run.next_epoch", id=run_id))
 
-    decision = propose(database, run_id, a_proposal(process, StateType.COMPLETED), epoch=3)
+    with pytest.raises(errors.OwnershipLost):
+        propose(database, run_id, a_proposal(process, StateType.COMPLETED), epoch=0)
+    decision = propose(database, run_id, a_proposal(process, StateType.COMPLETED), epoch=1)
 
     assert decision.verdict is Verdict.ACCEPT
 

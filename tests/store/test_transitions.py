@@ -20,7 +20,7 @@ from embedded_orch.db.statements import schema_folder
 from embedded_orch.orchestration.values import Policy, Proposal, Run, Verdict
 from embedded_orch.process import Process
 from embedded_orch.states import State, StateDetails, StateType
-from embedded_orch.store import flow_runs, processes, task_runs
+from embedded_orch.store import flow_runs, recovering, task_runs
 from embedded_orch.store.transitions import _gathered, propose
 from tests.orchestration.model import Machine, walk
 from tests.store.builders import (
@@ -393,11 +393,11 @@ def test_run_that_is_taken_over_while_its_dead_owner_is_buried_goes_on(
         has_taken.set()
         assert may_commit.wait(30)
 
-    def bury() -> int:
+    def bury() -> object:
         now = process.now()
         return database.write(
-            lambda tx: processes.bury(
-                tx, id=dead, now=now, new_id=process.new_id, message="it died", limit=9
+            lambda tx: recovering.bury(
+                tx, id=dead, epoch=0, now=now, new_id=process.new_id, message="it died", limit=9
             )
         )
 

@@ -60,6 +60,7 @@ _LEAST = (
     ("ping_after_idle_seconds", 0),
     ("reconnect_seconds", 0),
     ("prepared_statement_cache_size", 0),
+    ("lease_seconds", 1),
 )
 _LONGEST_IDENTIFIER = 63
 _LARGEST_PORT = 65535
@@ -99,6 +100,8 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
             unless its owner changed it: a commit is on disk when it returns. ``"full"`` turns it
             on where it is off. ``"off"`` answers before the commit is on disk: a crash of the
             server loses up to the last three ``wal_writer_delay`` (0.6 s), in order and whole.
+        lease_seconds: how long other hosts believe that this process lives without having heard
+            of it. It says so four times as often, and every 15 seconds at least.
         application_name: what ``pg_stat_activity`` shows.
         server_settings: further settings of the session, such as ``{"work_mem": "16MB"}``.
         sslmode: as libpq knows it; None leaves libpq's default (``prefer``).
@@ -124,6 +127,7 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_seconds: float = 30.0
     prepared_statement_cache_size: int | None = 100
     durability: str = "normal"
+    lease_seconds: float = 60.0
     application_name: str = "embedded_orch"
     server_settings: dict[str, str | int | float | bool] = {}
     sslmode: str | None = None

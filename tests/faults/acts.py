@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ import anyio
 
 from embedded_orch import Orchestrator, errors, resume_flow_run
 from embedded_orch.db.migrations import Migration, migrations
+from embedded_orch.engine import removing
 from embedded_orch.exceptions import Pause
 from tests.faults import watched_flows as flows
 from tests.faults.invariants import problems
@@ -178,6 +180,39 @@ def check_whole(path: str, *, flow_runs: int) -> list[str]:
     if count != flow_runs:
         found.append(f"{count} flow runs")
     return [f"{path}: {each}" for each in found]
+
+
+THIRTY_YEARS = 30 * 365 * 86_400 * 1_000_000
+
+
+def leave_an_old_run(orch: Orchestrator) -> None:
+    """A flow run that called another, and that nobody is told of; it ended long ago."""
+    flows.old()
+    with orch.session(begin_transaction=True) as session:
+        for kind in ("flow_run", "task_run"):
+            session.execute(
+                f"update {kind} set start_time = start_time - :ago, end_time = end_time - :ago, "
+                f"state_timestamp = state_timestamp - :ago",
+                {"ago": THIRTY_YEARS},
+            )
+            session.execute(
+                f"update {kind}_state set timestamp = timestamp - :ago", {"ago": THIRTY_YEARS}
+            )
+
+
+def prune(orch: Orchestrator) -> None:
+    """A run that stays, and none of the old ones."""
+    finish(flows.plain, orch)
+    orch.prune(timedelta(days=1))
+    assert orch.flow_runs.count() == 1
+    assert orch.check() == []
+
+
+@contextmanager
+def removing_little_at_once() -> Iterator[None]:
+    """Have a tree take several transactions."""
+    with patch.object(removing, "_ROWS", 2):
+        yield
 
 
 def name_values_and_run(orch: Orchestrator) -> None:

@@ -134,6 +134,13 @@ OPERATIONS = {
             prepare=acts.die_in_two_runs,
         ),
         Operation(
+            "retention",
+            acts.prune,
+            calls("first", "second", "plain"),
+            prepare=acts.leave_an_old_run,
+            arranged=acts.removing_little_at_once,
+        ),
+        Operation(
             "backup",
             acts.back_up,
             calls("first", "second", "plain"),

@@ -286,3 +286,19 @@ def failing() -> Value:
     told(step("done in failing"))
     told(step("died in failing"))
     return entered("failing")
+
+
+@task
+def _of_old(number: int) -> int:
+    return number
+
+
+@flow
+def _section_of_old() -> int:
+    return _of_old(1)
+
+
+@flow
+def old() -> int:
+    """Nobody is told of it: it is there to be removed."""
+    return _section_of_old() + _of_old(2) + _of_old(3)

@@ -154,6 +154,7 @@ class FlowCall:
             epoch,
             states,
             now=states[0].timestamp,
+            caller=self._caller,
             is_automatic=is_automatic,
             rerun_from=rerun_from,
         )

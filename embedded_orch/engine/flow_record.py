@@ -82,6 +82,7 @@ class FlowRecord:
         states: Sequence[Proposal],
         *,
         now: int,
+        caller: FlowRunContext | None = None,
         is_automatic: bool = False,
         rerun_from: UUID | None = None,
     ) -> Write[None]:
@@ -91,6 +92,7 @@ class FlowRecord:
             epoch: in which its last owner was seen to be gone.
             states: what becomes of it, in order.
             now: microseconds since 1970 UTC.
+            caller: the flow run that calls it, which must not have been taken over.
             is_automatic: whether nobody asked for it by hand.
             rerun_from: the task run from which on completed calls are made again.
         """
@@ -99,6 +101,8 @@ class FlowRecord:
 
         def take(tx: Transaction) -> None:
             engine.owner.register(tx)
+            if caller is not None:
+                flow_runs.check_owner(tx, run_id=caller.run_id, epoch=caller.epoch)
             run = flow_runs.take_over(
                 tx,
                 run_id=self.run_id,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embedded_orch import errors
@@ -147,6 +148,7 @@ def acquire(engine: Engine, claim: Claim, patience: Patience) -> Steps[Answer]:
         WouldDeadlock: they are taken, and the caller has a transaction open.
     """
     try:
+        yield from give_back_owed(engine)
         engine.leases.keep(claim.id)
         answer: Answer = yield _taking(engine, claim)
         if not answer.is_taken:
@@ -231,6 +233,7 @@ class Line:
             else:
                 pause = min(pause * 1.6, _LAST_LOOK)
                 yield from engine.recovery.sweeping()
+            yield from give_back_owed(engine)
             if engine.room.is_at_head(self._waiter):
                 answer = yield self._looking()
 
@@ -246,7 +249,9 @@ class Line:
         """Seconds after which to look again; None for who will be rung."""
         if not self._engine.room.is_at_head(self._waiter):
             return None
-        bounds = [] if self._engine.owner.is_alone else [pause]
+        # Nobody rings for what this process still has to give back.
+        is_rung = self._engine.owner.is_alone and not self._engine.unreturned
+        bounds = [] if is_rung else [pause]
         if answer.decays_in is not None:
             bounds.append(answer.decays_in / _MICROSECONDS)
         return min(bounds, default=None)
@@ -258,9 +263,24 @@ def give_back(engine: Engine, claim: Claim) -> Steps[None]:
     try:
         yield Write(engine.database, lambda tx: slots.release(tx, claim_id=claim.id, now=now))
     except errors.OrchestratorError as failure:
-        # It must not stand in the way of what is raised; the claim ends with this process.
-        _log.warning("slots of %s could not be given back: %s", ", ".join(claim.names), failure)
+        # It must not stand in the way of what is raised. The claim ends with this process; before
+        # that it is given back with the next thing that this process does about slots.
+        engine.unreturned[claim.id] = claim
+        _log.warning("slots of %s could not be given back yet: %s", ", ".join(claim.names), failure)
     freed(engine, claim)
+
+
+def give_back_owed(engine: Engine) -> Steps[None]:
+    """Give back what could not be given back when its time came, as far as that can be done now."""
+    for claim in list(engine.unreturned.values()) if engine.unreturned else ():
+        now, claim_id = engine.process.now(), claim.id
+        try:
+            yield Write(engine.database, partial(slots.release, claim_id=claim_id, now=now))
+        except errors.OrchestratorError:
+            # As before: it is tried again.
+            return
+        engine.unreturned.pop(claim_id, None)
+        freed(engine, claim)
 
 
 def freed(engine: Engine, claim: Claim) -> None:

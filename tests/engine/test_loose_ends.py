@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from embedded_orch import errors, flow, task
+from embedded_orch.concurrency.sync import concurrency
 from embedded_orch.orchestrator import Orchestrator
 from tests.opened import opened, states, the_flow_run, the_run_of
 
@@ -115,3 +116,21 @@ class TestRunWhoseTakingFailed:
                 assert report.resume(run.id) == "Running"
 
             assert states(the_flow_run(first))[-1] == "Completed"
+
+
+class TestSlotsThatCouldNotBeGivenBack:
+    def test_are_given_back_before_the_process_takes_or_waits_for_more(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Seen to time out without that: the claim would have lasted as long as the process."""
+        with opened(url) as orchestrator:
+            orchestrator.concurrency_limits.create("db", 1)
+            fail_next = failing_once(orchestrator, monkeypatch)
+            with concurrency("db"):
+                fail_next()
+            assert len(orchestrator.concurrency_limits.get("db").holders) == 1
+
+            with concurrency("db", timeout_seconds=20):
+                assert len(orchestrator.concurrency_limits.get("db").holders) == 1
+
+            assert orchestrator.concurrency_limits.get("db").holders == []

@@ -74,6 +74,12 @@ def _lose_a_ring(machine: Machine, process: VirtualProcess) -> None:
             thread.wait.is_deaf = True
 
 
+def _take_by_force(machine: Machine, process: VirtualProcess) -> None:
+    # Somebody who does not want to wait for a process that may be at work all the same.
+    if process.stopped_since is None:
+        machine.take_by_force(process)
+
+
 FAULTS: dict[str, Fault] = {
     "kill": Fault(0.006, _kill),
     "kill at a statement": Fault(0.008, _kill_at_a_statement),
@@ -83,5 +89,6 @@ FAULTS: dict[str, Fault] = {
     "clock of one process": Fault(0.006, _jump_alone),
     "busy": Fault(0.006, _busy),
     "slow commit": Fault(0.01, _slow),
+    "taken by force": Fault(0.006, _take_by_force),
     "lost wake-up": Fault(0.02, _lose_a_ring),
 }

@@ -27,6 +27,7 @@ class Ledger:
         self.returned: dict[UUID, Any] = {}
         self.attempts: Counter[tuple[UUID, str]] = Counter()
         self.hooked: set[UUID] = set()
+        self._signalled: set[UUID] = set()
         self._known: set[tuple[UUID, str]] = set()
 
     def acknowledge(self, run_id: UUID, step: str) -> None:
@@ -39,6 +40,12 @@ class Ledger:
         if is_owner and (run_id, step) in self._known:
             self.violations.append(f"step {step} of {run_id} ran again after it had completed")
         return self.attempts[run_id, step]
+
+    def signal_counts(self, run_id: UUID) -> None:
+        """Who sent a signal was told that it counts: the first one does, and no other."""
+        if run_id in self._signalled:
+            self.violations.append(f"two signals of one name count for {run_id}")
+        self._signalled.add(run_id)
 
     @property
     def acknowledged(self) -> set[tuple[UUID, str]]:

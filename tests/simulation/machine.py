@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +22,7 @@ from uuid import UUID
 
 import apsw
 
-from embedded_orch import aresume_flow_run, errors
+from embedded_orch import aresume_flow_run, errors, send_signal
 from embedded_orch.engine.retention import Retention
 from tests.builders import NOON
 from tests.faults.invariants import problems, unburied
@@ -38,6 +39,7 @@ _BACKGROUND = ("writer", "writer", "log", "watch", "sweep", "upkeep")
 _TOLD = (
     errors.DatabaseBusy,
     errors.RunNotResumable,
+    errors.RunNotRecoverable,
     errors.RunNotCancellable,
     errors.NotPausedError,
     errors.RunNotPausable,
@@ -48,6 +50,7 @@ _TOLD = (
     errors.UpstreamFailed,
     errors.FlowPauseTimeout,
     errors.RunNotFound,
+    errors.SignalRefused,
     errors.MissingContextError,
     errors.Pause,
     Stumbled,
@@ -118,7 +121,6 @@ class Machine:
             process.engine.owner.id == owner_id
             and process.stopped_since is not None
             and self.time - process.stopped_since > LEASE
-            and False
             for process in self.processes
         )
 
@@ -242,6 +244,7 @@ class Machine:
         self.ended = self.roots()
         for run_id, (name, number) in self.ended.items():
             self._check_end(run_id, name, number)
+        # What retention has removed can be asked no more.
         if not self.retention:
             for run_id in self.ledger.returned.keys() - self.ended.keys():
                 self.ledger.violations.append(f"{run_id} returned, and is not there")
@@ -263,12 +266,20 @@ class Machine:
             self.ledger.violations.append(f"the hook of {run_id} was never called")
 
     def _check(self) -> None:
-        violations = self.ledger.violations or problems(self.select)
+        violations = self.ledger.violations or self._problems()
         for run_id, step in () if self.retention else self.ledger.acknowledged:
             if not self.look("SELECT 1 FROM flow_run WHERE id = ?", run_id.bytes).get:
                 violations.append(f"step {step} of {run_id} was acknowledged, and is gone")
         if violations:
             raise Violation(self._told("\n".join(violations)))
+
+    def _problems(self) -> list[str]:
+        found = problems(self.select)
+        if self.retention:
+            # A clock that jumps by days may make a run old that has logged its last line just now,
+            # and that line is committed after the run was removed.
+            found = [problem for problem in found if "lines of a log" not in problem]
+        return found
 
     def _told(self, what: str) -> str:
         told = "\n".join(self.trace[-60:])
@@ -288,6 +299,20 @@ class Machine:
     def kill(self, process: VirtualProcess) -> None:
         self.note(f"{process.name} is killed")
         process.kill()
+
+    def take_by_force(self, process: VirtualProcess) -> None:
+        """Somebody takes a run from whoever runs it."""
+        rows = self.select(
+            "SELECT id FROM flow_run WHERE state_type = 'RUNNING' AND parent_task_run_id IS NULL"
+            " ORDER BY id"
+        )
+        if rows:
+            run_id = UUID(bytes=self.chance.choice(rows)[0])
+            self.note(f"{process.name} takes {run_id} by force")
+            recover = process.orchestrator.recover
+            taking = partial(self._quietly, partial(recover, run_id, force=True))
+            # Though it may itself have lost the run before.
+            self._guarded(process, lambda: process.context.copy().run(taking), may_change=True)
 
     def _name(self, what: str) -> str:
         self._names += 1
@@ -314,6 +339,8 @@ class Machine:
         run_id = UUID(bytes=id)
         if state_type == "PAUSED":
             self._let_go(process, run_id)
+        elif roots[run_id][0] == "signalled" and self.chance.random() < 0.5:
+            process.spawn(self._name("signal"), self._signal(run_id))
         elif self.chance.random() < 0.1:
             self.ledger.cancelled.add(run_id)
             process.spawn(self._name("cancel"), self._cancel(process, run_id))
@@ -323,6 +350,11 @@ class Machine:
     def _let_go(self, process: VirtualProcess, run_id: UUID) -> None:
         waking = self._tolerant(lambda: aresume_flow_run(run_id))
         process.spawn(self._name("let go"), waking)
+
+    async def _signal(self, run_id: UUID) -> None:
+        send = partial(send_signal, run_id, "go", "go")
+        if await Wait("signal", lambda: self._quietly(send)):
+            self.ledger.signal_counts(run_id)
 
     async def _begin(self, process: VirtualProcess, name: str, number: int) -> None:
         flow = WORKLOAD[name].flow
@@ -431,9 +463,17 @@ class Machine:
         except BaseException as raised:
             return None, raised
 
-    def _guarded(self, process: VirtualProcess, call: Callable[[], Any]) -> None:
-        """Do something in a process, which may be killed by that."""
-        watched = self._runs_lost_to_others(process)
+    def _guarded(
+        self, process: VirtualProcess, call: Callable[[], Any], *, may_change: bool = False
+    ) -> None:
+        """Do something in a process, which may be killed by that.
+
+        Args:
+            process: that does it.
+            call: what it does.
+            may_change: also runs that it has lost to others.
+        """
+        watched = {} if may_change else self._runs_lost_to_others(process)
         try:
             call()
         except Killed:
@@ -518,6 +558,9 @@ class Machine:
             raise Violation(self._told(f"nothing fails, and these never end: {waiting}"))
 
     def _let_go_of_the_paused(self, process: VirtualProcess) -> None:
+        for run_id, (name, _) in self.roots().items():
+            if name == "signalled" and run_id.bytes in self._unfinished():
+                process.spawn(self._name("signal"), self._signal(run_id))
         for (id,) in self.select("SELECT id FROM flow_run WHERE state_type = 'PAUSED' ORDER BY id"):
             self._let_go(process, UUID(bytes=id))
 

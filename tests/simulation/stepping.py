@@ -121,10 +121,11 @@ def _no_pause(self: Any, steps: Any, most: int) -> bool:
 @contextmanager
 def stepping(running: Machine) -> Iterator[None]:
     """A block in which the engine is driven by a machine."""
-    original = ownership.Owner.is_alive
+    original = ownership.Owner.life_of
 
-    def is_alive(self: Any, other: Any) -> bool:
-        return not running.looks_dead(other.id) and original(self, other)
+    def life_of(self: Any, other: Any) -> ownership.Life:
+        is_dead = other.id != self.id and running.looks_dead(other.id)
+        return ownership.Life.DEAD if is_dead else original(self, other)
 
     with pytest.MonkeyPatch.context() as patches:
         for effect, perform in {
@@ -147,7 +148,7 @@ def stepping(running: Machine) -> Iterator[None]:
         patches.setattr(Watch, "_start", _no_thread)
         patches.setattr(Upkeep, "after_flow_run", _no_thread)
         patches.setattr(Upkeep, "_go_through", _no_pause)
-        patches.setattr(ownership.Owner, "is_alive", is_alive)
+        patches.setattr(ownership.Owner, "life_of", life_of)
         _running.append(running)
         try:
             yield

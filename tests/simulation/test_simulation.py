@@ -18,6 +18,7 @@ import pytest
 import embedded_orch
 from embedded_orch.engine import contexts, task_record
 from embedded_orch.orchestration.values import Decision, Verdict
+from embedded_orch.store import flow_runs, transitions
 from tests.simulation.faults import FAULTS
 from tests.simulation.machine import Machine, Violation
 from tests.simulation.workload import WORKLOAD
@@ -103,12 +104,18 @@ def announce_completions(patches: pytest.MonkeyPatch) -> None:
     patches.setattr(task_record._Completion, "perform_async", perform_async)
 
 
+def let_those_write_who_lost_the_run(patches: pytest.MonkeyPatch) -> None:
+    for store in (transitions, flow_runs):
+        patches.setattr(store, "check_epoch", lambda found, epoch, run_id: None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "faults"),
     [
         (forget_what_was_completed, ("kill", "clock jump")),
         (announce_completions, ("kill", "kill at a statement")),
+        (let_those_write_who_lost_the_run, ("stop", "taken by force")),
     ],
 )
 def test_machine_notices(

@@ -9,10 +9,20 @@ the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from embedded_orch import Flow, apause_flow_run, asuspend_flow_run, flow, get_run_logger, task
+from embedded_orch import (
+    Flow,
+    apause_flow_run,
+    asleep_for,
+    asuspend_flow_run,
+    await_for_signal,
+    flow,
+    get_run_logger,
+    task,
+)
 from embedded_orch.cache_policies import INPUTS
 from embedded_orch.concurrency.asyncio import concurrency
 from embedded_orch.context import get_run_context
@@ -204,6 +214,26 @@ async def suspending(number: int) -> list[str]:
     return [first, await known("after", work("after"))]
 
 
+@flow
+async def sleeping(number: int) -> list[str]:
+    first = await known("before", work("before"))
+    await asleep_for(timedelta(minutes=number))
+    context = run_here()
+    due = machine().look(
+        "SELECT deadline FROM flow_run_wait WHERE flow_run_id = ?", context.run_id.bytes
+    )
+    if context.engine.process.now() < due.get:
+        machine().ledger.violations.append(f"{context.run_id} woke too early")
+    return [first, await known("after", work("after"))]
+
+
+@flow
+async def signalled(number: int) -> list[str]:
+    first = await known("before", work("before"))
+    value = await await_for_signal("go", type=str)
+    return [first, value, await known("after", work("after"))]
+
+
 @flow(on_crash="resume")
 async def lasting(number: int) -> list[str]:
     return [await known(f"{n}", work(f"{n}")) for n in range(3)]
@@ -252,6 +282,8 @@ WORKLOAD: dict[str, Row] = {
     "booking": Row(booking, lambda n: _texts(2)),
     "pausing": Row(pausing, lambda n: ["before", "after"]),
     "suspending": Row(suspending, lambda n: ["before", "after"]),
+    "sleeping": Row(sleeping, lambda n: ["before", "after"]),
+    "signalled": Row(signalled, lambda n: ["before", "go", "after"]),
     "lasting": Row(lasting, lambda n: _texts(3)),
     "hooked": Row(hooked, lambda n: "only"),
 }

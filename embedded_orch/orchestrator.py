@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.retention import Retention
     from embedded_orch.flows import Flow
     from embedded_orch.logs import Logs
-    from embedded_orch.recovery import Recovered
+    from embedded_orch.recovery import Explanation, Recovered
     from embedded_orch.runs import FlowRun
     from embedded_orch.store.checks import Finding
     from embedded_orch.store.retention import Removed
@@ -504,6 +504,30 @@ class Orchestrator:
 
         self.check_open()
         return await drive_async(recovering(self.engine, run_id, force=force))
+
+    def why(self, run_id: UUID | str) -> Explanation:
+        """Why a flow run or task run is where it is, and what would move it.
+
+        ``str()`` of the answer says it in words; its attributes are the same as data.
+
+        Args:
+            run_id: the run.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        from embedded_orch.recovery import explaining_run
+
+        self.check_open()
+        return drive(explaining_run(self.engine, run_id))
+
+    async def awhy(self, run_id: UUID | str) -> Explanation:
+        """:meth:`why` without blocking the event loop."""
+        from embedded_orch.engine.effects import drive_async
+        from embedded_orch.recovery import explaining_run
+
+        self.check_open()
+        return await drive_async(explaining_run(self.engine, run_id))
 
     def resume_crashed(
         self, *flows: Flow[..., Any], max_resumes: int | None = None

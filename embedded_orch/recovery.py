@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch import errors
 from embedded_orch.engine.checking import check_max_resumes
 from embedded_orch.engine.effects import Read, Write, drive
+from embedded_orch.engine.explaining import explaining
+from embedded_orch.engine.explanation import Blocker, Explanation, OwnerFacts, Reason
 from embedded_orch.engine.owed_hooks import call_owed_hooks
 from embedded_orch.engine.resuming import owned_run
 from embedded_orch.engine.watching import tell_moved
@@ -28,7 +30,17 @@ if TYPE_CHECKING:
     from embedded_orch.orchestrator import Orchestrator
     from embedded_orch.runs import FlowRun
 
-__all__ = ["Recovered", "recovering", "resume_crashed", "run_owed_hooks"]
+__all__ = [
+    "Blocker",
+    "Explanation",
+    "OwnerFacts",
+    "Reason",
+    "Recovered",
+    "explaining_run",
+    "recovering",
+    "resume_crashed",
+    "run_owed_hooks",
+]
 
 _log = logging.getLogger("embedded_orch.recovery")
 
@@ -60,6 +72,11 @@ def recovering(engine: Engine, run_id: UUID | str | None, *, force: bool) -> Ste
         f"flow run {run.name} ({run.id}) is run by process {row.pid} on {row.host}, which lives; "
         f"recover(run_id, force=True) takes it, if that process is stopped or hangs"
     )
+
+
+def explaining_run(engine: Engine, run_id: UUID | str) -> Steps[Explanation]:
+    """The steps of :meth:`Orchestrator.why`."""
+    return (yield from explaining(engine, as_uuid(run_id, "run")))
 
 
 def _root_with_owner(tx: Transaction, run_id: UUID) -> Owned:

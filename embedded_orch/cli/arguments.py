@@ -30,6 +30,8 @@ class Arguments(argparse.Namespace):
     state: str | None
     limit: int
     id: str
+    run_id: str | None
+    force: bool
     input: str | None
     signal: str
     value: str | None
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_runs(commands, anywhere)
     _add_run(commands, anywhere)
     _add_moves(commands, anywhere)
+    _add_recovery(commands, anywhere)
     _add_logs(commands, anywhere)
     _add_prune(commands, anywhere)
     _add_db(commands, anywhere)
@@ -171,6 +174,30 @@ def _add_prune(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
     )
     prune.add_argument("--dry-run", action="store_true", help="only count them")
     prune.set_defaults(command=_prune)
+
+
+def _add_recovery(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
+    why = commands.add_parser(
+        "why", parents=[anywhere], help="say why a run is where it is, and what would move it"
+    )
+    why.add_argument(
+        "id",
+        metavar="ID",
+        help="of a flow run, or as many of its first digits as it takes; or the id of a task run",
+    )
+    why.set_defaults(command=_why)
+    recover = commands.add_parser(
+        "recover", parents=[anywhere], help="set right what processes left that are gone"
+    )
+    recover.add_argument(
+        "run_id", metavar="ID", nargs="?", help="only the process of this flow run"
+    )
+    recover.add_argument(
+        "--force",
+        action="store_true",
+        help="take the run also from a process that lives, such as one that hangs",
+    )
+    recover.set_defaults(command=_recover)
 
 
 def _add_db(commands: Commands, anywhere: argparse.ArgumentParser) -> None:
@@ -279,6 +306,18 @@ def _signal(arguments: Arguments) -> int:
     from embedded_orch.cli.moving import send_signal
 
     return send_signal(arguments)
+
+
+def _why(arguments: Arguments) -> int:
+    from embedded_orch.cli.recovering import why
+
+    return why(arguments)
+
+
+def _recover(arguments: Arguments) -> int:
+    from embedded_orch.cli.recovering import recover
+
+    return recover(arguments)
 
 
 def _upgrade(arguments: Arguments) -> int:

@@ -31,6 +31,7 @@ _FLAGS = frozenset(
         "is_paused",
         "owes_hooks",
         "paused",
+        "pool_is_paused",
     }
 )
 _JSON = frozenset(

@@ -34,6 +34,19 @@ where flow_run_id = :flow_run_id and signal = :signal and not is_over
 order by key
 for update;
 
+-- name: open
+-- What a run waits for now: signals that have not come, and times to come. Index: primary key.
+select signal, deadline
+from flow_run_wait
+where flow_run_id = :flow_run_id and not is_over
+      and (deadline is null or deadline > :now)
+      and (signal is null or not exists (
+          select 1 from flow_run_input
+          where flow_run_input.flow_run_id = flow_run_wait.flow_run_id
+                and flow_run_input.key = 'signal-' || flow_run_wait.signal
+      ))
+order by created, key;
+
 -- name: end [sqlite]
 -- Its deadline has come, and no signal before it. Index: primary key.
 update flow_run_wait set is_over = 1 where flow_run_id = :flow_run_id and key = :key;

@@ -40,6 +40,15 @@ from slot_claim
 where limit_id = :limit_id
 order by state, claim_id;
 
+-- name: waiting_of_holder
+-- The limits that a process waits for in the name of a run. Index: slot_claim_by_owner.
+select limits.id as limit_id, limits.name, limits.slot_limit, slot_claim.since
+from slot_claim
+join concurrency_limit as limits on limits.id = slot_claim.limit_id
+where slot_claim.owner_id = :owner_id and slot_claim.holder_id = :holder_id
+      and slot_claim.state = 'WAITING'
+order by limits.name;
+
 -- name: delete
 -- The claim is over, or takes another form. Index: primary key.
 delete from slot_claim where claim_id = :claim_id;

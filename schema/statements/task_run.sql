@@ -188,6 +188,13 @@ where flow_run_id = :flow_run_id
       and state_type in ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 order by id;
 
+-- name: owner_of
+-- The process that runs it: that of its flow run, or outside of flows its own. Index: primary keys.
+select coalesce(flow_run.owner_id, task_run.owner_id) as owner_id
+from task_run
+left join flow_run on flow_run.id = task_run.flow_run_id
+where task_run.id = :id;
+
 -- name: to_crash
 -- What a dead process was running outside of flows. Index: task_run_owned.
 select id

@@ -102,3 +102,13 @@ where work_pool_id = :work_pool_id
           cast(:names as jsonb) is null
           or name in (select value from jsonb_array_elements_text(:names) as wanted (value))
       );
+
+-- name: of_flow_run
+-- The queue that a run was put into, and its pool. Index: primary keys.
+select work_queue.name, work_pool.name as pool_name, work_queue.is_paused,
+       work_pool.is_paused as pool_is_paused, work_queue.concurrency_limit,
+       work_pool.concurrency_limit as pool_concurrency_limit
+from flow_run
+join work_queue on work_queue.id = flow_run.work_queue_id
+join work_pool on work_pool.id = work_queue.work_pool_id
+where flow_run.id = :flow_run_id;

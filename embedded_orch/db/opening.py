@@ -47,7 +47,7 @@ class Shared:
         self.options = options
         self.life_path = life_path
         self.lease_seconds = lease_seconds
-        self.room = WaitingRoom()
+        self.room = WaitingRoom(database.hints)
         self.users = 1
 
 

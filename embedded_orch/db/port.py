@@ -10,10 +10,11 @@ them written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from embedded_orch.db.current import Scope
     from embedded_orch.db.result_folder import ResultFolder
@@ -81,6 +82,27 @@ class Announced(Protocol):
         ...
 
 
+Hear = Callable[["list[str] | None"], None]
+"""Is called with the names of what others have changed; None for anything."""
+
+
+class Hints(Protocol):
+    """Telling other processes of a change, and hearing it from them. It may get lost."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether what other processes tell arrives here."""
+        ...
+
+    def tell(self, names: Iterable[str]) -> None:
+        """Tell other processes, soon, that something of these names has changed."""
+        ...
+
+    def listen(self, hear: Hear) -> None:
+        """Have a function called with what others tell; from any thread."""
+        ...
+
+
 class Database(Protocol):
     """One open database, shared by all threads and event loops of the process."""
 
@@ -102,6 +124,11 @@ class Database(Protocol):
     @property
     def result_folder(self) -> ResultFolder | None:
         """The folder of values that are too large for rows; None where there is none."""
+        ...
+
+    @property
+    def hints(self) -> Hints | None:
+        """How other processes are told of a change; None where they have to look."""
         ...
 
     def read(self, operation: Callable[[Transaction], R]) -> R:

@@ -2,7 +2,8 @@
 
 Each waiter has a bell, and is woken at once when what it waits for may have come: no thread or task
 polls for what happens in its own process. What other processes do is noticed by the one waiter at
-the head, which looks from time to time; those behind it sleep.
+the head, which looks from time to time; those behind it sleep. Where processes can tell each other
+(:class:`~embedded_orch.db.port.Hints`) it is woken by that as well, and looks more seldom.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from embedded_orch.db.handoff import answer_for_running_loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from uuid import UUID
+
+    from embedded_orch.db.port import Hints
+
+_HEARD_LOOK = 2.0
+"""Seconds between two looks where other processes tell what they do: a hint may get lost."""
 
 
 class Waiter:
@@ -92,16 +98,23 @@ _place = attrgetter("id")
 
 
 class WaitingRoom:
-    """All who wait in this process for something of one database. Any thread may use it."""
+    """All who wait in this process for something of one database. Any thread may use it.
 
-    __slots__ = ("_lock", "_queues")
+    Args:
+        hints: by which rooms of other processes are told, and heard; None where they are not.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_hints", "_is_listening", "_lock", "_queues")
+
+    def __init__(self, hints: Hints | None = None) -> None:
         self._lock = threading.Lock()
         self._queues: dict[str, list[Waiter]] = {}
+        self._hints = hints
+        self._is_listening = False
 
     def enter(self, waiter: Waiter) -> None:
         """Begin to wait."""
+        self._listen()
         with self._lock:
             for name in waiter.names:
                 insort(self._queues.setdefault(name, []), waiter, key=_place)
@@ -115,7 +128,7 @@ class WaitingRoom:
                     queue.remove(waiter)
                 if not queue:
                     self._queues.pop(name, None)
-        self.ring(waiter.names)
+        self.ring_here(waiter.names)
 
     def is_at_head(self, waiter: Waiter) -> bool:
         """Whether nobody here has to be served before it."""
@@ -125,13 +138,38 @@ class WaitingRoom:
             )
 
     def ring(self, names: Iterable[str]) -> None:
-        """Something of these names was given back or has changed."""
+        """Something of these names was given back or has changed: also in other processes."""
+        names = tuple(names)
+        if self._hints is not None:
+            self._hints.tell(names)
+        self.ring_here(names)
+
+    def longest_look(self, unheard_seconds: float) -> float:
+        """Seconds between two looks at what other processes do, in the long run.
+
+        Args:
+            unheard_seconds: what they are where nobody tells.
+        """
+        is_heard = self._hints is not None and self._hints.is_heard
+        return max(unheard_seconds, _HEARD_LOOK) if is_heard else unheard_seconds
+
+    def _listen(self) -> None:
+        """Hear what other processes tell, from the first time on that somebody waits."""
+        if self._hints is None or self._is_listening:
+            return
+        with self._lock:
+            is_first, self._is_listening = not self._is_listening, True
+        if is_first:
+            self._hints.listen(self.ring_here)
+
+    def ring_here(self, names: Iterable[str] | None) -> None:
+        """Wake those who wait in this process; None: for whatever they wait."""
         with self._lock:
             if not self._queues:
                 return
             woken = [
                 waiter
-                for name in names
+                for name in (self._queues if names is None else names)
                 for place, waiter in enumerate(self._queues.get(name, ()))
                 if place == 0 or waiter.passes
             ]

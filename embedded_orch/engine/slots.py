@@ -41,7 +41,8 @@ _log = logging.getLogger("embedded_orch.concurrency")
 
 _FIRST_LOOK = 0.005
 _LAST_LOOK = 0.25
-"""Seconds between two looks at what other processes do: the first, and the longest."""
+"""Seconds between two looks at what other processes do: the first, and the longest where nobody
+tells."""
 _RETRY = 1.0
 """Seconds for which one of ``max_retries`` waits."""
 _UNHEARD = 60.0
@@ -231,7 +232,7 @@ class Line:
             if is_rung:
                 pause = _FIRST_LOOK
             else:
-                pause = min(pause * 1.6, _LAST_LOOK)
+                pause = min(pause * 1.6, engine.room.longest_look(_LAST_LOOK))
                 yield from engine.recovery.sweeping()
             yield from give_back_owed(engine)
             if engine.room.is_at_head(self._waiter):

@@ -206,7 +206,7 @@ def _answer(context: FlowRunContext, wait: Wait, *, is_suspending: bool) -> Step
                 seconds = min(seconds, (wait.deadline - process.now()) / _MICROSECONDS)
             yield Turn(waiter, max(seconds, 0.0), process.sleep)
             yield from engine.recovery.sweeping_when_due()
-            look = min(look * 1.5, _LAST_LOOK)
+            look = min(look * 1.5, engine.room.longest_look(_LAST_LOOK))
     finally:
         engine.room.leave(waiter)
 

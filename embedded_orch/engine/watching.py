@@ -2,7 +2,8 @@
 
 Whoever moves a run in this process rings; what other processes do to it is noticed by looking, from
 one thread that looks more and more seldom, twice a second at least, and is there only while runs
-are at work. Where no other process can open the database nobody has to look. Tasks take no part.
+are at work. Where processes can tell each other, as on Postgres, they do, and it looks more seldom
+still. Where no other process can open the database nobody has to look. Tasks take no part.
 
 A run that is to be cancelled is interrupted, and what it submitted with it. What is blocked in C
 cannot be: it keeps the run CANCELLING until it returns, and is named there.
@@ -35,7 +36,8 @@ _log = logging.getLogger("embedded_orch.engine")
 
 _FIRST_LOOK = 0.05
 _LAST_LOOK = 0.5
-"""Seconds between two looks at what other processes do: the first, and the longest."""
+"""Seconds between two looks at what other processes do: the first, and the longest where nobody
+tells."""
 _IDLE_SECONDS = 5.0
 """How long the thread stays when nothing is at work."""
 _PATIENCE_SECONDS = 3.0
@@ -139,7 +141,7 @@ class Watch:
                     self._cancelled[run.id] = monotonic()
             work.request("cancelled")
             # It may wait for its retry, or be paused, and be moved by another process.
-            self._room.ring((place_of(run.id),))
+            self._room.ring_here((place_of(run.id),))
         self._name_what_is_blocked(works)
 
     def close(self) -> None:
@@ -170,7 +172,8 @@ class Watch:
                 return
             if self._is_closed:
                 return
-            pause = _FIRST_LOOK if is_rung else min(pause * 1.6, _LAST_LOOK)
+            longest = self._room.longest_look(_LAST_LOOK)
+            pause = _FIRST_LOOK if is_rung else min(pause * 1.6, longest)
             try:
                 self.look()
                 self._after_look()

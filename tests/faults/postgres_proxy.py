@@ -397,8 +397,7 @@ class Texts:
     def of_statement(self, message: Message) -> str | None:
         """What a message has the server do; None for one that only leads up to it."""
         if message.kind == b"Q":
-            text = message.body.rstrip(b"\0").decode()
-            return text or None
+            return message.body.rstrip(b"\0").decode()
         if message.kind == b"P":
             name, text_bytes, *_ = message.body.split(b"\0", 2)
             self._prepared[name] = text_bytes.decode()

@@ -17,6 +17,7 @@ from embedded_orch.db.current import in_own_thread, join, scope_for
 from embedded_orch.db.postgres.announcing import AnnouncedWrite, Announcements
 from embedded_orch.db.postgres.connecting import begin_statement
 from embedded_orch.db.postgres.failures import translate
+from embedded_orch.db.postgres.hints import Hints
 from embedded_orch.db.postgres.migrating import migrate
 from embedded_orch.db.postgres.pool import Pool
 from embedded_orch.db.postgres.running import Runner, commit, is_lost_in_commit, number_of
@@ -63,6 +64,7 @@ class PostgresDatabase:
         self.places = Places(self.result_folder, largest_inside=options.inline_result_bytes)
         self._runner = Runner(self._pool, options, self.catalog, process, self.places)
         self._announcements = Announcements(self._runner, self.url)
+        self.hints = Hints(options, self._pool, process.new_id().hex)
         self._open_scopes: list[Scope] = []
         self._is_closed = False
         self._opener_pid = os.getpid()
@@ -268,6 +270,7 @@ class PostgresDatabase:
                 f"session first"
             )
         self._is_closed = True
+        self.hints.close()
         try:
             self._announcements.close()
         finally:
@@ -276,6 +279,7 @@ class PostgresDatabase:
     def abandon_in_child(self) -> None:
         """Refuse every further call: a forked child shares the sockets with its parent."""
         self._is_closed = True
+        self.hints.abandon_in_child()
 
     def _check(self) -> None:
         if self._is_closed:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from embedded_orch.db.current import Scope
-    from embedded_orch.db.port import Announced, R, Transaction
+    from embedded_orch.db.port import Announced, Hints, R, Transaction
     from embedded_orch.db.result_folder import ResultFolder
     from embedded_orch.db.sqlite.guard import FileGuard
     from embedded_orch.db.sqlite.options import SQLiteOptions
@@ -53,6 +53,8 @@ class SQLiteDatabase:
     """
 
     dialect: Literal["sqlite"] = "sqlite"
+    # A file tells nobody that it was written: who waits for other processes looks.
+    hints: Hints | None = None
 
     def __init__(self, path: str | None, options: SQLiteOptions, guard: FileGuard | None) -> None:
         self.path = path

@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from embedded_orch.db.postgres.connecting import begin_statement, connect
+from embedded_orch.db.postgres import answering
+from embedded_orch.db.postgres.connecting import begin_statement, connect, is_disconnect, settle
 from embedded_orch.db.postgres.options import PostgresOptions, parse
 from embedded_orch.errors import DatabaseUnavailable
 from tests.postgres_server import PostgresServer
@@ -335,3 +336,23 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 
         with pytest.raises(DatabaseUnavailable, match="check sslmode and the sslrootcert file"):
             connect(options)
+
+
+@pytest.mark.parametrize("limits_of_driver", [1, 2], ids=["psycopg 3.2", "psycopg 3.3"])
+def test_an_answer_is_not_waited_for_longer_than_was_asked(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, limits_of_driver: int
+) -> None:
+    monkeypatch.setattr(answering, "_LIMITS_OF_WAIT", limits_of_driver)
+    options = parse(postgres_server.url(), command_timeout_seconds=600)
+    connection = connect(options)
+    try:
+        with (
+            answering.answering_within(connection, 0.2),
+            pytest.raises(psycopg.OperationalError, match=r"no answer|timeout expired") as raised,
+        ):
+            connection.execute("select pg_sleep(60)")
+
+        assert is_disconnect(raised.value, connection)
+        assert not settle(connection)
+    finally:
+        connection.close()

@@ -11,10 +11,11 @@ import importlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measuring import Outcome, Row, measure
+from benchmarks.measuring import Outcome, Row, measure, processor_seconds
 from benchmarks.memory import measure_memory
 from benchmarks.reporting import record, table
 
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=[], metavar="WORD", help="parts of names")
     parser.add_argument("--rounds", type=int, default=11, help="samples of each side (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and machine there")
+    parser.add_argument(
+        "--processor", action="store_true", help="processor time, for a machine that is not alone"
+    )
     parser.add_argument("--memory", type=int, metavar="TASKS", help="memory after so many tasks")
     parser.add_argument("--trace", action="store_true", help="with --memory: where it has grown")
     options = parser.parse_args(arguments)
@@ -62,11 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = choose(all_rows(), options.rows)
     if not rows:
         raise SystemExit("there are no rows: benchmarks/rows_*.py define none")
+    clock = processor_seconds if options.processor else time.perf_counter
     outcomes: list[Outcome] = []
     for number, row in enumerate(rows, 1):
         # On stderr, so that the table alone can be kept.
         print(f"[{number}/{len(rows)}] {row.name}", file=sys.stderr, flush=True)
-        outcomes.append(measure(row, rounds=options.rounds))
+        outcomes.append(measure(row, rounds=options.rounds, clock=clock))
     print(table(outcomes))
     if options.json is not None:
         options.json.write_text(json.dumps(record(outcomes), indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory, run
-from benchmarks.measuring import Figure, Outcome, Row, Side, Stopwatch, Work, measure
+from benchmarks.measuring import (
+    Figure,
+    Outcome,
+    Row,
+    Side,
+    Stopwatch,
+    Work,
+    measure,
+    processor_seconds,
+)
 from benchmarks.reporting import commit, duration, record, table
 
 
@@ -228,3 +240,20 @@ class TestMemory:
     def test_a_number_that_has_no_quarter_is_refused(self) -> None:
         with pytest.raises(SystemExit, match="a multiple of 4000"):
             run.main(["--memory", "10"])
+
+
+class TestProcessorTime:
+    def test_it_counts_work_and_no_waiting(self) -> None:
+        before = processor_seconds()
+        sum(range(3_000_000))
+        worked = processor_seconds()
+        threading.Event().wait(0.3)
+
+        assert worked > before
+        assert processor_seconds() - worked < 0.2
+
+    def test_it_counts_processes_that_have_ended(self) -> None:
+        before = processor_seconds()
+        subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+
+        assert processor_seconds() - before > 0.02

@@ -163,6 +163,9 @@ class RunHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filter and emit a record. That of Python 3.13 would enter the lock that there is not."""
+        if not self.filters:
+            self.emit(record)
+            return True
         found: Any = self.filter(record)
         if found:
             # A filter may put another record in the place of this one (Python 3.12).

@@ -747,7 +747,7 @@ class TestTurns:
         def large() -> str:
             return "x" * 500_000
 
-        with opened(str(path), clock) as orch:
+        with opened(str(path), clock, inline_result_bytes=10_000_000) as orch:
             large()
             large()
             later(clock, 91 * DAY)

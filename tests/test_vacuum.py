@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,9 @@ from embedded_orch import Orchestrator, errors, flow
 from embedded_orch.engine.removing import size_of
 from tests.opened import opened
 from tests.postgres_server import PostgresServer
+
+# Results that would be files beside the database.
+INSIDE: dict[str, Any] = {"inline_result_bytes": 10_000_000}
 
 
 @flow
@@ -37,7 +41,7 @@ def auto_vacuum(orch: Orchestrator) -> object:
 
 class TestVacuum:
     def test_room_of_removed_runs_is_given_back(self, url: str) -> None:
-        with opened(url, retention=False) as orch:
+        with opened(url, retention=False, **INSIDE) as orch:
             for _ in range(4):
                 large()
             orch.prune(timedelta(0))
@@ -52,7 +56,7 @@ class TestVacuum:
 
     def test_the_file_itself_gets_shorter_while_it_is_open(self, tmp_path: Path) -> None:
         path = tmp_path / "orch.db"
-        with opened(str(path), retention=False) as orch:
+        with opened(str(path), retention=False, **INSIDE) as orch:
             for _ in range(4):
                 large()
             orch.prune(timedelta(0))
@@ -66,7 +70,7 @@ class TestVacuum:
     def test_a_file_that_cannot_give_room_back_is_rebuilt_once(self, tmp_path: Path) -> None:
         path = tmp_path / "orch.db"
         made_by_hand(path)
-        with opened(str(path), retention=False) as orch:
+        with opened(str(path), retention=False, **INSIDE) as orch:
             assert auto_vacuum(orch) == 0
             large()
             large()
@@ -88,7 +92,7 @@ class TestVacuum:
     ) -> None:
         path = tmp_path / "orch.db"
         made_by_hand(path)
-        with opened(str(path), retention=False) as orch:
+        with opened(str(path), retention=False, **INSIDE) as orch:
             for _ in range(20):
                 large(50_000)
             is_over = threading.Event()

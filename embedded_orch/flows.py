@@ -6,25 +6,19 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
+from embedded_orch.decorated import Decorated
 from embedded_orch.engine.checking import flow_name
-from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import FlowOptions
 from embedded_orch.engine.running import (
     begun,
-    is_async_function,
-    is_generator_function,
-    unwrapped,
 )
-from embedded_orch.engine.signatures import Signature
-from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-    from typing import Literal, Unpack
+    from collections.abc import Callable, Mapping
+    from typing import Unpack
     from uuid import UUID
 
     from embedded_orch.engine.effects import Steps
@@ -46,7 +40,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound="FlowHook")
 
 
-class Flow(Generic[P, R]):
+class Flow(Decorated[P, R, FlowOptions]):
     """A function whose runs are recorded, retried and can be resumed.
 
     Attributes:
@@ -58,54 +52,20 @@ class Flow(Generic[P, R]):
         is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
+    _kind = "flow"
+
     def __init__(
         self, fn: Callable[P, R] | classmethod[Any, P, R], **options: Unpack[FlowArguments]
     ) -> None:
-        function, self._wrapper = unwrapped(fn)
-        self.fn: Callable[P, R] = function
-        self.is_async = is_async_function(function)
-        self.is_generator = is_generator_function(function)
-        self.options = FlowOptions(options)
-        self.name = flow_name(function, self.options.name)
-        self._signature = Signature(function)
-        parameters = self._signature.parameters
-        self.options.naming = checked_naming("flow_run_name", self.options.naming, parameters)
+        super().__init__(fn, FlowOptions(options))
+        self.name = flow_name(self.fn, self.options.name)
         self._spec: FlowSpec | None = None
-        self._unbound: Flow[P, R] | None = None
         self._parameters: ParameterSchema | None = None
-        # Not the attributes of a callable object, which would take the place of ours.
-        update_wrapper(self, self.fn, updated=())
-
-    def __getattr__(self, name: str) -> Any:
-        """Each option, by its name."""
-        if name.startswith("_") or name not in FlowOptions.names():
-            raise AttributeError(f"a flow has no attribute {name!r}")
-        return getattr(self.options, name)
-
-    @property
-    def isasync(self) -> bool:
-        """Whether calling it gives a coroutine or an asynchronous generator."""
-        return self.is_async
-
-    @property
-    def isgenerator(self) -> bool:
-        """Whether calling it gives a generator, plain or asynchronous."""
-        return self.is_generator
-
-    @property
-    def description(self) -> str | None:
-        """What it is for: the option, or the docstring of the function."""
-        return description_of(self.fn, self.options)
 
     @property
     def version(self) -> str | None:
         """Of the flow: the option, or an MD5 of the file that defines it."""
         return self.spec.version
-
-    @property
-    def tags(self) -> set[str]:
-        """The tags of its runs."""
-        return set(self.options.tags)
 
     @property
     def on_completion_hooks(self) -> list[FlowHook]:
@@ -164,10 +124,7 @@ class Flow(Generic[P, R]):
         None is "not given", except for ``persist_result``, ``result_storage``,
         ``result_serializer`` and ``log_prints``, which it sets back to their defaults.
         """
-        function: Any = self.fn if self._wrapper is None else self._wrapper(self.fn)
-        other: Flow[P, R] = Flow(function, **self.options.changed(options))
-        if self._signature.bound:
-            other._signature = other._signature.bound_to(*self._signature.bound)
+        other: Flow[P, R] = self._with(options)
         return other
 
     @property
@@ -214,7 +171,8 @@ class Flow(Generic[P, R]):
     def spec(self) -> FlowSpec:
         """What the engine knows of it."""
         if self._unbound is not None:
-            return self._unbound.spec
+            spec: FlowSpec = self._unbound.spec
+            return spec
         if self._spec is None:
             from embedded_orch.engine.specs import FlowSpec
 
@@ -228,99 +186,24 @@ class Flow(Generic[P, R]):
             )
         return self._spec
 
-    @property
-    def ismethod(self) -> bool:
-        """Whether it is bound to an object."""
-        return bool(self._signature.bound) and not self.isclassmethod
-
-    @property
-    def isclassmethod(self) -> bool:
-        """Whether it was made of a class method."""
-        return self._wrapper is classmethod
-
-    @property
-    def isstaticmethod(self) -> bool:
-        """Whether it was made of a static method."""
-        return self._wrapper is staticmethod
-
     def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
         """The same flow, bound to its object or class where it is a method."""
-        first = owner if self.isclassmethod else instance
-        if first is None or self.isstaticmethod:
-            return self
-        bound: Flow[..., R] = object.__new__(type(self))
-        vars(bound).update(vars(self))
-        bound._signature = self._signature.bound_to(first)
-        # What is worked out of the function is worked out once.
-        bound._unbound = self._unbound or self
+        bound: Flow[..., R] = self._bound_to(instance, owner)
         return bound
 
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    @overload
-    def __call__(
-        self: Flow[P, Coroutine[Any, Any, T]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State[T]]: ...
-    @overload
-    def __call__(
-        self: Flow[P, AsyncGenerator[T, Any]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State[list[T]]]: ...
-    @overload
-    def __call__(
-        self: Flow[P, Generator[T, Any, Any]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> State[list[T]]: ...
-    @overload
-    def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
-    ) -> State[R]: ...
-    @overload
-    def __call__(
-        self, *args: Any, wait_for: object, return_state: Literal[False] = False, **kwargs: Any
-    ) -> R: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it, and return what the function returns; a coroutine for an ``async def``.
-
-        Args:
-            args: for the function. Futures and states among them, also inside of collections, are
-                waited for and replaced by their results.
-            kwargs: for the function, and ``return_state``: give the final state, whatever it is,
-                and raise nothing that the function raises; ``wait_for``: futures or states, or a
-                list of them, whose runs have to have completed first.
-
-        Raises:
-            Exception: what the function raised, once its retries are used up.
-            ParameterBindError: the arguments do not fit.
-            UpstreamFailed: a run that it depends on did not complete; it was not called.
-        """
+    def _called(self, arguments: Mapping[str, Any], wait_for: object) -> Steps[State]:
         from embedded_orch.engine.contexts import current_flow_run, current_task_run
 
-        return_state: bool = kwargs.pop("return_state", False)
-        wait_for: object = kwargs.pop("wait_for", None)
-        arguments = self._signature.bind(args, kwargs)
         caller = current_flow_run()
         if caller is None:
             from embedded_orch.engine.flow_call import call_flow
 
-            steps = call_flow(_current().engine, self.spec, arguments, wait_for)
-            return self._run(steps, return_state)
+            return call_flow(_current().engine, self.spec, arguments, wait_for)
         from embedded_orch.engine.subflow import subflow_steps
 
         task_run = current_task_run()
         parent = task_run.run_id if task_run is not None else None
-        steps = subflow_steps(self.spec, arguments, caller=caller, parent=parent, wait_for=wait_for)
-        return self._run(steps, return_state)
+        return subflow_steps(self.spec, arguments, caller=caller, parent=parent, wait_for=wait_for)
 
     def resume(
         self,
@@ -444,10 +327,6 @@ class Flow(Generic[P, R]):
             is_generator=self.is_generator,
             return_state=return_state,
         )
-
-    def __repr__(self) -> str:
-        of = " of " + ", ".join(map(repr, self._signature.bound)) if self._signature.bound else ""
-        return f"<Flow {self.name}{of}>"
 
 
 @overload

@@ -6,21 +6,12 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from embedded_orch import errors
+from embedded_orch.decorated import Decorated
 from embedded_orch.engine.checking import MOST_DELAYS
-from embedded_orch.engine.naming import description_of
 from embedded_orch.engine.options import TaskOptions
-from embedded_orch.engine.running import (
-    begun,
-    is_async_function,
-    is_generator_function,
-    unwrapped,
-)
-from embedded_orch.engine.signatures import Signature
-from embedded_orch.run_names import checked_naming
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -37,6 +28,7 @@ if TYPE_CHECKING:
     from embedded_orch.cache_policies import CachePolicy
     from embedded_orch.context import TaskRunContext
     from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future, FutureList
     from embedded_orch.engine.options import TaskArguments
@@ -58,7 +50,7 @@ H = TypeVar("H", bound="TaskHook")
 TH = TypeVar("TH", bound="TransactionHook")
 
 
-class Task(Generic[P, R_co]):
+class Task(Decorated[P, R_co, TaskOptions]):
     """A function whose calls are recorded, retried and, in a resumed flow run, not made twice.
 
     Calling it runs it, here and now, and returns what it returns. ``submit`` runs it beside the
@@ -73,51 +65,18 @@ class Task(Generic[P, R_co]):
         is_generator: whether calling it gives a generator, plain or asynchronous.
     """
 
+    _kind = "task"
+
     def __init__(
         self, fn: Callable[P, R_co] | classmethod[Any, P, R_co], **options: Unpack[TaskArguments]
     ) -> None:
-        function, self._wrapper = unwrapped(fn)
-        self.fn: Callable[P, R_co] = function
-        self.is_async = is_async_function(function)
-        self.is_generator = is_generator_function(function)
-        self.options = TaskOptions(options)
-        self.name: str = (
+        super().__init__(fn, TaskOptions(options))
+        function: Any = self.fn
+        self.name = (
             self.options.name or getattr(function, "__name__", None) or type(function).__name__
         )
-        self._signature = Signature(function)
-        parameters = self._signature.parameters
-        self.options.naming = checked_naming("task_run_name", self.options.naming, parameters)
         self._cache = self._cache_policy()
         self._spec: TaskSpec | None = None
-        self._unbound: Task[P, R_co] | None = None
-        # Not the attributes of a callable object, which would take the place of ours.
-        update_wrapper(self, self.fn, updated=())
-
-    def __getattr__(self, name: str) -> Any:
-        """Each option, by its name."""
-        if name.startswith("_") or name not in TaskOptions.names():
-            raise AttributeError(f"a task has no attribute {name!r}")
-        return getattr(self.options, name)
-
-    @property
-    def isasync(self) -> bool:
-        """Whether calling it gives a coroutine or an asynchronous generator."""
-        return self.is_async
-
-    @property
-    def isgenerator(self) -> bool:
-        """Whether calling it gives a generator, plain or asynchronous."""
-        return self.is_generator
-
-    @property
-    def description(self) -> str | None:
-        """What it is for: the option, or the docstring of the function."""
-        return description_of(self.fn, self.options)
-
-    @property
-    def tags(self) -> set[str]:
-        """The tags of its runs."""
-        return set(self.options.tags)
 
     @property
     def on_completion_hooks(self) -> list[TaskHook]:
@@ -185,10 +144,7 @@ class Task(Generic[P, R_co]):
         None is "not given" for ``name``, ``description``, ``tags``, ``version``, hooks, functions
         and times; the others it sets back to their defaults.
         """
-        function: Any = self.fn if self._wrapper is None else self._wrapper(self.fn)
-        other: Task[P, R_co] = Task(function, **self.options.changed(options))
-        if self._signature.bound:
-            other._signature = other._signature.bound_to(*self._signature.bound)
+        other: Task[P, R_co] = self._with(options)
         return other
 
     @property
@@ -200,7 +156,8 @@ class Task(Generic[P, R_co]):
     def spec(self) -> TaskSpec:
         """What the engine knows of it."""
         if self._unbound is not None:
-            return self._unbound.spec
+            spec: TaskSpec = self._unbound.spec
+            return spec
         if self._spec is None:
             from embedded_orch.engine.specs import TaskSpec
 
@@ -215,94 +172,15 @@ class Task(Generic[P, R_co]):
             )
         return self._spec
 
-    @property
-    def ismethod(self) -> bool:
-        """Whether it is bound to an object."""
-        return bool(self._signature.bound) and not self.isclassmethod
-
-    @property
-    def isclassmethod(self) -> bool:
-        """Whether it was made of a class method."""
-        return self._wrapper is classmethod
-
-    @property
-    def isstaticmethod(self) -> bool:
-        """Whether it was made of a static method."""
-        return self._wrapper is staticmethod
-
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R_co]:
         """The same task, bound to its object or class where it is a method."""
-        first = owner if self.isclassmethod else instance
-        if first is None or self.isstaticmethod:
-            return self
-        bound: Task[..., R_co] = object.__new__(type(self))
-        vars(bound).update(vars(self))
-        bound._signature = self._signature.bound_to(first)
-        # What is worked out of the function is worked out once.
-        bound._unbound = self._unbound or self
+        bound: Task[..., R_co] = self._bound_to(instance, owner)
         return bound
 
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(
-        self: Task[P, Coroutine[Any, Any, T]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State[T]]: ...
-    @overload
-    def __call__(
-        self: Task[P, AsyncGenerator[T, Any]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> Coroutine[Any, Any, State[list[T]]]: ...
-    @overload
-    def __call__(
-        self: Task[P, Generator[T, Any, Any]],
-        *args: Any,
-        return_state: Literal[True],
-        wait_for: object = None,
-        **kwargs: Any,
-    ) -> State[list[T]]: ...
-    @overload
-    def __call__(
-        self, *args: Any, return_state: Literal[True], wait_for: object = None, **kwargs: Any
-    ) -> State[R_co]: ...
-    @overload
-    def __call__(
-        self, *args: Any, wait_for: object, return_state: Literal[False] = False, **kwargs: Any
-    ) -> R_co: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it, and return what the function returns; a coroutine for an ``async def``.
-
-        Args:
-            args: for the function. Futures and states among them, also inside of collections, are
-                waited for and replaced by their results.
-            kwargs: for the function, and ``return_state``: give the final state, whatever it is,
-                and raise nothing that the function raises; ``wait_for``: futures or states, or a
-                list of them, whose runs have to have completed first.
-
-        Raises:
-            Exception: what the function raised, once its retries are used up.
-            ParameterBindError: the arguments do not fit.
-            UpstreamFailed: a run that it depends on did not complete; it was not called.
-        """
+    def _called(self, arguments: Mapping[str, Any], wait_for: object) -> Steps[State]:
         from embedded_orch.engine.contexts import current_flow_run
 
-        return_state: bool = kwargs.pop("return_state", False)
-        wait_for: object = kwargs.pop("wait_for", None)
-        arguments = self._signature.bind(args, kwargs)
-        steps = self._new_call(current_flow_run(), arguments, wait_for).steps()
-        return begun(
-            steps,
-            is_async=self.is_async,
-            is_generator=self.is_generator,
-            return_state=return_state,
-        )
+        return self._new_call(current_flow_run(), arguments, wait_for).steps()
 
     @overload
     def submit(
@@ -541,10 +419,6 @@ class Task(Generic[P, R_co]):
                 f"call it inside a @flow, or call {self.name}() itself"
             )
         return flow_run
-
-    def __repr__(self) -> str:
-        of = " of " + ", ".join(map(repr, self._signature.bound)) if self._signature.bound else ""
-        return f"<Task {self.name}{of}>"
 
 
 @overload

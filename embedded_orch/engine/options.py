@@ -90,6 +90,7 @@ class Options:
         """
         self._refuse(given)
         self._given = given
+        self.naming: str | Callable[..., str] | None = None
         # Prefect's signatures spell "not given" as None throughout.
         chosen = {name: value for name, value in given.items() if value is not None}
         vars(self).update(chosen)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.caching import CacheUse
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
-    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.engine import Engine, Moment
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
@@ -396,8 +396,19 @@ class TaskCall:
         told: tuple[Proposal, State] | None = None
         try:
             if self._body is None:
+                task, arguments, not_kept = self._task, self._arguments, None
                 with self._keeping_prints(context):
-                    value, not_kept = yield from self._call()
+                    self._come_to("before")
+                    # Here and not in a generator of its own, which a StopIteration would end.
+                    if self._yields:
+                        value, not_kept = yield from iteration_of(
+                            task, arguments, kind="Task", run_id=self.run_id
+                        )
+                    else:
+                        value = yield call_of(
+                            task, self.function, arguments, kind="Task", run_id=self.run_id
+                        )
+                    self._come_to("after")
                 if not_kept is not None or tells_the_end(value):
                     told = yield from self._told(value, not_kept)
             else:
@@ -424,20 +435,11 @@ class TaskCall:
             return (yield from self._finish_as_told(*told, context))
         return (yield from self._finish_completed(value, context))
 
-    def _call(self) -> Steps[tuple[Any, str | None]]:
-        """Call the function; what it returned, and why its items are not to be kept, if so."""
-        task, arguments, run_id = self._task, self._arguments, self.run_id
+    def _come_to(self, point: Moment) -> None:
+        """Tell a test that the function is about to be called, or has returned."""
         on_call = self._engine.on_call
         if on_call is not None:
-            on_call(task.name, "before")
-        not_kept: str | None = None
-        if self._yields:
-            value, not_kept = yield from iteration_of(task, arguments, kind="Task", run_id=run_id)
-        else:
-            value = yield call_of(task, self.function, arguments, kind="Task", run_id=run_id)
-        if on_call is not None:
-            on_call(task.name, "after")
-        return value, not_kept
+            on_call(self._task.name, point)
 
     @property
     def _yields(self) -> bool:

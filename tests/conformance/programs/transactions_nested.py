@@ -13,7 +13,7 @@ def write(name):
 
 @write.on_rollback
 def undo(txn):
-    undone.append(txn.name if txn.name in ("inner", "outer") else "write")
+    undone.append("write")
 
 
 @flow

@@ -6,6 +6,7 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
@@ -125,9 +126,9 @@ class Decorated(Generic[P, R_co, OptionsT]):
             other._signature = other._signature.bound_to(*self._signature.bound)
         return other
 
+    @abstractmethod
     def _called(self, arguments: Mapping[str, Any], wait_for: object) -> Steps[State]:
         """The steps of a call, to its final state."""
-        raise NotImplementedError
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...

@@ -6,6 +6,7 @@ looked at by a process that opens the database after them, and the run is resume
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -68,6 +69,11 @@ class Ended(NamedTuple):
     errors: str
 
 
+def here() -> dict[str, str]:
+    """What makes processes know each other on a server: one host is one home folder."""
+    return {"EMBEDDED_ORCH_HOME": os.environ["EMBEDDED_ORCH_HOME"]}
+
+
 @contextmanager
 def a_process(text: str) -> Iterator[subprocess.Popen[str]]:
     """A process that has come to where it is "ready"; killed at the end."""
@@ -76,7 +82,7 @@ def a_process(text: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(BLOCKS="1", EMBEDDED_ORCH_LOG_LEVEL="WARNING"),
+        env=environment(**here(), BLOCKS="1", EMBEDDED_ORCH_LOG_LEVEL="WARNING"),
     )
     assert process.stdout is not None
     try:
@@ -134,7 +140,7 @@ def check_resumed(url: str, *, works: str = CALLS) -> None:
             [run] = orch.flow_runs.find()
             print("returned", report.resume(run.id))
     """
-    found = run_program(program(main, works=works))
+    found = run_program(program(main, works=works), **here())
     assert found.returncode == 0, found.stderr
     assert found.stdout.split("\n") == ["returned 2", ""]
 
@@ -190,7 +196,8 @@ def test_second_ctrl_c_does_not_wait_for_a_thread_that_is_blocked(lasting_url: s
 
     Seen to fail when the task run was left as Running below a flow run that has ended.
     """
-    ends = "ready(); time.sleep(3600)"
+    # Told by another thread, once this one is blocked: before that it could be interrupted.
+    ends = "threading.Timer(1, ready).start(); time.sleep(3600)"
     with a_process(program(calling(lasting_url), ends=ends, works=SUBMITS)) as process:
         assert process.stderr is not None
         process.send_signal(signal.SIGINT)
@@ -344,7 +351,7 @@ def test_hook_that_raises_neither_ends_the_process_nor_changes_the_record(lastin
         with embedded_orch.open({lasting_url!r}):
             print(report.with_options(on_completion=[fail])(), flush=True)
     """
-    found = run_program(program(main), EMBEDDED_ORCH_LOG_LEVEL="WARNING")
+    found = run_program(program(main), **here(), EMBEDDED_ORCH_LOG_LEVEL="WARNING")
 
     assert found.returncode == 0
     assert found.stdout == "first\n2\n"

@@ -9,6 +9,7 @@ is found when the run goes on.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,7 +46,8 @@ class Doubt:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, sessions: bool) -> None:
         self.raised = 0
-        self._is_settling = False
+        # What is run again is so in the thread in which it was run.
+        self._here = threading.local()
         monkeypatch.setattr(Writer, "_in_one_transaction", self._in_group())
         monkeypatch.setattr(Runner, "_run_on", self._on_server())
         if sessions:
@@ -53,9 +55,10 @@ class Doubt:
             monkeypatch.setattr(postgres_database, "commit", self._in_session_on_server())
 
     def _is_due(self) -> bool:
-        self._is_settling = not self._is_settling
-        self.raised += self._is_settling
-        return self._is_settling
+        is_due = not getattr(self._here, "is_settling", False)
+        self._here.is_settling = is_due
+        self.raised += is_due
+        return is_due
 
     def _in_group(self) -> Callable[..., None]:
         real = Writer._in_one_transaction

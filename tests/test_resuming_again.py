@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from embedded_orch import errors
 from tests import crashing
+from tests.crashing import stopped_at
+from tests.engine.waiting import until
 from tests.opened import flow_runs, opened, states, the_flow_run
-from tests.programs import run_program
+from tests.programs import PATIENCE, environment, run_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +63,13 @@ class Story:
         """A process that is killed by the task number ``at``."""
         ended = run_program(text, self.url, *arguments, DIES_FROM=str(at), **self._home)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
+
+    def begins(self, text: str, *arguments: object) -> subprocess.Popen[bytes]:
+        """A process that is to be killed."""
+        return subprocess.Popen(
+            [sys.executable, "-c", text, self.url, *map(str, arguments)],
+            env=environment(**self._home),
+        )
 
     def says(self, text: str, *arguments: object, at: int = 99) -> str:
         """What a process that lives has to say."""
@@ -136,6 +147,40 @@ def test_the_task_of_a_flow_that_was_called_is_named_and_all_of_it_ends(story: S
             assert orch.task_runs.count(state_name=name) == 0
             assert orch.flow_runs.count(state_name=name) == 0
         assert crashing.killing_in_a_child.resume(parent.id) == [0, 1]
+
+
+@pytest.mark.slow
+def test_a_run_that_only_waits_is_not_given_up(story: Story, trace: Path) -> None:
+    """A program that is started anew each day must not lose what sleeps for a month."""
+    with stopped_at("before the wait", story.url, "waiting", 3600, trace=trace) as process:
+        until(lambda: waits(story.url), "the wait")
+        process.kill()
+    for attempt in (2, 3, 4):
+        kill_while_it_waits(story, attempt)
+    with opened(story.url) as orch:
+        assert counted(orch) == [0]
+        orch.send_signal(the_flow_run(orch).id, "approval", True)
+
+        [run] = orch.resume_crashed(max_resumes=1)
+
+        assert run.state is not None
+        assert run.state.result() == [True, {0: (0, 0)}]
+
+
+def waits(url: str) -> bool:
+    with opened(url) as orch:
+        return orch.sql("select count(*) from flow_run_wait").scalar() == 1
+
+
+def kill_while_it_waits(story: Story, attempt: int) -> None:
+    """A process resumes what crashed, and is killed when its run is in an attempt."""
+    process = story.begins(RESUME, 1)
+    try:
+        with opened(story.url) as orch:
+            until(lambda: the_flow_run(orch).run_count == attempt, "the attempt")
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
 
 
 @pytest.mark.slow

@@ -195,7 +195,7 @@ def take_over(
         return propose(
             tx, "flow_run", run_id=run_id, proposal=running, now=now, epoch=epoch + 1
         ).run
-    counted = resumes.count_automatic(tx, run_id=run_id) if is_automatic else (0, 0)
+    counted = resumes.count_automatic(tx, run_id=run_id, now=now) if is_automatic else (0, 0)
     if not tx.run(
         "flow_run.change_owner",
         id=run_id,

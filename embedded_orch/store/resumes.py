@@ -93,16 +93,23 @@ def _superseded(id: UUID, now: int) -> Proposal:
 # -- resuming without being asked to ---------------------------------------------------------------
 
 
-def count_automatic(tx: Transaction, *, run_id: UUID) -> tuple[int, int]:
+def count_automatic(tx: Transaction, *, run_id: UUID, now: int) -> tuple[int, int]:
     """Which automatic resume in a row this one is, and how many calls of the run have completed.
 
-    One more completed call, also in a flow that it called, begins a new row.
+    One more completed call, also in a flow that it called, begins a new row. A run that only slept,
+    or waited for a signal, has not killed its process, and is not counted.
+
+    Args:
+        tx: a write transaction.
+        run_id: the run, as its process left it.
+        now: microseconds since 1970 UTC.
     """
     row = tx.row("flow_run.auto_resumes", id=run_id)
     completed: int = tx.value("task_run.completed_below", flow_run_id=run_id)
-    if row is None or completed > row[1]:
-        return 1, completed
-    return row[0] + 1, completed
+    before = 0 if row is None or completed > row[1] else row[0]
+    waits = tx.value("flow_run_wait.open_below", flow_run_id=run_id, now=now)
+    is_waiting = waits and not tx.rows("task_run.running_below", flow_run_id=run_id, limit=1)
+    return before if is_waiting else before + 1, completed
 
 
 def give_up(
@@ -122,7 +129,7 @@ def give_up(
     left = tx.row("flow_run.left_behind", id=run_id)
     if left is None:
         return False
-    number, _ = count_automatic(tx, run_id=run_id)
+    number, _ = count_automatic(tx, run_id=run_id, now=now)
     if number <= limit:
         return False
     rows = tx.rows("task_run.running_below", flow_run_id=run_id, limit=_NAMED)

@@ -59,6 +59,49 @@ update flow_run_wait set is_over = true where flow_run_id = :flow_run_id and key
 -- The run is suspended for it, by a state. Index: primary key.
 update flow_run_wait set state_id = :state_id where flow_run_id = :flow_run_id and key = :key;
 
+-- name: open_below [sqlite]
+-- How many waits of a run, and of all that it called, nothing has ended yet.
+-- Index: task_run_by_flow_run, flow_run_by_parent.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    cross join task_run as tracker on tracker.flow_run_id = run.id
+    cross join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select count(*)
+from run
+cross join flow_run_wait on flow_run_wait.flow_run_id = run.id
+where not flow_run_wait.is_over
+      and (flow_run_wait.deadline is null or flow_run_wait.deadline > :now)
+      and not exists (
+          select 1 from flow_run_input
+          where flow_run_input.flow_run_id = run.id
+                and flow_run_input.key = 'signal-' || flow_run_wait.signal
+      );
+
+-- name: open_below [postgres]
+-- The same.
+with recursive run (id) as (
+    select flow_run.id from flow_run where flow_run.id = :flow_run_id
+    union all
+    select child.id
+    from run
+    join task_run as tracker on tracker.flow_run_id = run.id
+    join flow_run as child on child.parent_task_run_id = tracker.id
+)
+select count(*)
+from run
+join flow_run_wait on flow_run_wait.flow_run_id = run.id
+where not flow_run_wait.is_over
+      and (flow_run_wait.deadline is null or flow_run_wait.deadline > :now)
+      and not exists (
+          select 1 from flow_run_input
+          where flow_run_input.flow_run_id = run.id
+                and flow_run_input.key = 'signal-' || flow_run_wait.signal
+      );
+
 -- name: due
 -- The runs that are suspended for something that has come, oldest first. Index: flow_run_by_state.
 select flow_run.id, flow.name as flow_name, flow_run.entrypoint

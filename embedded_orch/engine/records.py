@@ -75,8 +75,13 @@ class Records:
         self._tell = tell
         self._made = made
         self._calls = list(calls)
-        self._by_key = {(call.task_key, call.dynamic_key): call for call in self._calls}
-        self._by_number = {(c.parent_id, c.task_key, c.call_number): c for c in self._calls}
+        self._by_key: dict[tuple[str, str], RecordedCall] = {}
+        self._by_number: dict[tuple[UUID | None, str, int], RecordedCall] = {}
+        # Not both where one will do: a run may have a hundred thousand calls.
+        if not self._by_position:
+            self._by_key = {(call.task_key, call.dynamic_key): call for call in self._calls}
+        if self._by_position or self._is_strict:
+            self._by_number = {(c.parent_id, c.task_key, c.call_number): c for c in self._calls}
         self._lock = threading.Lock()
         self._asked: set[UUID] = set()
         self._rerun: set[UUID | None] = {None}

@@ -19,9 +19,9 @@ import anyio
 import pytest
 
 import embedded_orch
-from embedded_orch import errors, flow, task
+from embedded_orch import errors, flow, suspend_flow_run, task
 from embedded_orch.orchestration.values import Proposal
-from embedded_orch.states import StateType
+from embedded_orch.states import Cancelled, StateType
 from embedded_orch.store import flow_runs as store_runs
 from embedded_orch.store import processes
 from embedded_orch.store.processes import ProcessRow
@@ -736,6 +736,41 @@ def test_run_that_is_running_here_is_refused(orch: Orchestrator) -> None:
     thread.join(30)
 
     assert states(the_flow_run(orch)) == ["Pending", "Running", "Completed"]
+
+
+@pytest.mark.parametrize("before", ["Cancelled", "Suspended"])
+def test_what_a_run_was_before_it_is_taken_over_does_not_stop_it(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch, trace: Path, before: str
+) -> None:
+    """Whoever watches for runs that are to stop may look while it is being taken over.
+
+    Seen to fail when it took a state of before the take-over for one of the run.
+    """
+
+    @flow
+    def report() -> str:
+        if not calls:
+            calls.append(1)
+            if before == "Suspended":
+                suspend_flow_run()
+            raise ConnectionError
+        return load("a")
+
+    calls: list[int] = []
+    assert not report(return_state=True).is_completed()
+    run_id = the_flow_run(orch).id
+    if before == "Cancelled":
+        orch.flow_runs.set_state(run_id, Cancelled(), force=True)
+    watch = orch.engine.watch
+    add = watch.add
+
+    def add_and_look(work: Any) -> None:
+        add(work)
+        watch.look()
+
+    monkeypatch.setattr(watch, "add", add_and_look)
+
+    assert report.resume(run_id) == "A"
 
 
 # -- which run -----------------------------------------------------------------------------------

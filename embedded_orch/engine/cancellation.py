@@ -48,8 +48,8 @@ class Cancellation:
     def __init__(self, run_id: UUID, name: str, caller: Cancellation | None) -> None:
         self.run_id = run_id
         self.name = name
-        self.epoch = 0
         self.caller = caller
+        self.epoch = 0
         self.suspension: State | None = None
         self._lock = threading.Lock()
         self._reason: str | None = None

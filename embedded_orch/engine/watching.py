@@ -133,6 +133,9 @@ class Watch:
                 self._room.ring((place_of(run.id),))
                 continue
             assert state is not None, "it was found by its state"
+            if run.epoch < work.epoch:
+                # It is about to be taken over, from what it was before.
+                continue
             work.suspension = state if state.state_details.pause_reschedule else None
             if state.type not in _TO_CANCEL:
                 continue

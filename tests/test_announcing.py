@@ -197,6 +197,41 @@ def test_start_and_finish_of_a_task_are_in_order(orch: Orchestrator) -> None:
     assert {tuple(states(run)) for run in runs} == {("Pending", "Running", "Completed")}
 
 
+def test_what_completes_inside_of_a_task_is_committed_after_the_start_of_that_task(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a crash could leave the record of a call by a task run that is not there.
+
+    On a server each start waits by itself. Seen to fail, as did the kill of nested tasks there now
+    and then, when the end named the start of its own call alone.
+    """
+    named: list[bool] = []
+    write = orch.database.write
+
+    def watched_write(operation: Any, *, after: Any = None) -> Any:
+        if not stores_logs(operation):
+            named.append(after is not None)
+        return write(operation, after=after)
+
+    @task
+    def inner() -> int:
+        return 1
+
+    @task
+    def outer() -> int:
+        return inner()
+
+    @flow
+    def report() -> int:
+        monkeypatch.setattr(orch.database, "write", watched_write)
+        return outer()
+
+    report()
+
+    # The ends of the inner task, of the outer one, and of the flow.
+    assert named[:2] == [False, True]
+
+
 # -- a start that does not reach the database ----------------------------------------------------
 
 

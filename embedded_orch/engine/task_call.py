@@ -102,6 +102,7 @@ class TaskCall:
             engine,
             0 if flow_run is None else flow_run.epoch,
             task.options.hooks["on_completion"],
+            has_caller=parent is not None,
         )
         self._cache: CacheUse | None = None
         self._retries = 0

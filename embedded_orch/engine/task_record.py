@@ -35,6 +35,7 @@ class TaskRecord:
         epoch: in which this process owns the flow run, or outside of flows the task run.
         completion_hooks: of the task. A completion notes that they are owed, until they were
             called; without any it costs nothing.
+        has_caller: whether a task run makes the call.
 
     Attributes:
         run_id: the task run: a new one, unless an earlier attempt left it.
@@ -48,6 +49,7 @@ class TaskRecord:
         "_decided",
         "_engine",
         "_epoch",
+        "_has_caller",
         "_start",
         "_start_states",
         "completion_hooks",
@@ -57,7 +59,14 @@ class TaskRecord:
         "slots",
     )
 
-    def __init__(self, engine: Engine, epoch: int, completion_hooks: Sequence[object] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        epoch: int,
+        completion_hooks: Sequence[object] = (),
+        *,
+        has_caller: bool,
+    ) -> None:
         self.completion_hooks = completion_hooks
         self.run_id: UUID = engine.process.new_id()
         self.slots: TagSlots | None = None
@@ -65,6 +74,7 @@ class TaskRecord:
         self.ending: Proposal | None = None
         self._engine = engine
         self._epoch = epoch
+        self._has_caller = has_caller
         self._start: NewTaskRun | None = None
         self._start_states: Sequence[Proposal] = ()
         self._announced: Announced | None = None
@@ -200,7 +210,9 @@ class TaskRecord:
 
         None for everything that is announced.
         """
-        return None if self._engine.logs.hand_over() else self._announced
+        # The start of the task that made the call may wait too. Without it, what completed inside
+        # would belong to a run that nobody finds again.
+        return None if self._engine.logs.hand_over() or self._has_caller else self._announced
 
     @property
     def _claim(self) -> Claim | None:

@@ -96,11 +96,11 @@ MUTANTS: dict[str, Mutant] = {
     "result with state": Mutant(
         "a result is committed before its caller gets it",
         "embedded_orch/engine/task_record.py",
-        "            return super().perform()\n",
+        "            decision = super().perform()\n",
         "            self._database.announce(self._operation)\n"
         "            from embedded_orch.orchestration import values\n\n"
         "            run: values.Run = self._record  # type: ignore[assignment]\n"
-        "            return values.Decision(values.Verdict.ACCEPT, run)\n",
+        "            decision = values.Decision(values.Verdict.ACCEPT, run)\n",
         ("tests/test_announcing.py",),
     ),
     "result in state": Mutant(

@@ -210,6 +210,7 @@ VALUES: dict[str, object] = {
     "limit": 2,
     "next_due": NOON,
     "on_crash": "fail",
+    "owes_hooks": False,
     "parameters_hash": b"\1" * 32,
     "paused": False,
     "pid": 1,

@@ -57,9 +57,9 @@ class AnsweringConnection(psycopg.Connection[TupleRow]):
 
 @contextmanager
 def answering_within(
-    connection: psycopg.Connection[TupleRow], seconds: float
+    connection: psycopg.Connection[TupleRow], seconds: float | None
 ) -> Generator[None, None, None]:
-    """Have calls on a connection wait no longer than this, for the length of a block."""
+    """Have calls on a connection wait so long at most, in a block; None: for ever."""
     if not isinstance(connection, AnsweringConnection):
         yield
         return

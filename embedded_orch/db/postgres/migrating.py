@@ -14,6 +14,7 @@ from psycopg import sql
 
 from embedded_orch import errors
 from embedded_orch.db.migrations import migrations, pending
+from embedded_orch.db.postgres.answering import answering_within
 from embedded_orch.db.postgres.connecting import begin_statement, connect
 from embedded_orch.db.postgres.failures import translate
 from embedded_orch.db.postgres.transaction import PostgresTransaction
@@ -56,8 +57,10 @@ def migrate(
     """
     migrator = _Migrator(connection, options, folder)
     if migrator.pending_now():
-        while not migrator.take_step(process):
-            continue
+        # It may take longer than any statement of ours, and waits for others who do the same.
+        with answering_within(connection, None):
+            while not migrator.take_step(process):
+                continue
 
 
 def upgrade_script(options: PostgresOptions, *, folder: str | None = None) -> str:

@@ -18,6 +18,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from embedded_orch import errors
+from embedded_orch.db.postgres.answering import answering_within
 from embedded_orch.db.postgres.failures import is_disconnect, text_of, translate
 from embedded_orch.db.postgres.transaction import checked
 from embedded_orch.db.rows import Rows
@@ -61,9 +62,11 @@ def run_query(connection: Connection[TupleRow], query: Query, options: PostgresO
         raise errors.StatementRefused(str(error)) from error
     connection.execute(_preparation(query), prepare=False)
     try:
-        if word in _WITHOUT_CURSOR:
-            return _run_directly(connection, query, values)
-        return _run_as_cursor(connection, query, values)
+        # The server ends it in the time that was asked for.
+        with answering_within(connection, None):
+            if word in _WITHOUT_CURSOR:
+                return _run_directly(connection, query, values)
+            return _run_as_cursor(connection, query, values)
     except psycopg.Error as error:
         if is_disconnect(error, connection):
             raise

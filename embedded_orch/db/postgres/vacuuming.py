@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from embedded_orch.db.postgres.answering import answering_within
 from embedded_orch.db.postgres.connecting import settings_statement
 from embedded_orch.db.postgres.failures import translate
 
@@ -60,9 +61,10 @@ def _run_on_each(
         # A large table takes longer than any statement of ours may.
         connection.execute("set statement_timeout = 0", prepare=False)
         try:
-            for (name,) in rows:
-                named = sql.Identifier(options.schema_name, name)
-                connection.execute(sql.SQL(statement).format(named), prepare=False)
+            with answering_within(connection, None):
+                for (name,) in rows:
+                    named = sql.Identifier(options.schema_name, name)
+                    connection.execute(sql.SQL(statement).format(named), prepare=False)
         finally:
             if not connection.closed:
                 connection.execute(_timeout_statement(options), prepare=False)

@@ -93,6 +93,21 @@ MUTANTS: dict[str, Mutant] = {
         "    if row[0] is running:\n",
         ("tests/store/test_flow_runs.py",),
     ),
+    "lease of a process": Mutant(
+        "a process that is heard of again is not buried",
+        "embedded_orch/store/recovering.py",
+        " or (is_by_lease and not row[1])",
+        "",
+        ("tests/store/test_recovering.py",),
+    ),
+    "epoch of what is left": Mutant(
+        "a run that is left to be resumed is of another epoch",
+        "embedded_orch/store/recovering.py",
+        '        tx.run("flow_run.next_epoch", id=run_id, epoch=epoch, now=now)\n'
+        "    return _to_resume",
+        "        pass\n    return _to_resume",
+        ("tests/store/test_processes.py",),
+    ),
     "result with state": Mutant(
         "a result is committed before its caller gets it",
         "embedded_orch/engine/task_record.py",

@@ -191,7 +191,8 @@ def _of_history(run: RunRow, *, is_tracker: bool) -> Iterator[str]:
     for earlier, later in pairwise(history):
         is_undone = earlier.type == "COMPLETED" and "RolledBack" in {earlier.name, later.name}
         steps = ENDS if is_tracker and earlier.type in _ENDED else set[str]()
-        is_possible = later.type in STEPS[earlier.type] or later.type in steps
+        is_cached = earlier.type in _ENDED and later.name == "Cached"
+        is_possible = later.type in STEPS[earlier.type] or later.type in steps or is_cached
         if not is_possible or (earlier.type == "COMPLETED" and not is_undone):
             yield f"no rule leads from {earlier.type} to {later.type}"
         if earlier.timestamp >= later.timestamp:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,10 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle the seed before pytest-xdist hands the options on to its workers.
+    """Have Ctrl-C mean something, and settle the seed before pytest-xdist hands the options on.
 
     The same each time in `make test`, so that it answers alike; `make soak` looks for what is new.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores it, and so would every process that a test starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         is_soak = config.option.markexpr == "soak"
         config.option.seed = int.from_bytes(os.urandom(4), "big") if is_soak else 1

@@ -126,7 +126,7 @@ def start_task_run(
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
     run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
-    _store_start(tx, new, run, stored, now=now)
+    _store_start(tx, new, run, stored, now=now, updated=now)
     return run
 
 
@@ -144,6 +144,14 @@ def start_and_complete(
     The same as :func:`start_task_run` and then :func:`propose_task_state`, for a start that nobody
     can have seen: what the rules of a completion read is known without reading it back.
 
+    Args:
+        tx: a write transaction.
+        new: the run.
+        states: its first ones.
+        completed: its completion; proposing the same one again changes nothing.
+        now: when it began, in microseconds since 1970 UTC.
+        epoch: in which the caller owns the flow run; None outside of flows.
+
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
@@ -151,11 +159,12 @@ def start_and_complete(
     decision = decide(run, completed, now=now)
     if decision.proposal is not None:
         stored.append(decision.proposal)
-    if not _store_start(tx, new, decision.run, stored, now=now):
+    updated = max(now, stored[-1].timestamp)
+    if not _store_start(tx, new, decision.run, stored, now=now, updated=updated):
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=completed, now=now, epoch=epoch)
     if decision.verdict is Verdict.ACCEPT:
-        tell_cache(tx, new.id, stored[-1], now=now)
+        tell_cache(tx, new.id, stored[-1], now=updated)
     return decision
 
 
@@ -174,7 +183,13 @@ def _first_states(
 
 
 def _store_start(
-    tx: Transaction, new: NewTaskRun, run: Run, states: Sequence[Proposal], *, now: int
+    tx: Transaction,
+    new: NewTaskRun,
+    run: Run,
+    states: Sequence[Proposal],
+    *,
+    now: int,
+    updated: int,
 ) -> bool:
     """Insert a new run as it is after its first states, and these; False when it is there."""
     made = tx.run(
@@ -191,7 +206,8 @@ def _store_start(
         task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
         owner_id=new.owner_id,
-        now=now,
+        created=now,
+        updated=updated,
         flow_run_run_count=run.flow_run_run_count,
         **run_fields(run),
     )

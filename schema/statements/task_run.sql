@@ -12,7 +12,7 @@ values (
     :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :call_number, :state_id,
     :state_type, :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
     :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
-    :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :now, :now
+    :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :created, :updated
 )
 on conflict (id) do nothing;
 

@@ -269,8 +269,18 @@ OBJECTS = frozenset(
         "unstored_parameters",
     }
 )
-FLAGS = ("has_", "is_", "without_")
-TIMES = ("_time", "_time_after", "_time_before", "applied", "now", "started", "timestamp")
+FLAGS = ("has_", "is_", "owes_", "without_")
+TIMES = (
+    "_time",
+    "_time_after",
+    "_time_before",
+    "applied",
+    "created",
+    "now",
+    "started",
+    "timestamp",
+    "updated",
+)
 
 
 def value_for(parameter: str, statement: Statement, world: Mapping[str, UUID]) -> object:

@@ -194,9 +194,10 @@ def test_start_and_completion_in_one_write_leave_what_two_leave(
         return start_and_complete(tx, new, states, completed)
 
     def in_two(tx: Transaction) -> Decision:
-        now = states[0].timestamp
-        task_runs.start_task_run(tx, new, states, now=now, epoch=0)
-        return task_runs.propose_task_state(tx, run_id=new.id, proposal=completed, now=now, epoch=0)
+        task_runs.start_task_run(tx, new, states, now=states[0].timestamp, epoch=0)
+        return task_runs.propose_task_state(
+            tx, run_id=new.id, proposal=completed, now=completed.timestamp, epoch=0
+        )
 
     one, rows_of_one = undone(database, in_one)
     two, rows_of_two = undone(database, in_two)

@@ -173,7 +173,8 @@ def test_states_are_stored_on_one_path_only() -> None:
     """Every state row is one that the rules decided on.
 
     Runs of the work queue are inserted and claimed many at a time, by statements of their own;
-    tests/store/test_claims.py holds what those write against the rules.
+    tests/store/test_claims.py holds what those write against the rules. The repair of a database
+    puts the state of a run back whose history was lost, as it stands on the run.
     """
     statements = Path(schema_folder()) / "statements"
     inserting = set()
@@ -192,10 +193,13 @@ def test_states_are_stored_on_one_path_only() -> None:
         "task_run_state.insert",
         "claim.insert_first_states",
         "claim.insert_pending_states",
+        "mending.history_of_flow_run",
+        "mending.history_of_task_run",
     }
     assert users("_state.insert") == ["store/transitions.py"]
     assert users("claim.insert_first_states") == ["store/claims.py"]
     assert users("claim.insert_pending_states") == ["store/claims.py"]
+    assert users("mending.history_of_") == ["store/mending.py"]
     calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
     # Of a new run, and of a run that was decided on.
     assert len(calls) == 2

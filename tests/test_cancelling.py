@@ -17,7 +17,8 @@ import pytest
 
 from embedded_orch import errors, flow, runtime, task
 from embedded_orch.engine import watching
-from embedded_orch.states import Cancelling, Completed, StateType
+from embedded_orch.engine.cancellation import Cancellation
+from embedded_orch.states import Cancelled, Cancelling, Completed, StateType
 from embedded_orch.task_runners import ProcessPoolTaskRunner
 from tests import pool_tasks
 from tests.engine.waiting import PATIENCE, passed, until
@@ -473,3 +474,28 @@ def test_run_in_another_process_is_cancelled(orch: Orchestrator, url: str) -> No
     assert states(run) == CANCELLED
     [spin] = orch.task_runs.find(flow_run_id=run.id)
     assert states(spin) == CANCELLED_WITH_ITS_FLOW
+
+
+def test_run_that_is_to_be_resumed_is_not_cancelled_by_the_state_it_was_left_in(
+    orch: Orchestrator,
+) -> None:
+    """Seen to fail when the look did not ask in which epoch the run had been cancelled."""
+
+    @flow
+    def work() -> None:
+        raise errors.CancelledRun("stop")
+
+    work(return_state=True)
+    run = the_flow_run(orch)
+    orch.flow_runs.set_state(run.id, Cancelled(), force=True)
+    resuming, running = (Cancellation(run.id, run.name, None) for _ in range(2))
+    resuming.epoch, running.epoch = 1, 0
+    watch = orch.engine.watch
+
+    for cancellation in (resuming, running):
+        watch.add(cancellation)
+        watch.look()
+        watch.discard(cancellation)
+
+    assert not resuming.is_requested
+    assert running.is_requested

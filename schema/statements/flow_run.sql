@@ -248,27 +248,20 @@ where flow_run.id = :id;
 
 -- name: moved_among [sqlite]
 -- Those of the runs at work in a process that somebody has moved, or taken since the epoch in which
--- they run there. One that is still to be taken over is in the state in which it was left, which
--- tells nothing. Index: primary key.
+-- they run there. Index: primary key.
 select flow_run.id, flow_run.epoch
 from json_each(:runs) as wanted
 join flow_run on flow_run.id = unhex(wanted.value ->> 'id', '-')
-where flow_run.epoch >= wanted.value ->> 'epoch'
-      and (
-          flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
-          or flow_run.epoch > wanted.value ->> 'epoch'
-      );
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
+      or flow_run.epoch > wanted.value ->> 'epoch';
 
 -- name: moved_among [postgres]
 -- The same.
 select flow_run.id, flow_run.epoch
 from jsonb_to_recordset(:runs) as wanted (id uuid, epoch bigint)
 join flow_run on flow_run.id = wanted.id
-where flow_run.epoch >= wanted.epoch
-      and (
-          flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
-          or flow_run.epoch > wanted.epoch
-      );
+where flow_run.state_type in ('CANCELLING', 'CANCELLED', 'PAUSED')
+      or flow_run.epoch > wanted.epoch;
 
 -- name: paused
 -- Runs that are paused, with what their state says of the time they have. Index: flow_run_by_state.

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from uuid import UUID
 
+    from embedded_orch.futures import Future
+
 STDLIB = sysconfig.get_path("stdlib")
 NOT_THE_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 TESTS = {"test", "tests", "idle_test"}
@@ -106,13 +108,12 @@ def stdlib_report(root: str, out: str, everything: bool) -> Summary:
     facts: dict[str, FileFacts] = {}
     unreadable: dict[str, str] = {}
     WATCH.start(len(sources))
-    futures = analyse.map(list(sources.values()))
-    for (name, path), future in zip(sources.items(), futures, strict=True):
+    futures = {name: submit(path) for name, path in sources.items()}
+    for name, future in futures.items():
         try:
             facts[name] = future.result()
         except OSError as error:
             unreadable[name] = f"{type(error).__name__}: {error.strerror}"
-        WATCH.finish(path, is_recorded=name in facts)
     # Quick, and the same for the same facts, so no task: a resumed run just does it again.
     report = gather(title_of(root), facts, unreadable)
     pages = {"report.md": as_markdown(report), "report.html": as_html(report)}
@@ -121,6 +122,15 @@ def stdlib_report(root: str, out: str, everything: bool) -> Summary:
         totals=report.totals,
         reports={path: write_file(path, text) for path, text in reports.items()},
     )
+
+
+def submit(path: str) -> Future[FileFacts]:
+    """Have a file analysed, and the watch told as soon as that is on record."""
+    future = analyse.submit(path)
+    future.add_done_callback(
+        lambda ended: WATCH.finish(path, is_recorded=ended.state.is_completed())
+    )
+    return future
 
 
 def shown(path: str, folder: str) -> str:
@@ -142,7 +152,7 @@ class Watch:
     """Follows the work of this process: shows progress, keeps a trace, and pulls the trigger.
 
     The database tells what was done; only the process itself can tell what it did not do again.
-    Tasks use :meth:`reading` in their threads, the flow calls the rest from its own.
+    Tasks use it in their threads.
 
     Attributes:
         slots: held while a file is read; a semaphore limits how many are read at a time.
@@ -177,19 +187,20 @@ class Watch:
                 self._write("ended", path)
 
     def finish(self, path: str, *, is_recorded: bool) -> None:
-        """The flow has what became of ``path``: its facts, which are recorded, or a failure."""
-        if not is_recorded:
-            self.failed += 1
-        elif path in self._begun:
-            self.done_here += 1
-        else:
-            self.from_record += 1
-        if is_recorded:
-            self._write("recorded", path)
-        self._show(sys.stdout.isatty())
-        if is_recorded and self.done_here == self.kill_after:
-            print(f"\nKilling this process, which has done {self.done_here} files.", flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
+        """What became of ``path`` is on record: its facts, or a failure."""
+        with self._lock:
+            if not is_recorded:
+                self.failed += 1
+            elif path in self._begun:
+                self.done_here += 1
+            else:
+                self.from_record += 1
+            if is_recorded:
+                self._write("recorded", path)
+            self._show(sys.stdout.isatty())
+            if is_recorded and self.done_here == self.kill_after:
+                print(f"\nKilling this process, which has done {self.done_here} files.", flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _write(self, event: str, path: str) -> None:
         if self.trace is None:

@@ -50,7 +50,7 @@ class Attempt(NamedTuple):
     seconds: float
     output: str
     begun: list[str]  # the files whose task functions were called, in order
-    recorded: set[str]  # the files whose facts the flow got, from the record or now
+    recorded: set[str]  # the files whose facts are on record, as the process saw it
     files_in_database: int  # with their facts recorded, when the process was gone
 
 
@@ -170,7 +170,7 @@ def problems_with(attempts: Sequence[Attempt], files: int) -> list[str]:
         if after.files_in_database < kept:
             found.append(f"{kept} files were recorded, and {after.files_in_database} later")
         if len(before.recorded) > kept:
-            found.append(f"the flow got {len(before.recorded)} files, and {kept} were kept")
+            found.append(f"{len(before.recorded)} files were on record, and {kept} were kept")
         if after.was_killed:
             continue
         said = re.search(r"([\d,]+) files from the record, ([\d,]+) done now", after.output)

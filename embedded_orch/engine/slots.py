@@ -264,11 +264,25 @@ def give_back(engine: Engine, claim: Claim) -> Steps[None]:
     try:
         yield Write(engine.database, lambda tx: slots.release(tx, claim_id=claim.id, now=now))
     except errors.OrchestratorError as failure:
-        # It must not stand in the way of what is raised. The claim ends with this process; before
-        # that it is given back with the next thing that this process does about slots.
-        engine.unreturned[claim.id] = claim
+        # It must not stand in the way of what is raised.
+        _owe(engine, claim)
         _log.warning("slots of %s could not be given back yet: %s", ", ".join(claim.names), failure)
     freed(engine, claim)
+
+
+def _owe(engine: Engine, claim: Claim) -> None:
+    """Have a claim given back later: in the background, since other processes may wait for it.
+
+    Should that fail too, it is with the next thing that this process does about slots, and at the
+    latest it ends with the process.
+    """
+    engine.unreturned[claim.id] = claim
+    now = engine.process.now()
+    try:
+        engine.database.announce(partial(slots.release, claim_id=claim.id, now=now))
+    except errors.OrchestratorError:
+        # The database is closed, or fails still.
+        return
 
 
 def give_back_owed(engine: Engine) -> Steps[None]:

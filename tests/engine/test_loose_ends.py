@@ -118,7 +118,22 @@ class TestRunWhoseTakingFailed:
             assert states(the_flow_run(first))[-1] == "Completed"
 
 
+def busy(*_: Any) -> Any:
+    raise errors.DatabaseBusy("another process kept it locked")
+
+
 class TestSlotsThatCouldNotBeGivenBack:
+    def test_are_given_back_in_the_background(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Others may wait for them, and this process may do nothing about slots any more."""
+        with opened(url) as orchestrator:
+            orchestrator.concurrency_limits.create("db", 1)
+            with concurrency("db"):
+                failing_once(orchestrator, monkeypatch)()
+
+            assert orchestrator.concurrency_limits.get("db").holders == []
+
     def test_are_given_back_before_the_process_takes_or_waits_for_more(
         self, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -128,6 +143,8 @@ class TestSlotsThatCouldNotBeGivenBack:
             fail_next = failing_once(orchestrator, monkeypatch)
             with concurrency("db"):
                 fail_next()
+                vars(orchestrator.database)["announce"] = busy
+            del vars(orchestrator.database)["announce"]
             assert len(orchestrator.concurrency_limits.get("db").holders) == 1
 
             with concurrency("db", timeout_seconds=20):

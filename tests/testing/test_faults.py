@@ -240,13 +240,15 @@ class TestWriteThatFails:
         with testing.open(url) as orch:
             with pytest.raises(errors.DatabaseUnavailable), orch.fail_write(1):
                 anyio.run(later, backend=loop)
+            assert flow_runs(orch) == []
 
+        # Another process: the first one would look first what became of its run.
+        with testing.open(url) as orch:
             with (
                 pytest.raises(errors.DatabaseUnavailable),
                 orch.fail_write(1, is_committed=True),
             ):
                 anyio.run(later, backend=loop)
-
             assert len(flow_runs(orch)) == 1
 
     def test_that_never_came_is_an_error(self) -> None:

@@ -418,8 +418,8 @@ def test_a_block_of_another_task_may_wait_for_the_one_around_its_beginning(
         async with anyio.create_task_group() as group:
             async with in_tasks.concurrency("db"):
                 group.start_soon(inside)
-                await anyio.lowlevel.checkpoint()
-            assert entered == []
+                await until_async(lambda: waits(memory), "the other stands in line")
+                assert entered == []
 
     entered: list[int] = []
     anyio.run(main, backend=loop)

@@ -8,7 +8,7 @@ from functools import partial
 from unittest.mock import patch
 
 from embedded_orch import Orchestrator, flow, task
-from embedded_orch.engine.ownership import Owner
+from embedded_orch.engine.ownership import Life, Owner
 from embedded_orch.orchestrator import registry
 from tests.faults import acts
 from tests.faults import watched_flows as flows
@@ -55,7 +55,7 @@ def begin_anew(orch: Orchestrator) -> None:
 @contextmanager
 def believing_in_the_dead() -> Iterator[None]:
     """Have this process take every owner for alive."""
-    with patch.object(Owner, "is_alive", lambda *_: True):
+    with patch.object(Owner, "life_of", lambda *_: Life.ALIVE):
         yield
 
 

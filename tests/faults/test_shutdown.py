@@ -249,6 +249,8 @@ def test_interpreter_that_exits_waits_for_a_flow_in_a_thread(lasting_url: str) -
     main = f"""
         orch = embedded_orch.open({lasting_url!r})
         threading.Thread(target=report).start()
+        while not orch.flow_runs.count():
+            time.sleep(0.01)
     """
     with a_process(program(main, ends="ready(); time.sleep(0.2)")) as process:
         end = ended(process)

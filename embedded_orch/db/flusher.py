@@ -76,10 +76,17 @@ class Flusher:
             self._thread.join()
 
     def _wake(self) -> None:
-        if self._thread is None:
-            self._start()
-        else:
+        if self._thread is not None:
             self._bell.ring()
+            return
+        try:
+            self._start()
+        except RuntimeError:
+            # No thread is to be had: from Python 3.12 on while the interpreter exits, and threads
+            # of the user's still run flows. What nobody waits for goes with the next write.
+            if self._is_urgent:
+                self._is_urgent = False
+                self._attempt(self._work)
 
     def _start(self) -> None:
         with self._starting:
@@ -92,6 +99,7 @@ class Flusher:
                     thread.start()
                 except BaseException:
                     self._thread = None
+                    self._is_parked = True
                     raise
 
     def _serve(self) -> None:

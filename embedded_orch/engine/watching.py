@@ -162,10 +162,14 @@ class Watch:
     def _start(self) -> None:
         """Have the thread run; the caller holds the lock."""
         if self._thread is None and not self._is_closed:
-            self._thread = threading.Thread(
-                target=self._run, name="embedded_orch watch", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="embedded_orch watch", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The interpreter exits, and a thread of the user's still runs a flow: until it has
+                # ended, what other processes want of it is not seen.
+                return
+            self._thread = thread
 
     def _run(self) -> None:
         pause = _FIRST_LOOK

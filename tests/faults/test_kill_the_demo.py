@@ -81,4 +81,4 @@ def test_a_file_that_the_flow_saw_and_the_kill_lost_is_reported() -> None:
     forgetful = KILLED._replace(files_in_database=0)
     resumed = an_attempt(begun=("b", "c"), recorded=("a", "b", "c"), said=(0, 3))
 
-    assert "the flow got 1 files, and 0 were kept" in problems_with([forgetful, resumed], files=3)
+    assert "1 files were on record, and 0 were kept" in problems_with([forgetful, resumed], files=3)

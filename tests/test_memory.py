@@ -281,4 +281,4 @@ def test_a_result_that_somebody_holds_is_seen_to_be_alive(url: str) -> None:
     with opened(url):
         held = below(seen.make(1))
 
-        assert seen.alive() == [held]
+        until(lambda: seen.alive() == [held], "only what is held alive")

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import apsw
 import pytest
 
 import embedded_orch
 from embedded_orch import errors, flow
 from embedded_orch.db import migrations as known
 from embedded_orch.db.migrations import migrations, pending
+from embedded_orch.db.sqlite import migrating
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
-from embedded_orch.db.sqlite.migrating import migrate
+from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.opening import open_file
 from embedded_orch.db.sqlite.options import SQLiteOptions
 from embedded_orch.db.sqlite.upgrading import upgrade_script
@@ -115,7 +117,7 @@ def at_once(program: str, *arguments: str, processes: int = PROCESSES) -> list[s
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.communicate()
     return printed
 
 
@@ -154,6 +156,40 @@ class TestNewFile:
         assert printed == [str(len(migrations("sqlite")))] * PROCESSES
         with embedded_orch.open(path) as orch:
             assert orch.sql("pragma integrity_check").scalar() == "ok"
+
+    def test_who_looks_while_another_makes_it_sees_it_empty_or_whole(self, tmp_path: Path) -> None:
+        """Seen as NotOurDatabase: an empty header, and then the tables of the other process."""
+        path = str(tmp_path / "orch.db")
+        look(Path(path), "pragma journal_mode = wal")
+
+        class Looking(apsw.Connection):
+            def pragma(self, name: str, *arguments: Any, **options: Any) -> Any:
+                answer = super().pragma(name, *arguments, **options)
+                if name == "application_id":
+                    embedded_orch.open(path).close()
+                return answer
+
+        looking = Looking(path)
+        try:
+            assert identify(looking, path) == 0
+            assert identify(looking, path) == len(migrations("sqlite"))
+        finally:
+            looking.close()
+
+    def test_a_look_without_a_lock_is_no_proof_while_the_file_changes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "orch.db"
+        look(path, "pragma journal_mode = wal")
+        a_file_of_this_version(tmp_path / "whole.db")
+
+        def half_seen(*_: object) -> int:
+            shutil.copyfile(tmp_path / "whole.db", path)
+            raise errors.NotOurDatabase("half of it")
+
+        monkeypatch.setattr(migrating, "identify", half_seen)
+        with embedded_orch.open(path) as orch:
+            assert orch.flow_runs.count() == 1
 
     def test_no_copy_is_made_of_nothing(self, tmp_path: Path) -> None:
         embedded_orch.open(tmp_path / "orch.db").close()

@@ -40,7 +40,8 @@ def refuse_foreign_file(path: str, options: SQLiteOptions) -> None:
     """
     if os.path.getsize(path) == 0:
         return
-    has_log = any(_has_content(path + suffix) for suffix in ("-wal", "-journal"))
+    before = _trace(path)
+    has_log = any(size for size, _ in before[1:])
     try:
         # By SQLite and not by open(): closing our descriptor would drop the locks that another
         # connection of this process has on the file. immutable: no locks, no log, no index.
@@ -57,13 +58,27 @@ def refuse_foreign_file(path: str, options: SQLiteOptions) -> None:
                 identify(connection, path)
         finally:
             connection.close()
-    except apsw.Error as error:
-        if isinstance(error, apsw.NotADBError) or not has_log:
-            raise translate(error, path) from error
+    except (apsw.Error, errors.OrchestratorError) as error:
+        # Who reads without a lock while another process makes the file sees half of it.
+        is_certain = not has_log and _trace(path) == before
+        if isinstance(error, apsw.Error):
+            if is_certain or isinstance(error, apsw.NotADBError):
+                raise translate(error, path) from error
+        elif is_certain:
+            raise
 
 
-def _has_content(path: str) -> bool:
-    return os.path.exists(path) and os.path.getsize(path) > 0
+def _trace(path: str) -> list[tuple[int, int]]:
+    """Size and time of the last change of a file, its log and its journal; zeros for none."""
+    found = []
+    for suffix in ("", "-wal", "-journal"):
+        try:
+            status = os.stat(path + suffix)
+        except FileNotFoundError:
+            found.append((0, 0))
+        else:
+            found.append((status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _uri(path: str) -> str:
@@ -84,14 +99,21 @@ def identify(connection: apsw.Connection, path: str) -> int:
         DatabaseTooNew: a newer version of this program wrote it.
         DatabaseDamaged: truncated or corrupt.
     """
-    application_id = connection.pragma("application_id")
-    version = int(connection.pragma("user_version"))
+    # One read transaction: another process may be making the file at this moment, and an empty
+    # header beside its first tables would pass for somebody else's.
+    connection.execute("begin")
+    try:
+        application_id = connection.pragma("application_id")
+        version = int(connection.pragma("user_version"))
+        tables = connection.execute("select count(*) from sqlite_schema").get
+    finally:
+        if connection.in_transaction:
+            connection.execute("rollback")
     if application_id == APPLICATION_ID:
         known = len(migrations("sqlite"))
         if version > known:
             raise too_new(path, version=version, known=known)
         return version
-    tables = connection.execute("select count(*) from sqlite_schema").get
     if application_id != 0 or tables != 0:
         raise errors.NotOurDatabase(
             f"{path} is a SQLite database of another program and was left as it is; name another "

@@ -6,9 +6,11 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Test processes at once; auto is one per core.
-WORKERS ?= auto
+# Test processes at once: one more than cores, for they wait for disks, servers and processes too.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 ARGS ?=
+# Hundreds of the tests' processes would compile the package anew where this is set.
+export PYTHONDONTWRITEBYTECODE :=
 
 python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check -qq

@@ -14,10 +14,10 @@ A file ``schema/statements/<table>.sql`` holds blocks, each headed by its name::
 A block without a dialect serves both. What several statements of a file have word for word stands
 once, under ``-- fragment: conditions``, and is put in where a line says ``-- include: conditions``.
 
-Parameters are named in the file; when a statement is
-loaded they become the driver's numbered form (``?1`` or ``$1``) and a tuple of the names in that
-order, so that running it translates nothing. A file is read when its first statement is asked
-for: start-up parses only what it runs.
+Parameters are named in the file; when a statement is first asked for they become the driver's
+numbered form (``?1`` or ``$1``) and a tuple of the names in that order, so that running it
+translates nothing. A file is read when its first statement is asked for: start-up parses only what
+it runs.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def blocks_of(text: str) -> Iterator[tuple[str, str, str | None, str]]:
 
 
 class Catalog(dict[str, Statement]):
-    """All statements of one dialect, loaded table by table as they are asked for.
+    """All statements of one dialect; each is made when it is first asked for.
 
     Args:
         dialect: whose variants to load.
@@ -134,22 +134,31 @@ class Catalog(dict[str, Statement]):
         super().__init__()
         self.dialect: Dialect = dialect
         self._folder = folder or os.path.join(schema_folder(), "statements")
+        # What was read of a file and not asked for yet: the block, and the fragments of its file.
+        self._blocks: dict[str, tuple[str, dict[str, str]]] = {}
 
     def __missing__(self, name: str) -> Statement:
-        table = name.partition(".")[0]
-        self._load(table)
-        if name not in self:
+        if name not in self._blocks:
+            self._read(name.partition(".")[0])
+        if name not in self._blocks:
             raise LookupError(f"no statement {name!r} for {self.dialect} in {self._folder}")
-        return self[name]
+        block, fragments = self._blocks[name]
+        whole = _INCLUDE.sub(lambda include: fragments[include[1]], block)
+        statement = self[name] = Statement(name, *number_parameters(whole, self.dialect))
+        return statement
+
+    def beside(self, name: str) -> Statement | None:
+        """A statement of a file that another has been asked of; None if it has no such one."""
+        return self[name] if name in self or name in self._blocks else None
 
     def load_all(self) -> Iterator[Statement]:
         """Load every file, for the checks that look at all statements."""
         for file in sorted(os.listdir(self._folder)):
             if file.endswith(".sql"):
-                self._load(file.removesuffix(".sql"))
-        return iter(list(self.values()))
+                self._read(file.removesuffix(".sql"))
+        return iter([self[name] for name in self._blocks])
 
-    def _load(self, table: str) -> None:
+    def _read(self, table: str) -> None:
         path = os.path.join(self._folder, f"{table}.sql")
         try:
             with open(path, encoding="utf-8") as file:
@@ -162,7 +171,5 @@ class Catalog(dict[str, Statement]):
                 continue
             if kind == "fragment":
                 fragments[name] = block
-                continue
-            whole = _INCLUDE.sub(lambda include: fragments[include[1]], block)
-            sql, parameters = number_parameters(whole, self.dialect)
-            self[f"{table}.{name}"] = Statement(f"{table}.{name}", sql, parameters)
+            else:
+                self._blocks[f"{table}.{name}"] = block, fragments

@@ -20,7 +20,6 @@ The program that forks has opened nothing, and has all modules loaded.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -33,10 +32,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import psycopg
 
 import embedded_orch
 from tests.faults import watched_flows
-from tests.faults.children import in_child
+from tests.faults.children import in_child, prepare_to_fork
 from tests.faults.controls import CONTROLS
 from tests.faults.grounds import FileGround, Ground, ServerGround
 from tests.faults.invariants import changes
@@ -59,11 +59,8 @@ class Countdown:
         self.kill_at = kill_at
         self._lock = threading.Lock()
         apsw.connection_hooks.append(self._on_connection)
-        if "psycopg" in sys.modules:
-            import psycopg
-
-            for kind in (psycopg.Connection, psycopg.Cursor):
-                kind.execute = self._around(kind.execute)  # type: ignore[method-assign]
+        for kind in (psycopg.Connection, psycopg.Cursor):
+            kind.execute = self._around(kind.execute)  # type: ignore[method-assign]
 
     def point(self, _event: object = None) -> None:
         with self._lock:
@@ -178,9 +175,18 @@ class Report(NamedTuple):
 
 
 def kill_at_points(
-    operation: Operation, ground: Ground, *, every: int = 1, seed: int = 0, only: int | None = None
+    operation: Operation,
+    ground: Ground,
+    *,
+    every: int = 1,
+    seed: int = 0,
+    only: int | None = None,
+    until: str | None = None,
 ) -> Report:
-    """Kill at every so manieth point, the first of them by the seed, and judge each time."""
+    """Kill at every so manieth point, the first of them by the seed, and judge each time.
+
+    With ``until`` it ends when a problem says these words.
+    """
     template = ground.template()
     if operation.name != "opening":
         in_child(lambda: prepare(operation, template))
@@ -193,6 +199,8 @@ def kill_at_points(
         left, found_here = _attempt(operation, ground, point)
         kills += left is None
         found += [f"at {point}: {each}" for each in found_here]
+        if until and any(until in each for each in found_here):
+            break
     return Report(operation.name, count, kills, found)
 
 
@@ -221,10 +229,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=1, help="every nth point only")
     parser.add_argument("--seed", type=int, default=0, help="at which point to begin")
     parser.add_argument("--at", type=int, help="one point only")
+    parser.add_argument("--until", help="stop when a problem says these words")
     options = parser.parse_args(arguments)
     os.environ.setdefault("EMBEDDED_ORCH_LOG_LEVEL", "CRITICAL")
-    # Children then share what is loaded, and collect no garbage of ours.
-    gc.freeze()
+    prepare_to_fork()
     failed = 0
     for name in [options.operation] if options.operation else OPERATIONS:
         operation = {**OPERATIONS, **CONTROLS}[name]
@@ -232,13 +240,16 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         ground: Ground
         if options.where.startswith("postgresql"):
-            import psycopg  # noqa: F401 - before the fork, once for all children
-
             ground = ServerGround(options.where)
         else:
             ground = FileGround(Path(tempfile.mkdtemp(dir=options.where)))
         report = kill_at_points(
-            operation, ground, every=options.every, seed=options.seed, only=options.at
+            operation,
+            ground,
+            every=options.every,
+            seed=options.seed,
+            only=options.at,
+            until=options.until,
         )
         print(json.dumps(report._asdict()), flush=True)
         failed += bool(report.problems)

@@ -74,7 +74,7 @@ def test_operation_that_is_killed_beside_a_server_loses_nothing(
 def test_what_does_not_hold_is_found(control: str, finding: str, tmp_path: Path) -> None:
     assert control in CONTROLS
 
-    report = kill(str(tmp_path), control, "--every", 3)
+    report = kill(str(tmp_path), control, "--every", 3, "--until", finding)
 
     assert any(finding in problem for problem in report["problems"]), report
 

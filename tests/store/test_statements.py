@@ -445,6 +445,14 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
+def url(url: str, request: pytest.FixtureRequest) -> str:
+    """Nobody has filled its tables before: Postgres plans by how large they were."""
+    if url.startswith("postgresql"):
+        return str(request.getfixturevalue("postgres_server").new_database())
+    return url
+
+
+@pytest.fixture
 def plans(build: Builder) -> dict[str, Plan]:
     """The plan of each statement that reads or writes rows."""
     world = a_world(build)

@@ -62,7 +62,7 @@ class PostgresTransaction:
         """All rows of a named statement."""
         statement = self._catalog[name]
         if self.locks_reads:
-            lock = self._catalog.get(f"{name}_lock")
+            lock = self._catalog.beside(f"{name}_lock")
             if lock is not None:
                 self._execute(lock, values)
         cursor = self._execute(statement, values)

@@ -13,11 +13,13 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import apsw
 
 import embedded_orch
 from embedded_orch import errors
+from tests.faults import watched_flows
 from tests.faults.invariants import changes, sound_records
 from tests.faults.nth_fault_vfs import Fates
 from tests.faults.observing import Lines, Seen, calls_on_record, look
@@ -155,7 +157,11 @@ class FaultyOperation:
         at_first = look(self._operation, path)
         fates.acknowledged |= self._numbers.held(at_first)
         threads, descriptors = set(threading.enumerate()), _descriptors()
-        with self._operation.arranged(), watched_by(FateOfCalls(fates, self._numbers)):
+        with (
+            self._operation.arranged(),
+            watched_by(FateOfCalls(fates, self._numbers)),
+            mock.patch.object(watched_flows, "patience_seconds", 5.0),
+        ):
             try:
                 with embedded_orch.open(
                     path,

@@ -52,7 +52,7 @@ def test_operation_that_is_killed_loses_nothing_and_does_nothing_twice(
 def test_operation_that_is_killed_beside_a_server_loses_nothing(
     operation: str, postgres_server: PostgresServer, seed: int
 ) -> None:
-    report = kill(postgres_server.url(), operation, "--every", 40, "--seed", seed)
+    report = kill(postgres_server.url(), operation, "--every", 80, "--seed", seed)
 
     assert report["problems"] == []
     assert report["kills"] > 0

@@ -44,6 +44,9 @@ class _Unwatched:
         """Nobody looks."""
 
 
+# For which somebody's answer is waited, who answers at once. On a disk that fails he may never.
+patience_seconds = 60.0
+
 _witness: Witness = _Unwatched()
 # In a process that is to die as soon as each of its runs has come to a certain call.
 _dying: threading.Barrier | None = None
@@ -176,7 +179,7 @@ def suspended() -> Value:
 @flow
 def paused() -> Value:
     told(step("before"))
-    pause_flow_run(timeout=60, poll_interval=0.01)
+    pause_flow_run(timeout=patience_seconds, poll_interval=0.01)
     told(step("behind"))
     return entered("paused")
 
@@ -185,7 +188,7 @@ def paused() -> Value:
 def waiting() -> Value:
     told(step("before"))
     sleep_for(0.02)
-    told(step(wait_for_signal("go", timeout=60)))
+    told(step(wait_for_signal("go", timeout=patience_seconds)))
     return entered("waiting")
 
 

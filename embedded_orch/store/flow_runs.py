@@ -257,6 +257,9 @@ def end_cancelled(
 ) -> Decision:
     """Propose that a run is CANCELLED, and then of all that belongs to it and has not ended.
 
+    One that has ended keeps its state: somebody took its process for dead and cancelled it, and now
+    the process comes back and would do so once more.
+
     Args:
         tx: a write transaction.
         run_id: the run.
@@ -265,7 +268,7 @@ def end_cancelled(
         epoch: see :func:`embedded_orch.store.transitions.propose`.
         new_id: makes the ids of the other states.
     """
-    decision = propose(tx, "flow_run", run_id=run_id, proposal=cancelled, now=now, epoch=epoch)
+    decision = interrupt(tx, "flow_run", run_id=run_id, crashed=cancelled, now=now, epoch=epoch)
     if decision.run.state_type is StateType.CANCELLED:
         cancel_children(tx, run_id=run_id, now=now, new_id=new_id)
     return decision

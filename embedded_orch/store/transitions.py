@@ -111,7 +111,10 @@ def interrupt(
     """
     if crashed.type is StateType.CANCELLED:
         row = tx.row(f"{kind}.for_transition", id=run_id)
-        if row is not None and _TYPES[row[1]] in TERMINAL_TYPES:
+        is_repeat = row is not None and row[0] == crashed.id
+        if row is not None and _TYPES[row[1]] in TERMINAL_TYPES and not is_repeat:
+            if epoch is not None:
+                check_epoch(row[-1], epoch, run_id)
             run, _ = _gathered(tx, kind, run_id, row, crashed, now=now)
             return Decision(Verdict.ABORT, run, f"the run has ended as {run.state_name}")
     decision = propose(tx, kind, run_id=run_id, proposal=crashed, now=now, epoch=epoch, claim=claim)

@@ -228,6 +228,33 @@ def test_aborted_state_leaves_no_trace(database: Database, process: Process) -> 
     assert everything(database) == written
 
 
+def test_run_that_was_cancelled_as_nobodys_is_not_cancelled_again_by_who_comes_back(
+    database: Database, process: Process
+) -> None:
+    """As in the simulation with seed 551, where CANCELLED stood in a history twice."""
+    run_id = a_flow_run(database, process, StateType.RUNNING)
+
+    def cancel() -> Decision:
+        cancelled = a_proposal(process, StateType.CANCELLED)
+        return database.write(
+            lambda tx: flow_runs.end_cancelled(
+                tx,
+                run_id=run_id,
+                cancelled=cancelled,
+                now=cancelled.timestamp,
+                epoch=0,
+                new_id=process.new_id,
+            )
+        )
+
+    first = cancel()
+    written = everything(database)
+    second = cancel()
+
+    assert (first.verdict, second.verdict) == (Verdict.ACCEPT, Verdict.ABORT)
+    assert everything(database) == written
+
+
 def test_scheduled_run_waits_until_it_is_due(database: Database, process: Process) -> None:
     now = process.now()
     due = StateDetails(scheduled_time=times.datetime_from_microseconds(now + 2_000_000))

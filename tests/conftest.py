@@ -44,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Take pytest's own thousands of objects out of every later collection of garbage."""
+    # What is frozen is no referrer any more, and hypothesis looks for one of trio's random numbers
+    # when it is first imported, which it is at the end of a run by its plugin.
+    import hypothesis
+
+    assert hypothesis.__version__
     gc.collect()
     gc.freeze()
 

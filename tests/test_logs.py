@@ -531,6 +531,24 @@ def test_a_queue_that_is_full_drops_what_comes(monkeypatch: pytest.MonkeyPatch) 
         ]
 
 
+@pytest.mark.parametrize("waited", [-3600, 0, 3600], ids=["set back", "at once", "late"])
+def test_late_lines_of_a_run_that_was_removed_are_not_stored(url: str, waited: int) -> None:
+    """As in the simulation with seed 6102, where a clock was set between a line and its commit."""
+    clock = Clock()
+    with opened(url, clock) as orchestrator:
+        run_id, gone_id = report(return_state=True).state_details.flow_run_id, UUID(int=1)
+        logs = LogQueue(orchestrator.database, orchestrator.engine.process, lines_per_second=0)
+        for whose in (run_id, gone_id, None):
+            logs.put(20, "test", f"of {whose}", whose, None)
+        clock.sleep(waited)
+        logs.close()
+
+        found = [message for message in messages(orchestrator) if message.startswith("of ")]
+    # At once it is not asked: a run may be made in a transaction that is still open.
+    kept = (run_id, None) if waited else (run_id, gone_id, None)
+    assert sorted(found) == sorted(f"of {whose}" for whose in kept)
+
+
 def test_lines_that_could_not_be_stored_are_tried_again(
     orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,7 @@ class LogQueue:
 
     def _announce(self, rows: list[NewLogRow]) -> None:
         def operation(tx: Transaction) -> None:
-            append(tx, rows)
+            append(tx, rows, now=self._now())
 
         if rows:
             self._leaving.append((self._database.announce(operation), rows))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 EARLIEST, LATEST = -(2**63), 2**63 - 1
 """Before the first line, and after the last."""
+_LATE = 10_000_000
+"""Lines are stored within 0.2 s. After so many microseconds their process was stopped, the database
+was away, or the clock was set, and their run may have been removed."""
 _FIRST_ID, _LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 
 
@@ -77,9 +80,17 @@ class Lead(msgspec.Struct, frozen=True):
     flow_run_ids: Sequence[UUID] | None = None
 
 
-def append(tx: Transaction, rows: Sequence[NewLogRow]) -> None:
-    """Store lines; nothing for those that are stored already."""
-    tx.run("log.append", lines=encode_struct(rows))
+def append(tx: Transaction, rows: Sequence[NewLogRow], *, now: int) -> None:
+    """Store lines; nothing for those that are stored already, or whose flow run is gone by now.
+
+    Args:
+        tx: a write transaction.
+        rows: the lines.
+        now: microseconds since 1970 UTC, at which they are stored.
+    """
+    # Both ways: a clock that was set forward and back tells nothing of how long they have waited.
+    is_late = any(abs(now - row.timestamp) > _LATE for row in rows)
+    tx.run("log.append", lines=encode_struct(rows), is_late=is_late)
 
 
 def find_logs(

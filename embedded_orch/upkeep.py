@@ -55,7 +55,9 @@ def prune(
             "retention is off for this database, so it has to be said which runs to remove: "
             "give older_than"
         )
-    removed = removing.prune(database, retention, now=process.now(), is_dry_run=dry_run)
+    removed = removing.prune(
+        database, retention, now=process.now(), new_id=process.new_id, is_dry_run=dry_run
+    )
     if not dry_run and scope_for(database) is None:
         remove_all(database, process)
     return removed

@@ -308,7 +308,12 @@ class TestSteps:
             later(clock, 91 * DAY)
             now = orch.engine.process.now()
 
-            steps = [step.total for step in Removal(orch.database, Retention(), now).steps()]
+            steps = [
+                step.total
+                for step in Removal(
+                    orch.database, Retention(), now, orch.engine.process.new_id
+                ).steps()
+            ]
 
             assert len([step for step in steps if step]) > 4
             # One more for the flow run, and one for its process.
@@ -326,7 +331,7 @@ class TestSteps:
             run = next(orch.flow_runs.find())
             later(clock, 400 * DAY)
             now = orch.engine.process.now()
-            steps = Removal(orch.database, Retention(), now).steps()
+            steps = Removal(orch.database, Retention(), now, orch.engine.process.new_id).steps()
             next(step for step in steps if step.total)
 
             with pytest.raises(errors.RunNotResumable, match="is being removed"):
@@ -341,7 +346,7 @@ class TestSteps:
             report(4)
             later(clock, 91 * DAY)
             now = orch.engine.process.now()
-            steps = Removal(orch.database, Retention(), now).steps()
+            steps = Removal(orch.database, Retention(), now, orch.engine.process.new_id).steps()
             next(step for step in steps if step.total)
             del steps
             assert "removal" in counts(orch)

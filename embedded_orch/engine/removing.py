@@ -36,10 +36,14 @@ class Removal:
         database: where.
         retention: what is kept.
         now: microseconds since 1970 UTC.
+        new_id: makes the ids of its transactions.
     """
 
-    def __init__(self, database: Database, retention: Retention, now: int) -> None:
+    def __init__(
+        self, database: Database, retention: Retention, now: int, new_id: Callable[[], UUID]
+    ) -> None:
         self._database = database
+        self._new_id = new_id
         self._retention = retention
         self._extent = retention.extent
         self._now = now
@@ -159,7 +163,20 @@ class Removal:
         return used > most
 
     def _write(self, operation: Callable[[Transaction], R]) -> R:
-        return self._database.write(operation)
+        """Run a step; one whose commit got through, and is in doubt, is not run a second time.
+
+        It would find a tree that has changed, leave the rest of it, and count nothing.
+        """
+        step_id = self._new_id()
+        answers: list[R] = []
+
+        def step(tx: Transaction) -> R:
+            if not store.is_last_step(tx, step_id):
+                answers[:] = [operation(tx)]
+                store.note_step(tx, step_id, now=self._now)
+            return answers[0]
+
+        return self._database.write(step)
 
 
 def size_of(tx: Transaction) -> tuple[int, int]:
@@ -169,19 +186,27 @@ def size_of(tx: Transaction) -> tuple[int, int]:
     return int(row[0]), int(row[1])
 
 
-def prune(database: Database, retention: Retention, *, now: int, is_dry_run: bool) -> Removed:
+def prune(
+    database: Database,
+    retention: Retention,
+    *,
+    now: int,
+    new_id: Callable[[], UUID],
+    is_dry_run: bool,
+) -> Removed:
     """Remove, or count, all that a retention does not keep any more.
 
     Args:
         database: where.
         retention: what is kept.
         now: microseconds since 1970 UTC.
+        new_id: makes the ids of its transactions.
         is_dry_run: only count.
 
     Returns:
         What was removed, or would be.
     """
-    removal = Removal(database, retention, now)
+    removal = Removal(database, retention, now, new_id)
     if is_dry_run:
         return removal.count()
     removed = Removed()

@@ -164,7 +164,7 @@ class Upkeep:
     ) -> tuple[bool, UUID | None]:
         from embedded_orch.engine.removing import Removal
 
-        removal = Removal(self._database, retention, now)
+        removal = Removal(self._database, retention, now, self._process.new_id)
         _, position = removal.processes(position)
         is_done = self._go_through(removal.steps(), most)
         if is_done and removal.is_too_large:

@@ -29,6 +29,7 @@ UNFINISHED = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 """The states of runs that ended otherwise, and that may be resumed."""
 
 _FIRST = UUID(int=0)
+_LAST_STEP = "last step of a removal"
 
 
 class Removed(msgspec.Struct):
@@ -236,6 +237,21 @@ def remove_processes(
         if ended is not None and ended < before:
             removed.processes += tx.run("retention.delete_process", process_id=id)
     return removed, rows[-1][0] if len(rows) == limit else None
+
+
+def is_last_step(tx: Transaction, step_id: UUID) -> bool:
+    """Whether a transaction was the last one, of all processes, that removed something.
+
+    Args:
+        tx: a write transaction.
+        step_id: the transaction, as :func:`note_step` has noted it in it.
+    """
+    return bool(tx.value("upkeep.position", name=_LAST_STEP) == step_id)
+
+
+def note_step(tx: Transaction, step_id: UUID, *, now: int) -> None:
+    """Note in a transaction that removes something which one it is."""
+    tx.run("upkeep.note", name=_LAST_STEP, now=now, position_id=step_id)
 
 
 # -- counting what would be removed ----------------------------------------------------------------

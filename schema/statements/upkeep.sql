@@ -20,6 +20,17 @@ where upkeep.due <= :now or upkeep.due > :latest_due;
 -- When the next turn may begin, and where. Index: primary key.
 update upkeep set due = :next_due, position = :position_id where name = :name;
 
+-- name: position
+-- Where something was left. Index: primary key.
+select position as position_id from upkeep where name = :name;
+
+-- name: note
+-- Note where something was left, which nothing is due for. Key: name.
+insert into upkeep (name, due, position)
+values (:name, :now, :position_id)
+on conflict (name) do update
+set due = excluded.due, position = excluded.position;
+
 -- name: size [sqlite]
 -- Bytes that hold something, and bytes of the file that hold nothing.
 select (page_count - freelist_count) * page_size as used, freelist_count * page_size as free

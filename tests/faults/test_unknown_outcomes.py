@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,11 @@ import psycopg
 import pytest
 
 import embedded_orch
-from embedded_orch import FlowRun, Orchestrator, errors, flow
+from embedded_orch import FlowRun, Orchestrator, errors, flow, task
 from embedded_orch.db.postgres import database as postgres_database
 from embedded_orch.db.postgres.running import Runner, _TryAgain
 from embedded_orch.db.sqlite.writer import Writer
+from embedded_orch.engine import removing
 from embedded_orch.input import create_flow_run_input, delete_flow_run_input, send_input
 from embedded_orch.states import Running
 from tests.faults.kill_points import judge, prepare
@@ -132,6 +134,17 @@ def test_commit_that_raises_although_it_is_durable_is_settled(
     assert judge(operation, lasting_url, witness) == []
 
 
+@task
+def step(number: int) -> int:
+    return number
+
+
+@flow
+def errand() -> None:
+    for number in range(4):
+        step(number)
+
+
 @flow
 def nothing() -> None:
     """Its runs are there to be changed."""
@@ -191,6 +204,28 @@ def test_write_of_a_person_that_is_run_again_answers_as_it_would_have(
 
     assert answer == WRITES[what].answer
     assert doubt.raised > 0
+
+
+def test_removal_that_is_run_again_counts_and_removes_all(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to count nothing, and to leave the rest of a run that takes several transactions."""
+    monkeypatch.setattr(removing, "_ROWS", 3)
+    with embedded_orch.open(url) as orch:
+        for _ in range(2):
+            errand()
+        # What they have logged is committed.
+        before = (len(list(orch.logs.find())), orch.task_runs.count(), orch.flow_runs.count())
+
+        with monkeypatch.context() as patched:
+            doubt = Doubt(patched, sessions=False)
+            removed = orch.prune(timedelta(0))
+        with orch.session() as session:
+            left = session.execute("select count(*) from removal").scalar()
+
+        assert (removed.log_lines, removed.task_runs, removed.flow_runs) == before
+        assert (orch.flow_runs.count(), left) == (0, 0)
+    assert doubt.raised > 1
 
 
 @pytest.mark.parametrize("name", sorted(OWN_SQL))

@@ -13,11 +13,11 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Stopwatch:
@@ -57,6 +57,7 @@ class Row(NamedTuple):
         ours: how embedded_orch does it.
         floor: the least that anything with the same outcome has to do; None where there is none.
         target: what the figures should be, in words.
+        unit: of the figures. A row of bytes sets its stopwatch to them.
     """
 
     name: str
@@ -64,16 +65,17 @@ class Row(NamedTuple):
     ours: Side
     floor: Side | None = None
     target: str = ""
+    unit: Literal["seconds", "bytes"] = "seconds"
 
 
 class Figure(NamedTuple):
-    """Seconds for one operation, summed up over rounds."""
+    """Seconds, or bytes, for one operation: a sample of each round."""
 
     samples: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The median in seconds."""
+        """The median of the samples."""
         return statistics.median(self.samples)
 
     @property
@@ -106,6 +108,12 @@ def processor_seconds() -> float:
     """
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def percentile(samples: Sequence[float], percent: int) -> float:
+    """The smallest sample that so many in a hundred are not above."""
+    ordered = sorted(samples)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def measure(row: Row, *, rounds: int, clock: Callable[[], float] = time.perf_counter) -> Outcome:

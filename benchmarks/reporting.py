@@ -25,6 +25,11 @@ def duration(seconds: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+def quantity(value: float, unit: str) -> str:
+    """A figure with its unit."""
+    return f"{value:,.0f} bytes" if unit == "bytes" else duration(value)
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """One line for each row, in columns."""
     lines = [HEADINGS, *map(_cells, outcomes)]
@@ -40,19 +45,19 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
-    floor = ("-", "-") if outcome.floor is None else _figure_cells(outcome.floor)
+    floor = ("-", "-") if outcome.floor is None else _figure_cells(outcome.floor, outcome.row.unit)
     ratio = "-" if outcome.ratio is None else f"{outcome.ratio:.2f} x"
     return (
         outcome.row.name,
-        *_figure_cells(outcome.ours),
+        *_figure_cells(outcome.ours, outcome.row.unit),
         *floor,
         ratio,
         outcome.row.target,
     )
 
 
-def _figure_cells(figure: Figure) -> tuple[str, str]:
-    return duration(figure.median), f"{figure.spread:.0%}"
+def _figure_cells(figure: Figure, unit: str) -> tuple[str, str]:
+    return quantity(figure.median, unit), f"{figure.spread:.0%}"
 
 
 def record(outcomes: Sequence[Outcome]) -> dict[str, object]:
@@ -67,19 +72,21 @@ def record(outcomes: Sequence[Outcome]) -> dict[str, object]:
                 "operations": outcome.row.operations,
                 "target": outcome.row.target,
                 "ratio": outcome.ratio,
-                "ours": _figure_record(outcome.ours),
-                "floor": None if outcome.floor is None else _figure_record(outcome.floor),
+                "ours": _figure_record(outcome.ours, outcome.row.unit),
+                "floor": None
+                if outcome.floor is None
+                else _figure_record(outcome.floor, outcome.row.unit),
             }
             for outcome in outcomes
         ],
     }
 
 
-def _figure_record(figure: Figure) -> dict[str, object]:
+def _figure_record(figure: Figure, unit: str) -> dict[str, object]:
     return {
-        "median_seconds": figure.median,
+        f"median_{unit}": figure.median,
         "spread": figure.spread,
-        "samples_seconds": list(figure.samples),
+        f"samples_{unit}": list(figure.samples),
     }
 
 

@@ -21,6 +21,7 @@ from benchmarks.measuring import (
     Stopwatch,
     Work,
     measure,
+    percentile,
     processor_seconds,
 )
 from benchmarks.reporting import commit, duration, record, table
@@ -74,6 +75,14 @@ class TestStopwatch:
             raise KeyError
 
         assert stopwatch.seconds == 2.0
+
+
+def test_a_percentile_is_the_sample_that_so_many_are_not_above() -> None:
+    samples = [float(number) for number in range(200, 0, -1)]
+
+    assert percentile(samples, 99) == 198.0
+    assert percentile(samples, 100) == 200.0
+    assert percentile([5.0], 1) == 5.0
 
 
 class TestMeasure:

@@ -97,6 +97,11 @@ _LEADS: dict[Table, dict[str, str]] = {
         "flow_run_ids": "by_flow_run",
     },
 }
+# What an index counts by itself where nothing is asked besides what leads.
+_COUNTED_BY_INDEX: dict[Table, frozenset[str]] = {
+    "flow_run": frozenset(("by_flow", "by_state", "newest")),
+    "task_run": frozenset(("by_flow_run", "by_state", "newest")),
+}
 # What the conditions of each kind of run are called.
 _BOTH = (
     "ids",
@@ -227,12 +232,20 @@ def _of_flows(filters: Mapping[str, object]) -> dict[str, object]:
 
 
 def _searches(
-    tx: Transaction, table: Table, filters: Mapping[str, object], what: Literal["find", "count"]
+    tx: Transaction,
+    table: Table,
+    filters: Mapping[str, object],
+    what: Literal["find", "count", "count_all"],
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """The statements that together give what fits, each run once and with these values."""
     filters = _without_flow_names(tx, filters)
     lead, statement = _lead_of(table, filters)
-    values = conditions(tx, table, {k: v for k, v in filters.items() if k != lead})
+    others = {k: v for k, v in filters.items() if k != lead and v is not None}
+    values: dict[str, object] = {}
+    if what == "count" and not others and statement in _COUNTED_BY_INDEX.get(table, ()):
+        what = "count_all"
+    else:
+        values = conditions(tx, table, others)
     if lead is None:
         yield f"{table}.{what}_newest", values
         return

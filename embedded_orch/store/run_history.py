@@ -103,14 +103,15 @@ def run_history(
         _check_count(-((start - end) // step))
         length, edges = step, []
     found = finding.conditions(tx, "flow_run", filters)
+    is_all = all(value is None for value in found.values())
     rows = tx.rows(
-        "flow_run.by_bucket",
+        "flow_run.all_by_bucket" if is_all else "flow_run.by_bucket",
         start=start,
         end=end,
         step=length,
         edges=encode_struct(edges),
         now=now,
-        **found,
+        **({} if is_all else found),
     )
     return [Bucket(row[0], row[1], msgspec.convert(row[2], list[StateCount])) for row in rows]
 

@@ -475,3 +475,23 @@ from task_run
 where true
 -- include: conditions
 ;
+
+-- The same where nothing else is asked: answered by the index alone, without a look at any run.
+
+-- name: count_all_by_flow_run
+-- How many. Index: task_run_by_flow_run.
+select count(*)
+from task_run
+where flow_run_id = :lead_id;
+
+-- name: count_all_by_state
+-- How many. Index: task_run_not_completed.
+select count(*)
+from task_run
+where state_type = :lead and state_type <> 'COMPLETED';
+
+-- name: count_all_newest
+-- How many; any index will do.
+-- scan: every run counts
+select count(*)
+from task_run;

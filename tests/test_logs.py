@@ -18,7 +18,10 @@ import pytest
 
 from embedded_orch import Orchestrator, errors, flow, get_run_logger, task
 from embedded_orch.context import FlowRunContext
+from embedded_orch.db.flusher import Flusher
 from embedded_orch.db.port import Transaction
+from embedded_orch.db.postgres import announcing
+from embedded_orch.db.sqlite import writer
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.run_logging import LONGEST_MESSAGE, RunLogger
 from embedded_orch.exceptions import MissingContextError
@@ -403,6 +406,36 @@ def test_lines_of_a_task_are_committed_no_later_than_its_end(
             anyio.run(task(record_start="before")(work_later))
         else:
             work.with_options(record_start="before")(1)
+
+    assert seen == [1]
+
+
+def test_lines_of_a_task_are_not_overtaken_by_an_end_that_goes_with_its_start(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: the start stood 256 writes before the lines, and took the end with it.
+
+    So do two writes in groups of one. The same happened when a group with the start was on its way.
+    """
+    seen: list[int] = []
+
+    def watched(name: str) -> None:
+        real = getattr(task_runs, name)
+
+        def watch(tx: Transaction, *args: Any, **rest: Any) -> Any:
+            seen.append(count_logs(tx, Lead(), LogConditions()))
+            return real(tx, *args, **rest)
+
+        monkeypatch.setattr(task_runs, name, watch)
+
+    watched("propose_task_state")
+    watched("start_and_complete")
+    for module in (writer, announcing):
+        monkeypatch.setattr(module, "_MOST_IN_A_GROUP", 1)
+    with opened(url):
+        # Nothing is committed before the end asks for it.
+        monkeypatch.setattr(Flusher, "wake_soon", lambda self: None)
+        work(1)
 
     assert seen == [1]
 

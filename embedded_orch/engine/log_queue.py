@@ -135,6 +135,11 @@ class LogQueue:
         if not self._has_work() or scope_for(self._database) is not None:
             return False
         self._move()
+        return self.has_leaving
+
+    @property
+    def has_leaving(self) -> bool:
+        """Whether lines are announced that may not be committed yet."""
         return bool(self._leaving)
 
     def close(self) -> None:

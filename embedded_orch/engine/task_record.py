@@ -2,8 +2,9 @@
 
 A start is announced: it is committed soon, and nobody waits for it. When the call completes before
 that has happened, the start is written together with the completion, as one run that has come to
-its end; so a short task costs few statements. Until its start is known to be committed, each write
-of a call sees to it.
+its end; so a short task costs few statements. Not where lines wait that were logged meanwhile: they
+stand behind the start in the queue, and may be committed after it. Until its start is known to be
+committed, each write of a call sees to it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class TaskRecord:
         run_id: the task run: a new one, unless an earlier attempt left it.
         slots: of its tags, taken and given back with its states, if there are limits.
         is_start_awaited: whether the start is known to be committed.
-        ending: its completion, while that is on its way to the database.
+        ending: its completion, while that is on its way to the database and may go with the start.
     """
 
     __slots__ = (
@@ -223,17 +224,17 @@ class TaskRecord:
 class _Completion(Write["Decision"]):
     """The completion of a run, which an announced start that is still to be written has with it."""
 
-    __slots__ = ("_owner", "_proposal", "_record")
+    __slots__ = ("_ending", "_owner", "_record")
 
     def __init__(self, record: TaskRecord, engine: Engine, proposal: Proposal) -> None:
         super().__init__(engine.database, record.operation(proposal), after=record.written_before())
         self._owner = engine.owner
         self._record = record
-        self._proposal = proposal
+        self._ending = None if engine.logs.has_leaving else proposal
 
     def perform(self) -> Decision:
         """Do it in this thread."""
-        self._record.ending = self._proposal
+        self._record.ending = self._ending
         try:
             decision = super().perform()
         except BaseException:
@@ -245,7 +246,7 @@ class _Completion(Write["Decision"]):
 
     async def perform_async(self) -> Decision:
         """Do it without blocking the event loop, and to its end even when cancelled."""
-        self._record.ending = self._proposal
+        self._record.ending = self._ending
         try:
             decision = await super().perform_async()
         except BaseException:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from embedded_orch.db.file_locks import lock_file, open_lock_file, unlock_file
 from embedded_orch.errors import MissingResult
-from embedded_orch.values.files import PARTIAL, make_folder, write_whole
+from embedded_orch.values.files import PARTIAL, make_folder, sync_file, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -44,6 +44,8 @@ class ResultFolder:
     def __init__(self, path: str, *, is_synced: bool) -> None:
         self.path = path
         self._is_synced = is_synced
+        # The sub-folders that are on the disk, with all above them.
+        self._synced: set[str] = set()
 
     @property
     def is_there(self) -> bool:
@@ -60,10 +62,30 @@ class ResultFolder:
 
         name = sha256(content).hexdigest()
         target = self._path_of(name)
-        if not _holds(target, content):
-            make_folder(os.path.dirname(target), is_synced=self._is_synced, is_private=True)
+        shard = os.path.dirname(target)
+        if not (_holds(target, content) and self._is_on_disk(target)):
+            make_folder(shard, is_synced=self._is_synced, is_private=True)
             write_whole(target, content, is_synced=self._is_synced)
+        if self._is_synced and shard not in self._synced:
+            # Another process may have made the folders, and not synced them yet.
+            sync_folder(self.path)
+            sync_folder(os.path.dirname(self.path))
+            self._synced.add(shard)
         return name
+
+    def _is_on_disk(self, target: str) -> bool:
+        """See to it that a file is on the disk which another process may just be writing.
+
+        False when somebody has removed it meanwhile.
+        """
+        if not self._is_synced:
+            return True
+        try:
+            sync_file(target)
+        except FileNotFoundError:
+            return False
+        sync_folder(os.path.dirname(target))
+        return True
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name."""

@@ -65,9 +65,22 @@ def make_folder(path: str, *, is_synced: bool, is_private: bool = False) -> None
 
 def sync_folder(path: str) -> None:
     """Have the names in a folder on the disk, on systems that can be asked for it."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+    if os.name == "posix":
+        _sync(path, os.O_RDONLY)
+
+
+def sync_file(path: str) -> None:
+    """Have what a file holds on the disk, whoever wrote it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    # Windows syncs what may be written only.
+    _sync(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

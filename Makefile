@@ -21,10 +21,10 @@ demo := $(python) examples/stdlib_report.py --out $(demo_folder)
 kill_after ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench soak docs build clean
+.PHONY: help demo test lint format types bench bench-big bench-peers soak docs build clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: $(run_stamp) ## a report on the standard library: killed half way, then resumed
 	@rm -rf $(demo_folder) && mkdir -p $(demo_folder)
@@ -58,6 +58,12 @@ types: $(dev_stamp) ## mypy and pyright, both strict
 
 bench: $(dev_stamp) ## ours, the raw driver's floor in the same run, and the ratio
 	@$(python) -m benchmarks.run $(ARGS)
+
+bench-big: $(dev_stamp) ## the rows on a file with a million flow runs, beside an empty one
+	@$(python) -m benchmarks.big $(ARGS)
+
+bench-peers: $(dev_stamp) ## the same jobs done by others, each in a virtual environment of its own
+	@$(python) -m benchmarks.peers $(ARGS)
 
 build: $(dev_stamp) ## the sdist and the wheel, into dist/
 	@$(python) -m build --no-isolation --outdir dist

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.measuring import Outcome, Row, measure, processor_seconds
 from benchmarks.memory import measure_memory
+from benchmarks.plotting import ratios
 from benchmarks.reporting import record, table
 
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=[], metavar="WORD", help="parts of names")
     parser.add_argument("--rounds", type=int, default=11, help="samples of each side (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write samples and machine there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios there, as SVG")
     parser.add_argument(
         "--processor", action="store_true", help="processor time, for a machine that is not alone"
     )
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(outcomes))
     if options.json is not None:
         options.json.write_text(json.dumps(record(outcomes), indent=2) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        options.plot.write_text(ratios(outcomes), encoding="utf-8")
     return 0
 
 

@@ -9,10 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+import embedded_orch
 from benchmarks import memory, run
+from benchmarks.filling import Size, fill_file
 from benchmarks.measuring import (
     Figure,
     Outcome,
@@ -24,6 +27,9 @@ from benchmarks.measuring import (
     percentile,
     processor_seconds,
 )
+from benchmarks.peers import Comparison, Peer, Result
+from benchmarks.peers import table as peers_table
+from benchmarks.plotting import ratios
 from benchmarks.reporting import commit, duration, record, table
 
 
@@ -266,3 +272,42 @@ class TestProcessorTime:
         subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
 
         assert processor_seconds() - before > 0.02
+
+
+class TestPlot:
+    def test_a_bar_is_drawn_for_each_row_that_has_a_floor(self) -> None:
+        drawn = ratios([an_outcome(ours=(3e-3,), floor=(1e-3,)), an_outcome(floor=None)])
+
+        root = ET.fromstring(drawn)
+        texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert texts[1:] == ["one task", "3.00"]
+
+
+class TestFilling:
+    def test_a_filled_file_has_nothing_to_mend_and_can_be_searched(self, tmp_path: Path) -> None:
+        path = tmp_path / "orch.db"
+        embedded_orch.open(path).close()
+
+        fill_file(str(path), Size(flow_runs=200, tasks=2))
+
+        with embedded_orch.open(path, retention=False) as orch:
+            assert orch.check() == []
+            assert orch.flow_runs.count(state_type=["FAILED"]) == 6
+            assert orch.task_runs.count() == 400
+            (newest,) = orch.flow_runs.find(limit=1)
+            assert [run.state_name for run in orch.task_runs.find(flow_run_id=[newest.id])] == [
+                "Completed",
+                "Completed",
+            ]
+
+
+class TestPeers:
+    def test_the_table_says_who_is_ahead_and_what_each_guarantees(self) -> None:
+        compared = Comparison(
+            *(Peer("other", "other==1.0"), "steps", 10, "step"), ours="all", theirs="less"
+        )
+        sides = [{"seconds": 0.01, "processor": 0.01}], [{"seconds": 0.02, "processor": 0.02}]
+
+        assert peers_table([Result(compared, "3.13.0", *sides)]).splitlines()[-1] == (
+            "| other==1.0, file, Python 3.13.0 | step | 1,000/s | 500/s | 2.00 x | all | less |"
+        )

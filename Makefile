@@ -16,6 +16,7 @@ python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check -qq
 run_stamp := $(VENV)/.installed-run
 dev_stamp := $(VENV)/.installed-dev
+soak_stamp := $(VENV)/.installed-soak
 demo_folder := build/demo
 demo := $(python) examples/stdlib_report.py --out $(demo_folder)
 kill_after ?= 300
@@ -37,7 +38,7 @@ demo: $(run_stamp) ## a report on the standard library: killed half way, then re
 test: $(dev_stamp) ## every test but the soaks, on a file, in memory and on a real Postgres
 	@$(python) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-soak: $(dev_stamp) ## the tests that take minutes: stress, kill -9, power cuts
+soak: $(dev_stamp) $(soak_stamp) ## the tests that take minutes: stress, kill -9, power cuts
 	@$(python) -m pytest -m soak -o faulthandler_timeout=0 $(ARGS)
 
 docs: $(dev_stamp) ## run every example in README, docs/ and examples/
@@ -85,3 +86,8 @@ $(dev_stamp): pyproject.toml | $(python)
 	@echo 'Installing the package, its tests and its tools into $(VENV) ...'
 	@$(pip) install -e '.[dev]'
 	@touch $@ $(run_stamp)
+
+$(soak_stamp): pyproject.toml | $(dev_stamp)
+	@echo 'Installing what the long tests need into $(VENV) ...'
+	@$(pip) install -e '.[soak]'
+	@touch $@

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -152,11 +152,21 @@ class Owning:
 
 
 @contextmanager
-def owning(url: str, name: str, what: str = "task", **added: str) -> Iterator[Owning]:
-    """A process that holds a run of one of the flows here; killed at the end."""
+def owning(
+    url: str, name: str, what: str = "task", *, within: Sequence[str] = (), **added: str
+) -> Iterator[Owning]:
+    """A process that holds a run of one of the flows here; killed at the end.
+
+    Args:
+        url: of the database.
+        name: of the flow.
+        what: see ``WRITES``.
+        within: a program that starts it, with its arguments.
+        added: to its environment.
+    """
     code = "import sys; from tests.owners import main; main(*sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, url, name, what],
+        [*within, sys.executable, "-c", code, url, name, what],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

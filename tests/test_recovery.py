@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -429,6 +431,35 @@ def test_containers_that_share_a_file_are_told_apart_by_the_lock(
         process.kill()
         assert len(orch.recover().crashed) == 1
         assert row is not None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("url", ["file"], indirect=True)
+def test_processes_of_other_pid_namespaces_live_and_die_each_for_itself(
+    orch: Orchestrator, url: str
+) -> None:
+    """As in two containers on one file: each is process 1, and that is another process here."""
+    container = ("unshare", "--pid", "--mount-proc", "--kill-child", "--fork")
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare here, which makes namespaces")
+    if subprocess.run([*container, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make namespaces")
+    with (
+        owning(url, "holding", within=container) as first,
+        owning(url, "holding", within=container),
+    ):
+        pids = [pid for (pid,) in orch.sql("select pid from process where ended is null")]
+        assert pids.count(1) == 2
+        assert not orch.recover()
+
+        first.kill()
+        found: list[Any] = []
+        # It dies a moment after the program that made its namespace.
+        until(lambda: found.append(orch.recover()) or found[-1], "the death of the first")
+
+        assert (len(found[-1].crashed), len(found[-1].processes)) == (1, 1)
+        assert not orch.recover()
+        assert orch.flow_runs.count(state_type="RUNNING") == 1
 
 
 @SERVER

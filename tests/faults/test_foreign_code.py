@@ -133,8 +133,9 @@ def test_code_beside_us_is_refused_with_a_way_out_or_harmless(tmp_path: Path) ->
     assert counts == (4 * ROUNDS, 4 * ROUNDS * KINDS)
 
 
+@pytest.mark.soak
 def test_pandas_is_refused_and_the_way_out_works(tmp_path: Path) -> None:
-    """Where it is installed: it opens the file with Python's own SQLite."""
+    """``make soak`` installs it. It opens the file with the SQLite of Python."""
     pandas = pytest.importorskip("pandas")
     sqlite3 = pytest.importorskip("sqlite3")
     with embedded_orch.open(tmp_path / "orch.db") as orch:

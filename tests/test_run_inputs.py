@@ -178,7 +178,7 @@ def test_input_from_a_model_is_sent_by_the_run_and_read_back_as_that(orch: Orche
             {"name": "Ada", "times": 2},
             '{"name":"Ada","times":2}',
         )
-        expected = RunInputMetadata(row.key, row.sender, row.flow_run_id)
+        expected = RunInputMetadata(key=row.key, sender=row.sender, receiver=row.flow_run_id)
         return read, read.metadata, expected
 
     read, metadata, expected = parent()

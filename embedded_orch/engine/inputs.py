@@ -99,8 +99,8 @@ def futures_in(value: Any) -> list[Future[Any]]:
     return found
 
 
-def results_in(value: Any) -> Any:
-    """``value`` with each future in it replaced by its result, which is waited for.
+def results_in(expr: Any) -> Any:
+    """``expr`` with each future in it replaced by its result, which is waited for.
 
     Raises:
         UpstreamFailed: one of them did not complete.
@@ -112,17 +112,17 @@ def results_in(value: Any) -> Any:
             raise errors.UpstreamFailed(f"task run {future.name} is {future.state.name}")
         return future.result()
 
-    return _with_futures_replaced(value, take)
+    return _with_futures_replaced(expr, take)
 
 
-def states_in(value: Any) -> Any:
-    """``value`` with each future in it replaced by its final state, which is waited for."""
+def states_in(expr: Any) -> Any:
+    """``expr`` with each future in it replaced by its final state, which is waited for."""
 
     def take(future: Future[Any]) -> State[Any]:
         future.wait()
         return future.state
 
-    return _with_futures_replaced(value, take)
+    return _with_futures_replaced(expr, take)
 
 
 def _with_futures_replaced(value: Any, take: Callable[[Future[Any]], Any]) -> Any:

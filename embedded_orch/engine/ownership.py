@@ -12,6 +12,7 @@ import enum
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.bell import Bell
@@ -262,11 +263,10 @@ def _pid_lives(pid: int, started: int | None) -> bool:
         # There, a signal 0 is no question: it stops the process. Nobody is taken for dead.
         return True
     try:
-        os.kill(pid, 0)
+        # Refused where it exists, and is another user's.
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        # It exists, and is another user's.
-        pass
     # The pid may be another process's by now.
     return started is None or start_ticks_of(pid) in (None, started)

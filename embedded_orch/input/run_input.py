@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class RunInputMetadata(msgspec.Struct, frozen=True):
+class RunInputMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """Where an input was found, and who sent it to whom."""
 
     key: str
-    sender: str | None
+    sender: str | None = None
     receiver: UUID
 
 
@@ -53,7 +53,7 @@ class BaseRunInput(msgspec.Struct, kw_only=True, dict=True):
 
     def _note_metadata(self, key: str, sender: str | None, receiver: UUID) -> None:
         # No field of it, which would have to be given.
-        setattr(self, "_metadata", RunInputMetadata(key, sender, receiver))  # noqa: B010
+        setattr(self, "_metadata", RunInputMetadata(key=key, sender=sender, receiver=receiver))  # noqa: B010
 
     @classmethod
     def keyset_from_type(cls) -> Keyset:

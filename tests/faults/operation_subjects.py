@@ -173,12 +173,12 @@ class FaultyOperation:
                 # All is done, so nothing is unknown.
                 fates.acknowledged |= {0, *map(self._numbers.of, self._operation.calls)}
                 fates.unknown.clear()
-            except errors.OrchestratorError:
-                # That is what a user gets; what was not acknowledged may be there or not.
+            except Exception as error:
+                if not _is_ours(error):
+                    fates.problems.append(f"raised to the caller: {error!r}")
+                # What was not acknowledged may be there or not.
                 for number in fates.acknowledged:
                     fates.unknown.pop(number, None)
-            except Exception as error:
-                fates.problems.append(f"raised to the caller: {error!r}")
         new = [each for each in threading.enumerate() if each not in threads]
         for thread in new:
             # Those of an event loop that has ended are told to end, and do so by themselves.
@@ -198,6 +198,13 @@ class FaultyOperation:
         if found:
             raise TornOperation("; ".join(found))
         return True
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it is what a user gets; a task group raises several at once."""
+    if isinstance(error, ExceptionGroup):
+        return all(_is_ours(each) for each in error.exceptions)
+    return isinstance(error, errors.OrchestratorError)
 
 
 def _descriptors() -> int:

@@ -37,13 +37,13 @@ def level() -> int:
     return INFO
 
 
-def extra_loggers() -> list[str]:
+def extra_loggers() -> tuple[str, ...]:
     """Further loggers whose records inside of runs are kept; names with commas between them.
 
     ``EMBEDDED_ORCH_LOGGING_EXTRA_LOGGERS``.
     """
-    names = os.environ.get("EMBEDDED_ORCH_LOGGING_EXTRA_LOGGERS", "").split(",")
-    return [name.strip() for name in names if name.strip()]
+    text = os.environ.get("EMBEDDED_ORCH_LOGGING_EXTRA_LOGGERS")
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
 def log_prints() -> bool:

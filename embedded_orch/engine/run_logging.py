@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch.engine import log_settings
@@ -146,12 +147,24 @@ def listen(handler: type[RunHandler] | None = None) -> None:
     Raises:
         ConfigurationError: the environment names a level that is none.
     """
-    for name in (FLOW_RUNS, TASK_RUNS, _ENGINE, *log_settings.extra_loggers()):
-        logger = logging.getLogger(name)
-        if not any(isinstance(each, RunHandler) for each in logger.handlers):
+    for logger in _listened_to(log_settings.extra_loggers()):
+        # Each time: a program that configures logging meanwhile takes the handlers away.
+        for each in logger.handlers:
+            if isinstance(each, RunHandler):
+                break
+        else:
             if logger.level == logging.NOTSET:
                 logger.setLevel(log_settings.level())
             logger.addHandler((handler or RunHandler)())
+
+
+@lru_cache(maxsize=8)
+def _listened_to(extra: tuple[str, ...]) -> tuple[logging.Logger, ...]:
+    """The loggers that are to have a handler: ours, and further ones by their names.
+
+    Remembered, since each flow run asks several times: a logger lives as long as its process.
+    """
+    return tuple(map(logging.getLogger, (FLOW_RUNS, TASK_RUNS, _ENGINE, *extra)))
 
 
 class RunHandler(logging.Handler):

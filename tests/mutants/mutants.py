@@ -211,6 +211,45 @@ MUTANTS: dict[str, Mutant] = {
         "        if move is not None:\n",
         ("tests/engine/test_loose_ends.py",),
     ),
+    "cancelled once": Mutant(
+        "a run that has ended as Cancelled is not cancelled by the process that comes back",
+        "embedded_orch/store/transitions.py",
+        "_TYPES[row[1]] in TERMINAL_TYPES and not is_repeat:",
+        "_TYPES[row[1]] is None and not is_repeat:",
+        ("tests/store/test_flow_runs.py",),
+    ),
+    "late lines": Mutant(
+        "lines that come late are asked whether their run is still there",
+        "embedded_orch/store/logs.py",
+        "any(abs(now - row.timestamp) > _LATE for row in rows)",
+        "any(now < 0 for row in rows)",
+        ("tests/test_logs.py::test_late_lines_of_a_run_that_was_removed_are_not_stored",),
+    ),
+    "lines before the end": Mutant(
+        "the end of a task does not go with its start while its lines wait",
+        "embedded_orch/engine/task_record.py",
+        "None if engine.logs.has_leaving else proposal",
+        "proposal",
+        (
+            "tests/test_logs.py::test_lines_of_a_task_are_not_overtaken_by_an_end_that_goes_with_its_start",
+        ),
+    ),
+    "removal look-up": Mutant(
+        "a removal whose commit is in doubt is not run a second time",
+        "embedded_orch/engine/removing.py",
+        "            if not store.is_last_step(tx, step_id):\n",
+        "            if step_id:\n",
+        (
+            "tests/faults/test_unknown_outcomes.py::test_removal_that_is_run_again_counts_and_removes_all",
+        ),
+    ),
+    "others' result file": Mutant(
+        "a result file that was there already is synced before it is named",
+        "embedded_orch/db/result_folder.py",
+        "        if not self._is_synced:\n            return True\n",
+        "        if target:\n            return True\n",
+        ("tests/faults/test_power_cuts_of_files.py",),
+    ),
 }
 
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
@@ -134,42 +135,51 @@ class Catalog(dict[str, Statement]):
         super().__init__()
         self.dialect: Dialect = dialect
         self._folder = folder or os.path.join(schema_folder(), "statements")
-        # What was read of a file and not asked for yet: the block, and the fragments of its file.
-        self._blocks: dict[str, tuple[str, dict[str, str]]] = {}
 
     def __missing__(self, name: str) -> Statement:
-        if name not in self._blocks:
-            self._read(name.partition(".")[0])
-        if name not in self._blocks:
+        statement = self.beside(name)
+        if statement is None:
             raise LookupError(f"no statement {name!r} for {self.dialect} in {self._folder}")
-        block, fragments = self._blocks[name]
-        whole = _INCLUDE.sub(lambda include: fragments[include[1]], block)
-        statement = self[name] = Statement(name, *number_parameters(whole, self.dialect))
         return statement
 
     def beside(self, name: str) -> Statement | None:
-        """A statement of a file that another has been asked of; None if it has no such one."""
-        return self[name] if name in self or name in self._blocks else None
+        """A statement that need not be there: None then."""
+        if name in self:
+            return self[name]
+        block = self._file(name.partition(".")[0]).get(name)
+        if block is None:
+            return None
+        statement = self[name] = Statement(name, *_numbered(block, self.dialect))
+        return statement
 
     def load_all(self) -> Iterator[Statement]:
         """Load every file, for the checks that look at all statements."""
-        for file in sorted(os.listdir(self._folder)):
-            if file.endswith(".sql"):
-                self._read(file.removesuffix(".sql"))
-        return iter([self[name] for name in self._blocks])
+        tables = [file.removesuffix(".sql") for file in sorted(os.listdir(self._folder))]
+        return iter([self[name] for table in tables for name in self._file(table)])
 
-    def _read(self, table: str) -> None:
-        path = os.path.join(self._folder, f"{table}.sql")
-        try:
-            with open(path, encoding="utf-8") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return
-        fragments: dict[str, str] = {}
-        for kind, name, dialect, block in blocks_of(text):
-            if dialect not in (None, self.dialect):
-                continue
-            if kind == "fragment":
-                fragments[name] = block
-            else:
-                self._blocks[f"{table}.{name}"] = block, fragments
+    def _file(self, table: str) -> dict[str, str]:
+        return statement_file(os.path.join(self._folder, f"{table}.sql"), table, self.dialect)
+
+
+# A process that opens several databases reads each file once, and translates each statement once.
+_numbered = cache(number_parameters)
+
+
+@cache
+def statement_file(path: str, table: str, dialect: Dialect) -> dict[str, str]:
+    """The text of each statement of a file by its name; nothing where there is no file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return {}
+    fragments: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for kind, name, of, block in blocks_of(text):
+        if of not in (None, dialect):
+            continue
+        if kind == "fragment":
+            fragments[name] = block
+        else:
+            found[f"{table}.{name}"] = _INCLUDE.sub(lambda line: fragments[line[1]], block)
+    return found

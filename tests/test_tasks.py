@@ -462,10 +462,18 @@ def test_cancellation_is_recorded_as_a_crash(
 ) -> None:
     begun, may_end = threading.Event(), threading.Event()
 
+    def be_there_until_told() -> None:
+        begun.set()
+        passed(may_end)
+
     @task
     async def load() -> None:
-        begun.set()
-        await (anyio.sleep(3600) if not is_submitted else anyio.to_thread.run_sync(passed, may_end))
+        if is_submitted:
+            # Told from within the thread: whoever waits for one is not cancelled any more.
+            await anyio.to_thread.run_sync(be_there_until_told)
+        else:
+            begun.set()
+            await anyio.sleep(3600)
 
     async def body() -> None:
         await (load.submit().wait_async() if is_submitted else load())

@@ -9,6 +9,8 @@ VENV ?= .venv
 # Test processes at once: one more than cores, for they wait for disks, servers and processes too.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 ARGS ?=
+# Where the tests' files lie: in memory if there is room. The disks that fail them are simulated.
+ram := $(shell df -k --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 4000000 { print "/dev/shm" }')
 # Hundreds of the tests' processes would compile the package anew where this is set.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -36,7 +38,7 @@ demo: $(run_stamp) ## a report on the standard library: killed half way, then re
 	@$(demo) --resume
 
 test: $(dev_stamp) ## every test but the soaks, on a file, in memory and on a real Postgres
-	@$(python) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(if $(ram),TMPDIR=$(ram)) $(python) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: $(dev_stamp) $(soak_stamp) ## the tests that take minutes: stress, kill -9, power cuts
 	@$(python) -m pytest -m soak -o faulthandler_timeout=0 $(ARGS)

@@ -148,7 +148,7 @@ def fill_server(url: str, size: Size, *, told: Callable[[int], None] = lambda _:
         for values in _chunks(size, now):
             with connection.transaction():
                 for statement in statements:
-                    connection.execute(statement, values)
+                    connection.execute(statement.encode(), values)
             told(values["last"] + 1)
         connection.execute("vacuum analyze")
 

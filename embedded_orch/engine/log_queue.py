@@ -53,6 +53,8 @@ _PLACES = (1 << 20) - 1
 Line = tuple[int, int, str, str, UUID | None, UUID | None]
 # Whose lines: a flow run's, or those of a task run outside of flows.
 Whose = tuple[UUID | None, UUID | None]
+# Lines to be stored together, by their flow run.
+Batch = dict[UUID | None, list[NewLogRow]]
 
 
 class LogQueue:
@@ -81,7 +83,7 @@ class LogQueue:
         self._append = self._lines.append
         self._dropped: dict[Whose, itertools.count[int]] = {}
         # Announced, and not known to be committed yet.
-        self._leaving: deque[tuple[Announced, list[NewLogRow]]] = deque()
+        self._leaving: deque[tuple[Announced, Batch]] = deque()
         # Held while lines go from the queue into an announced write, so that whoever finds the
         # queue empty knows that they are announced. Never held, nor waited for, by those who log.
         self._moving = threading.Lock()
@@ -163,52 +165,59 @@ class LogQueue:
         with self._moving:
             self._settle()
             while self._lines or self._dropped:
-                if sum(len(rows) for _, rows in self._leaving) >= self._most_waiting:
+                if sum(map(_size, self._leaving)) >= self._most_waiting:
                     # The database is away. What comes on top is dropped by the queue.
                     return
                 self._announce(self._take())
 
-    def _announce(self, rows: list[NewLogRow]) -> None:
+    def _announce(self, batch: Batch) -> None:
         def operation(tx: Transaction) -> None:
-            append(tx, rows, now=self._now())
+            for flow_run_id, rows in batch.items():
+                append(tx, flow_run_id, rows, now=self._now())
 
-        if rows:
-            self._leaving.append((self._database.announce(operation), rows))
+        if batch:
+            self._leaving.append((self._database.announce(operation), batch))
 
     def _settle(self) -> None:
         """Let go of what is committed, and try again what could not be."""
         for _ in range(len(self._leaving)):
-            announced, rows = self._leaving.popleft()
+            announced, batch = self._leaving.popleft()
             if announced.error is not None:
-                self._recover(announced.error, rows)
+                self._recover(announced.error, batch)
             elif not announced.is_done:
-                self._leaving.append((announced, rows))
+                self._leaving.append((announced, batch))
 
-    def _recover(self, error: BaseException, rows: list[NewLogRow]) -> None:
+    def _recover(self, error: BaseException, batch: Batch) -> None:
         if isinstance(
             error,
             errors.DatabaseUnavailable | errors.DatabaseBusy | errors.CommitOutcomeUnknown,
         ):
             # The same rows with the same ids: those that are there stay.
-            self._announce(rows)
+            self._announce(batch)
             return
-        for row in rows:
-            self._drop(row.flow_run_id, row.task_run_id)
+        for flow_run_id, rows in batch.items():
+            for row in rows:
+                self._drop(flow_run_id, row.task_run_id)
 
-    def _take(self) -> list[NewLogRow]:
+    def _take(self) -> Batch:
         """A batch from the queue, as far as the rate allows. The caller holds the lock."""
         self._allow()
-        batch = self._process.new_id().int & ~_PLACES
-        rows = self._told()
-        while self._lines and len(rows) < _MOST_IN_A_BATCH:
+        first_id = self._process.new_id().int & ~_PLACES
+        batch = self._told()
+        number, last_run_id, rows = 0, None, list[NewLogRow]()
+        while self._lines and number < _MOST_IN_A_BATCH:
             timestamp, level, name, message, flow_run_id, task_run_id = self._lines.popleft()
             if self._rate and self._allowance < 1:
                 self._drop(flow_run_id, task_run_id)
                 continue
             self._allowance -= 1
-            id = f"{batch | len(rows):032x}"
-            rows.append(NewLogRow(timestamp, id, level, name, message, flow_run_id, task_run_id))
-        return rows
+            if not number or flow_run_id is not last_run_id:
+                # Not looked up for each line: a UUID takes its time to be hashed.
+                rows, last_run_id = batch.setdefault(flow_run_id, []), flow_run_id
+            id = f"{first_id | number:032x}"
+            rows.append(NewLogRow(timestamp, id, level, name, message, task_run_id))
+            number += 1
+        return batch
 
     def _allow(self) -> None:
         now = self._now()
@@ -223,9 +232,9 @@ class LogQueue:
         # Counted by one call each, which no other thread comes between.
         next(self._dropped.setdefault(key, itertools.count()))
 
-    def _told(self) -> list[NewLogRow]:
+    def _told(self) -> Batch:
         """A line for each run whose lines were dropped."""
-        now, rows = self._now(), list[NewLogRow]()
+        now, told = self._now(), Batch()
         while self._dropped:
             (flow_run_id, task_run_id), counter = self._dropped.popitem()
             message = (
@@ -233,8 +242,14 @@ class LogQueue:
                 f"faster than lines are stored, or could not be"
             )
             id = self._process.new_id().hex
-            rows.append(NewLogRow(now, id, _WARNING, _NAME, message, flow_run_id, task_run_id))
-        return rows
+            row = NewLogRow(now, id, _WARNING, _NAME, message, task_run_id)
+            told.setdefault(flow_run_id, []).append(row)
+        return told
 
     def __repr__(self) -> str:
         return f"<LogQueue of {self._database.url}: {len(self._lines)} waiting>"
+
+
+def _size(leaving: tuple[Announced, Batch]) -> int:
+    """How many lines are on their way in one."""
+    return sum(map(len, leaving[1].values()))

@@ -1,31 +1,28 @@
 -- What runs have logged. Appended in batches, read by run or by time.
 
 -- name: append [sqlite]
--- A batch of lines. Those that are there already stay: a repeat of the same write. Those that are
--- late may be of a flow run that was removed meanwhile, which takes them along. Those that are not
--- are not asked: their run may be made in a transaction that is still open. Index: primary key.
+-- A batch of lines of one flow run, or of none. Those that are there already stay: a repeat of the same
+-- write. A flow run may have been removed meanwhile, which takes its lines along: so it is asked, once
+-- for all of them. Index: primary key.
 insert into log (timestamp, id, level, name, message, flow_run_id, task_run_id)
 select line.value ->> 'timestamp', unhex(line.value ->> 'id', '-'), line.value ->> 'level',
-       line.value ->> 'name', line.value ->> 'message', unhex(line.value ->> 'flow_run_id', '-'),
+       line.value ->> 'name', line.value ->> 'message', :flow_run_id,
        unhex(line.value ->> 'task_run_id', '-')
 from json_each(:lines) as line
-where not :is_late or line.value ->> 'flow_run_id' is null
-      or exists (
-          select 1 from flow_run where id = unhex(line.value ->> 'flow_run_id', '-')
-      )
+where not :is_asked or :flow_run_id is null
+      or exists (select 1 from flow_run where id = :flow_run_id)
 on conflict (timestamp, id) do nothing;
 
 -- name: append [postgres]
--- The same.
+-- The same. It is asked of late lines only: the flow run may be made in a transaction that is still open.
 insert into log (timestamp, id, level, name, message, flow_run_id, task_run_id)
-select line.timestamp, line.id, line.level, line.name, line.message, line.flow_run_id,
+select line.timestamp, line.id, line.level, line.name, line.message, cast(:flow_run_id as uuid),
        line.task_run_id
 from jsonb_to_recordset(:lines) as line (
-    timestamp bigint, id uuid, level integer, name text, message text, flow_run_id uuid,
-    task_run_id uuid
+    timestamp bigint, id uuid, level integer, name text, message text, task_run_id uuid
 )
-where not :is_late or line.flow_run_id is null
-      or exists (select 1 from flow_run where id = line.flow_run_id)
+where not :is_asked or cast(:flow_run_id as uuid) is null
+      or exists (select 1 from flow_run where id = :flow_run_id)
 on conflict (timestamp, id) do nothing;
 
 -- Finding. A statement for each filter that leads by its index, and for both orders; the span of time

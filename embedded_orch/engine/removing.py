@@ -44,6 +44,8 @@ class Removal:
     ) -> None:
         self._database = database
         self._new_id = new_id
+        self._id = new_id()
+        self._has_begun = False
         self._retention = retention
         self._extent = retention.extent
         self._now = now
@@ -171,12 +173,16 @@ class Removal:
         answers: list[R] = []
 
         def step(tx: Transaction) -> R:
-            if not store.is_last_step(tx, step_id):
+            if not store.is_last_step(tx, step_id, of=self._id):
                 answers[:] = [operation(tx)]
-                store.note_step(tx, step_id, now=self._now)
+                store.note_step(tx, step_id, of=self._id, now=self._now)
+                if not self._has_begun:
+                    store.forget_old_steps(tx, of=self._id)
             return answers[0]
 
-        return self._database.write(step)
+        answer = self._database.write(step)
+        self._has_begun = True
+        return answer
 
 
 def size_of(tx: Transaction) -> tuple[int, int]:

@@ -29,7 +29,9 @@ UNFINISHED = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 """The states of runs that ended otherwise, and that may be resumed."""
 
 _FIRST = UUID(int=0)
-_LAST_STEP = "last step of a removal"
+_MARKER = "last step of removal "
+# A process that dies leaves its marker, and this many of them are kept.
+_MOST_MARKERS = 64
 
 
 class Removed(msgspec.Struct):
@@ -239,19 +241,34 @@ def remove_processes(
     return removed, rows[-1][0] if len(rows) == limit else None
 
 
-def is_last_step(tx: Transaction, step_id: UUID) -> bool:
-    """Whether a transaction was the last one, of all processes, that removed something.
+def is_last_step(tx: Transaction, step_id: UUID, *, of: UUID) -> bool:
+    """Whether a transaction was the last one of a removal that did something.
 
     Args:
         tx: a write transaction.
         step_id: the transaction, as :func:`note_step` has noted it in it.
+        of: the removal.
     """
-    return bool(tx.value("upkeep.position", name=_LAST_STEP) == step_id)
+    return bool(tx.value("upkeep.position", name=f"{_MARKER}{of}") == step_id)
 
 
-def note_step(tx: Transaction, step_id: UUID, *, now: int) -> None:
-    """Note in a transaction that removes something which one it is."""
-    tx.run("upkeep.note", name=_LAST_STEP, now=now, position_id=step_id)
+def note_step(tx: Transaction, step_id: UUID, *, of: UUID, now: int) -> None:
+    """Note in a transaction of a removal which one it is.
+
+    Each removal has a marker of its own: what another one commits between a commit that is in doubt
+    and its repeat must not hide that it got through.
+    """
+    tx.run("upkeep.note", name=f"{_MARKER}{of}", now=now, position_id=step_id)
+
+
+def forget_old_steps(tx: Transaction, *, of: UUID) -> None:
+    """Forget the markers of removals that are over, but for the newest; never that of this one."""
+    tx.run(
+        "upkeep.forget_notes",
+        name=f"{_MARKER}{of}",
+        names=f"{_MARKER}%",
+        limit=_MOST_MARKERS,
+    )
 
 
 # -- counting what would be removed ----------------------------------------------------------------

@@ -31,6 +31,19 @@ values (:name, :now, :position_id)
 on conflict (name) do update
 set due = excluded.due, position = excluded.position;
 
+-- name: forget_notes
+-- Forget some notes but for one and the newest others; ids are in the order of their times. There are
+-- few. Index: primary key.
+delete from upkeep
+where name like :names and name <> :name
+      and name not in (
+          select newest.name
+          from upkeep as newest
+          where newest.name like :names
+          order by newest.position desc
+          limit :limit
+      );
+
 -- name: size [sqlite]
 -- Bytes that hold something, and bytes of the file that hold nothing.
 select (page_count - freelist_count) * page_size as used, freelist_count * page_size as free

@@ -237,7 +237,7 @@ MUTANTS: dict[str, Mutant] = {
     "removal look-up": Mutant(
         "a removal whose commit is in doubt is not run a second time",
         "embedded_orch/engine/removing.py",
-        "            if not store.is_last_step(tx, step_id):\n",
+        "            if not store.is_last_step(tx, step_id, of=self._id):\n",
         "            if step_id:\n",
         (
             "tests/faults/test_unknown_outcomes.py::test_removal_that_is_run_again_counts_and_removes_all",

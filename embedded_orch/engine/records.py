@@ -27,6 +27,7 @@ import msgspec
 
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.options import Match, OnChange
+from embedded_orch.engine.read_ahead import RecordedValues
 from embedded_orch.engine.run_logging import logger_of
 from embedded_orch.errors import Change, RunChanged
 from embedded_orch.store import task_runs
@@ -52,6 +53,7 @@ class Records:
 
     Args:
         calls: what is on record, in the order in which the calls were made.
+        values: what the completed ones have returned.
         match: how calls find their records.
         on_change: what a change leads to.
         run: name and id of the run, for people.
@@ -63,12 +65,14 @@ class Records:
         self,
         calls: Iterable[RecordedCall],
         *,
+        values: RecordedValues,
         match: Match,
         on_change: OnChange,
         run: str,
         tell: Callable[[str], object],
         made: Callable[[UUID | None, str], int],
     ) -> None:
+        self.values = values
         self._by_position = match == "position"
         self._is_strict = on_change == "strict"
         self._run = run
@@ -258,6 +262,7 @@ def records_of(context: FlowRunContext) -> Steps[Records]:
     )
     return Records(
         calls,
+        values=RecordedValues(context.run_id),
         match=context.match,
         on_change=context.on_change,
         run=f"flow run {context.name} ({context.run_id})",

@@ -189,14 +189,17 @@ class TaskCall:
 
     def _recorded_value(self, recorded: RecordedCall) -> Steps[tuple[bool, object]]:
         """Whether the call has completed with a value that can be had again, and the value."""
-        if not recorded.is_completed:
+        records = None if self._flow_run is None else self._flow_run.records
+        if records is None or not recorded.is_completed:
             return False, None
-        data, data_format = yield Read(
-            self._engine.database, lambda tx: task_runs.recorded_value(tx, run_id=recorded.id)
-        )
+        stored = records.values.take(recorded.id)
+        if stored is None:
+            run_id = recorded.id
+            stored = yield Read(self._engine.database, lambda tx: records.values.read(tx, run_id))
+        data, data_format = stored
         known, value = yield from read_recorded(data, data_format, self._keeping)
-        if not known and self._flow_run is not None and self._flow_run.records is not None:
-            self._flow_run.records.runs_again(recorded)
+        if not known:
+            records.runs_again(recorded)
         return known, value
 
     def _recorded(self, recorded: RecordedCall, value: object) -> Steps[State]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -83,6 +83,17 @@ class RecordedCall(msgspec.Struct, frozen=True):
     def is_superseded(self) -> bool:
         """Whether it has completed, and somebody wants it run again."""
         return self.state_name == SUPERSEDED
+
+
+class RecordedValue(NamedTuple):
+    """What a completed call has returned."""
+
+    run_id: UUID
+    data: bytes | None
+    """Also None where it is too large for what was asked for."""
+    data_format: str | None
+    size: int
+    """Of the data, in bytes."""
 
 
 class TaskRunRow(msgspec.Struct, frozen=True):
@@ -265,10 +276,26 @@ def recorded_calls(tx: Transaction, *, flow_run_id: UUID) -> list[RecordedCall]:
     ]
 
 
-def recorded_value(tx: Transaction, *, run_id: UUID) -> tuple[bytes | None, str | None]:
-    """What a completed call has returned, as bytes and their format; None when it has not."""
-    row = tx.row("task_run.recorded_value", id=run_id)
-    return (None, None) if row is None or row[0] != StateType.COMPLETED else (row[1], row[2])
+def recorded_values(
+    tx: Transaction, *, flow_run_id: UUID, first: UUID, limit: int, largest: int
+) -> list[RecordedValue]:
+    """What completed calls of a flow run have returned, in the order in which they were made.
+
+    Args:
+        tx: a transaction.
+        flow_run_id: the flow run.
+        first: the task run of the first of them; it is left out if it has not completed.
+        limit: how many.
+        largest: bytes of a value that is not the first; a larger one is left to be asked for.
+    """
+    rows = tx.rows(
+        "task_run.recorded_values",
+        flow_run_id=flow_run_id,
+        first_id=first,
+        limit=limit,
+        largest=largest,
+    )
+    return [RecordedValue(*row) for row in rows]
 
 
 def note_owed_hooks(tx: Transaction, *, run_id: UUID, owes: bool) -> None:

@@ -89,13 +89,20 @@ order by id;
 -- With its completion: the hooks for that are to be called; or they were. Index: primary key.
 update task_run set owes_hooks = :owes_hooks where id = :id;
 
--- name: recorded_value
--- What the last state of one call holds. Index: primary key.
-select task_run.state_type, current.data, current.data_format
+-- name: recorded_values
+-- What the completed calls of a run have returned, from one of them on in the order in which they
+-- were made; of one that is too large to be read ahead only its size. Index: task_run_by_flow_run.
+select task_run.id,
+       case when task_run.id = :first_id or length(current.data) <= :largest then current.data end
+           as data,
+       current.data_format, coalesce(length(current.data), 0) as size
 from task_run
-left join task_run_state as current
+join task_run_state as current
     on current.task_run_id = task_run.id and current.timestamp = task_run.state_timestamp
-where task_run.id = :id;
+where task_run.flow_run_id = :flow_run_id and task_run.id >= :first_id
+      and task_run.state_type = 'COMPLETED'
+order by task_run.id
+limit :limit;
 
 -- name: completed_below [sqlite]
 -- How many calls of a run, and of all that it called, have completed. Each joins the one before, or

@@ -14,6 +14,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedded_orch.engine.read_ahead import RecordedValues
 from embedded_orch.engine.records import Records
 from embedded_orch.errors import RunChanged
 from embedded_orch.store.task_runs import RecordedCall
@@ -81,6 +82,7 @@ class Attempt:
         self.told: list[str] = []
         self.records = Records(
             on_record(recorded),
+            values=RecordedValues(UUID(int=1)),
             match=match,
             on_change=on_change,
             run="a run",

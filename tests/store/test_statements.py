@@ -207,6 +207,7 @@ VALUES: dict[str, object] = {
     "latest_due": NOON + SECOND,
     "lease": SECOND,
     "life_slot": 1,
+    "largest": 5,
     "limit": 2,
     "next_due": NOON,
     "on_crash": "fail",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.resuming import Owned
+    from embedded_orch.orchestration.values import Proposal
 
 
 def moved(engine: Engine, run_id: UUID) -> Steps[None]:
@@ -32,18 +33,21 @@ def moved(engine: Engine, run_id: UUID) -> Steps[None]:
         return
     process = engine.process
     now = process.now()
-    if run.state.type is StateType.CANCELLED:
-        yield Write(
-            engine.database,
-            lambda tx: flow_runs.cancel_children(tx, run_id=run_id, now=now, new_id=process.new_id),
-        )
-        return
-    ending = results.cancelled(process.new_id(), now, "cancelled; no process was running it")
-    # Whoever ran it may have ended it since it was read.
-    cancelled = replace(ending, follows=run.state.id)
+    cancelled: Proposal | None = None
+    if run.state.type is StateType.CANCELLING:
+        ending = results.cancelled(process.new_id(), now, "cancelled; no process was running it")
+        # Whoever ran it may have ended it since it was read.
+        cancelled = replace(ending, follows=run.state.id)
     yield Write(
         engine.database,
-        lambda tx: flow_runs.end_cancelled(
-            tx, run_id=run_id, cancelled=cancelled, now=now, epoch=run.epoch, new_id=process.new_id
+        lambda tx: flow_runs.cancel_left(
+            tx,
+            run_id=run_id,
+            # Our own process lives, and is not at it: there is nobody to come back.
+            gone_id=None if run.owner_id == engine.owner.id else run.owner_id,
+            epoch=run.epoch,
+            cancelled=cancelled,
+            now=now,
+            new_id=process.new_id,
         ),
     )

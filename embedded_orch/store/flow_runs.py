@@ -254,6 +254,7 @@ def end_cancelled(
     now: int,
     epoch: int | None,
     new_id: Callable[[], UUID],
+    gone_id: UUID | None = None,
 ) -> Decision:
     """Propose that a run is CANCELLED, and then of all that belongs to it and has not ended.
 
@@ -267,14 +268,73 @@ def end_cancelled(
         now: microseconds since 1970 UTC.
         epoch: see :func:`embedded_orch.store.transitions.propose`.
         new_id: makes the ids of the other states.
+        gone_id: the process that ran them, where that is gone. It is fenced off from all of them:
+            it may have been stopped only, and come back to end them otherwise.
     """
     decision = interrupt(tx, "flow_run", run_id=run_id, crashed=cancelled, now=now, epoch=epoch)
     if decision.run.state_type is StateType.CANCELLED:
-        cancel_children(tx, run_id=run_id, now=now, new_id=new_id)
+        _cancel_children(tx, run_id=run_id, now=now, new_id=new_id, gone_id=gone_id)
+        _fence_off(tx, run_id, gone_id, now=now)
     return decision
 
 
-def cancel_children(tx: Transaction, *, run_id: UUID, now: int, new_id: Callable[[], UUID]) -> None:
+def cancel_left(
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    gone_id: UUID | None,
+    epoch: int,
+    cancelled: Proposal | None,
+    now: int,
+    new_id: Callable[[], UUID],
+) -> None:
+    """End a run that is being cancelled, or was, and all that it called, since nobody runs it.
+
+    Args:
+        tx: a write transaction.
+        run_id: the run.
+        gone_id: the process that ran it and is gone, if one did; see :func:`end_cancelled`.
+        epoch: of the run when that was seen.
+        cancelled: its last state; None for a run that has it.
+        now: microseconds since 1970 UTC.
+        new_id: makes the ids of the other states.
+
+    Raises:
+        OwnershipLost: another process has taken the run since ``epoch``; nothing was set.
+    """
+    row = tx.row("flow_run.for_transition", id=run_id)
+    if row is None:
+        return
+    if cancelled is not None:
+        # Where it has ended, this was done already, here or by another one, in the epoch before.
+        if StateType(row[1]) not in TERMINAL_TYPES:
+            end_cancelled(
+                tx,
+                run_id=run_id,
+                cancelled=cancelled,
+                now=now,
+                epoch=epoch,
+                new_id=new_id,
+                gone_id=gone_id,
+            )
+    elif row[-1] == epoch:
+        _cancel_children(tx, run_id=run_id, now=now, new_id=new_id, gone_id=gone_id)
+        _fence_off(tx, run_id, gone_id, now=now)
+
+
+def _fence_off(tx: Transaction, run_id: UUID, owner_id: UUID | None, *, now: int) -> None:
+    if owner_id is not None:
+        tx.run("flow_run.fence_off", id=run_id, owner_id=owner_id, now=now)
+
+
+def _cancel_children(
+    tx: Transaction,
+    *,
+    run_id: UUID,
+    now: int,
+    new_id: Callable[[], UUID],
+    gone_id: UUID | None,
+) -> None:
     """Set the task runs and flow runs CANCELLED that a flow run called and that have not ended.
 
     The ids of the states are made here: a second time there is nothing left to set.
@@ -293,7 +353,13 @@ def cancel_children(tx: Transaction, *, run_id: UUID, now: int, new_id: Callable
         else:
             # It takes the task run that tracks it along.
             end_cancelled(
-                tx, run_id=child[0], cancelled=cancelled, now=now, epoch=None, new_id=new_id
+                tx,
+                run_id=child[0],
+                cancelled=cancelled,
+                now=now,
+                epoch=None,
+                new_id=new_id,
+                gone_id=gone_id,
             )
 
 

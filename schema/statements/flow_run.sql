@@ -192,6 +192,12 @@ update flow_run
 set epoch = epoch + 1, updated = :now
 where id = :id and epoch = :epoch;
 
+-- name: fence_off
+-- The same for a run of which only the owner is known. Index: primary key.
+update flow_run
+set epoch = epoch + 1, updated = :now
+where id = :id and owner_id = :owner_id;
+
 -- name: leave_to
 -- The same for a run that is taken from a process that lives. Index: primary key.
 update flow_run

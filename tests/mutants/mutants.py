@@ -218,6 +218,13 @@ MUTANTS: dict[str, Mutant] = {
         "_TYPES[row[1]] is None and not is_repeat:",
         ("tests/store/test_flow_runs.py",),
     ),
+    "fenced by a cancellation": Mutant(
+        "a process whose run was cancelled as nobody's changes nothing of it when it comes back",
+        "embedded_orch/store/flow_runs.py",
+        '    if owner_id is not None:\n        tx.run("flow_run.fence_off"',
+        '    if owner_id is None:\n        tx.run("flow_run.fence_off"',
+        ("tests/store/test_flow_runs.py::TestCancellingWhatNobodyRuns",),
+    ),
     "late lines": Mutant(
         "lines are asked whether their run is still there, on a server those that come late",
         "embedded_orch/store/logs.py",

@@ -255,6 +255,89 @@ def test_run_that_was_cancelled_as_nobodys_is_not_cancelled_again_by_who_comes_b
     assert everything(database) == written
 
 
+class TestCancellingWhatNobodyRuns:
+    """The process that ran it was only stopped, and comes back.
+
+    As in the simulation with seed 2949, where it ended as Completed what had been Cancelled.
+    """
+
+    @staticmethod
+    def cancel(
+        database: Database, process: Process, run_id: UUID, *, is_cancelling: bool = True
+    ) -> None:
+        run, now = flow_run(database, run_id), process.now()
+        cancelled = a_proposal(process, StateType.CANCELLED) if is_cancelling else None
+        for _ in range(2):
+            # Its commit may be in doubt.
+            database.write(
+                lambda tx: flow_runs.cancel_left(
+                    tx,
+                    run_id=run_id,
+                    gone_id=run.owner_id,
+                    epoch=run.epoch,
+                    cancelled=cancelled,
+                    now=now,
+                    new_id=process.new_id,
+                )
+            )
+
+    @pytest.mark.parametrize("state", [StateType.CANCELLING, StateType.CANCELLED])
+    def test_its_process_changes_nothing_more(
+        self, database: Database, process: Process, state: StateType
+    ) -> None:
+        owner_id = an_owner(database, process).id
+        run_id = a_flow_run(database, process, state, owner_id=owner_id)
+        call = a_task_run(database, process, flow_run_id=run_id)
+        child_id = a_flow_run(database, process, owner_id=owner_id, parent_task_run_id=call)
+
+        self.cancel(database, process, run_id, is_cancelling=state is StateType.CANCELLING)
+        written = everything(database)
+
+        for id in (run_id, child_id):
+            assert flow_history(database, id)[-1] == "Cancelled"
+            for ending in (StateType.COMPLETED, StateType.CANCELLED):
+                with pytest.raises(errors.OwnershipLost):
+                    propose(database, id, a_proposal(process, ending), epoch=0)
+        assert task_history(database, call)[-1] == "Cancelled"
+        assert everything(database) == written
+
+    def test_a_child_that_another_process_runs_is_left_to_it(
+        self, database: Database, process: Process
+    ) -> None:
+        owner_id, other_id = (an_owner(database, process).id for _ in range(2))
+        run_id = a_flow_run(database, process, StateType.CANCELLING, owner_id=owner_id)
+        call = a_task_run(database, process, flow_run_id=run_id)
+        child_id = a_flow_run(database, process, owner_id=other_id, parent_task_run_id=call)
+
+        self.cancel(database, process, run_id)
+
+        assert [flow_run(database, id).epoch for id in (run_id, child_id)] == [1, 0]
+
+    def test_one_that_was_resumed_meanwhile_is_left_to_who_did(
+        self, database: Database, process: Process
+    ) -> None:
+        run_id = a_flow_run(database, process, StateType.CANCELLING)
+        before = flow_run(database, run_id)
+        propose(database, run_id, a_proposal(process, StateType.CANCELLED))
+        take_over(database, process, run_id)
+        written = everything(database)
+
+        with pytest.raises(errors.OwnershipLost):
+            database.write(
+                lambda tx: flow_runs.cancel_left(
+                    tx,
+                    run_id=run_id,
+                    gone_id=before.owner_id,
+                    epoch=before.epoch,
+                    cancelled=a_proposal(process, StateType.CANCELLED),
+                    now=process.now(),
+                    new_id=process.new_id,
+                )
+            )
+
+        assert everything(database) == written
+
+
 def test_scheduled_run_waits_until_it_is_due(database: Database, process: Process) -> None:
     now = process.now()
     due = StateDetails(scheduled_time=times.datetime_from_microseconds(now + 2_000_000))

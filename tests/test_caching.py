@@ -80,6 +80,41 @@ class TestHits:
         assert run.state.result() == 4
         assert run.run_count == 0
 
+    def test_a_hit_on_plain_json_is_one_write_and_no_read(
+        self, orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+        asked = []
+        for kind in ("read", "write", "announce"):
+            real = getattr(orch.engine.database, kind)
+
+            def noted(*args: Any, kind: str = kind, real: Any = real, **options: Any) -> Any:
+                asked.append(kind)
+                return real(*args, **options)
+
+            monkeypatch.setattr(orch.engine.database, kind, noted)
+
+        assert doubling.task(2) == 4
+
+        assert asked == ["write"]
+
+    @pytest.mark.parametrize("value", [{"a": (1, 2)}, {1, 2}, "x" * 100_000])
+    def test_a_value_that_is_read_otherwise_is_taken_too(
+        self, orch: Orchestrator, value: Any
+    ) -> None:
+        calls = []
+
+        @task(cache_policy=INPUTS)
+        def made(number: int) -> Any:
+            calls.append(number)
+            return value
+
+        assert [made(1), made(1)] == [value, value]
+
+        assert calls == [1]
+        assert states(runs_of(orch, made)[-1]) == ["Pending", "Cached"]
+
     def test_what_is_cached_outlives_the_orchestrator(self, tmp_path: Any) -> None:
         doubling = Doubling(cache_policy=INPUTS)
         for _ in range(2):

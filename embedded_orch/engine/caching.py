@@ -1,8 +1,9 @@
 """The cache of a task call: its key, what it finds there, and the lock of the key.
 
 Whether a run takes a cached result is decided by the rules, in the transaction in which it would
-begin. It is looked up before that too, outside of any transaction, because a result that cannot be
-read any more is none.
+begin. Plain JSON is read in that transaction, and nothing before it. What has to be read otherwise,
+from a file or by a class or serializer of the user's, is looked up before that too, outside of any
+transaction, because a result that cannot be read any more is none.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
-from embedded_orch import errors, times
+from embedded_orch import errors, times, values
 from embedded_orch.db.current import scope_for
 from embedded_orch.db.waiting_room import Waiter
 from embedded_orch.engine import key_records
@@ -21,6 +22,7 @@ from embedded_orch.engine.outside import read_recorded
 from embedded_orch.states import StateDetails
 from embedded_orch.store import caching
 from embedded_orch.values.places import row_key
+from embedded_orch.values.stored import JSON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +33,14 @@ if TYPE_CHECKING:
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.keeping import Keeping
-    from embedded_orch.orchestration.values import CachedResult, Proposal
+    from embedded_orch.engine.task_record import TaskRecord
+    from embedded_orch.orchestration.values import CachedResult, Decision, Proposal
     from embedded_orch.store.caching import LockHolder
 
 _log = logging.getLogger("embedded_orch.engine")
 
+_LARGEST_AT_ONCE = 64 * 1024
+"""Bytes of a value that is read in the transaction that takes it."""
 _FIRST_LOOK = 0.005
 _LAST_LOOK = 0.25
 """Seconds between two looks at what other processes do: the first, and the longest."""
@@ -83,6 +88,7 @@ class CacheUse:
         "_found",
         "_holder",
         "_is_locked",
+        "_is_missing",
         "_policy",
         "is_refreshing",
         "key",
@@ -106,6 +112,7 @@ class CacheUse:
         self._expires_in = expires_in
         self._holder = holder
         self._is_locked = False
+        self._is_missing = False
         self._found: tuple[CachedResult, object] | None = None
 
     @property
@@ -120,11 +127,34 @@ class CacheUse:
             expiration = times.datetime_from_microseconds(now) + self._expires_in
         return StateDetails(cache_key=self.key, cache_expiration=expiration)
 
-    def look(self, engine: Engine, keeping: Keeping) -> Steps[bool]:
-        """Whether there is a result that can be read, once nobody else computes one."""
+    def take(self, engine: Engine, record: TaskRecord, running: Proposal) -> Steps[Decision | None]:
+        """Have a run end with what is cached, where that takes one look; None when it has not.
+
+        Args:
+            engine: that runs it.
+            record: of the run, which is to be begun.
+            running: its RUNNING, which the cached result takes the place of.
+        """
+        if self.is_refreshing or self._policy.key_storage is not None:
+            return None
         if self._policy.is_exclusive:
             yield from self._lock(engine)
-        if self.is_refreshing:
+        decision: Decision | None = yield record.take_cached(running, self._accepts)
+        return decision
+
+    def _accepts(self, found: CachedResult | None) -> bool:
+        self._is_missing = found is None
+        if found is None or found.data_format != JSON or len(found.data) > _LARGEST_AT_ONCE:
+            return False
+        is_plain, value = values.decode_plain(found.data)
+        self._found = (found, value) if is_plain else None
+        return is_plain
+
+    def look(self, engine: Engine, keeping: Keeping) -> Steps[bool]:
+        """Whether there is a result that can be read, once nobody else computes one."""
+        if self._policy.is_exclusive and not self._is_locked:
+            yield from self._lock(engine)
+        if self.is_refreshing or self._is_missing:
             return False
         now = engine.process.now()
         if self._policy.key_storage is not None and not (yield from self._is_recorded(engine, now)):

@@ -282,6 +282,12 @@ class TaskCall:
         )
         states = [pending]
         self._record.begin(self._new_run(key), states)
+        if self._cache is not None and self._record.slots is None:
+            running = self._running(process.now())
+            taken = yield from self._cache.take(self._engine, self._record, running)
+            if taken is not None:
+                self._record.is_start_awaited = True
+                return (yield from self._cached(taken))
         is_cached = self._cache is not None and (
             yield from self._cache.look(self._engine, self._keeping)
         )

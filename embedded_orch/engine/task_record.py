@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Write
 from embedded_orch.states import StateType
-from embedded_orch.store import task_runs
+from embedded_orch.store import caching, task_runs
 from embedded_orch.store.transitions import interrupt
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Announced, Transaction
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.tag_slots import TagSlots
-    from embedded_orch.orchestration.values import Decision, Proposal
+    from embedded_orch.orchestration.values import CachedResult, Decision, Proposal
     from embedded_orch.store.slots import Claim
     from embedded_orch.store.task_runs import NewTaskRun
 
@@ -142,6 +142,40 @@ class TaskRecord:
     def complete(self, proposal: Proposal) -> Write[Decision]:
         """Its completion, by the rules; the start goes with it where it waits to be committed."""
         return _Completion(self, self._engine, proposal)
+
+    def take_cached(
+        self, running: Proposal, accepts: Callable[[CachedResult | None], bool]
+    ) -> Write[Decision | None]:
+        """The start and its end with what is cached under the key of a state, as one write.
+
+        Args:
+            running: RUNNING, which the cached result takes the place of; it names the key.
+            accepts: whether that is to be taken, told what there is. If not, nothing is written,
+                and the answer is None.
+        """
+        start, states = self._start, self._start_states
+        assert start is not None, "it has begun"
+        tries = 0
+
+        def operation(tx: Transaction) -> Decision | None:
+            nonlocal tries
+            tries += 1
+            now = running.timestamp
+            found = caching.find_to_take(tx, key=running.details.cache_key or "", now=now)
+            if found is None and tries > 1:
+                # The commit of the first time may be there, and what it took gone since.
+                return task_runs.repeat(tx, run_id=start.id, proposal=running)
+            if not accepts(found):
+                return None
+            if start.owner_id is not None:
+                self._engine.owner.ensure_registered(tx)
+            decision = task_runs.start_and_complete(
+                tx, start, states, running, now=now, epoch=self._epoch, cached=found
+            )
+            self._owe_hooks(tx, decision)
+            return decision
+
+        return Write(self._engine.database, operation, after=self.written_before())
 
     def interrupt(self, ending: Proposal) -> Write[Decision]:
         """The end of a run that was interrupted: that it crashed, or was cancelled."""

@@ -9,7 +9,16 @@ from uuid import UUID
 import msgspec
 
 from embedded_orch.orchestration.transition import decide
-from embedded_orch.orchestration.values import Decision, Policy, Proposal, Run, Verdict
+from embedded_orch.orchestration.values import (
+    NO_FACTS,
+    CachedResult,
+    Decision,
+    Facts,
+    Policy,
+    Proposal,
+    Run,
+    Verdict,
+)
 from embedded_orch.states import State, StateType
 from embedded_orch.store.flow_runs import check_owner, state_from, states_from
 from embedded_orch.store.resumes import SUPERSEDED
@@ -145,12 +154,13 @@ def start_and_complete(
     tx: Transaction,
     new: NewTaskRun,
     states: Sequence[Proposal],
-    completed: Proposal,
+    last: Proposal,
     *,
     now: int,
     epoch: int | None,
+    cached: CachedResult | None = None,
 ) -> Decision:
-    """Make a task run in its first states, and propose its completion, as one write.
+    """Make a task run in its first states, and propose what completes it, as one write.
 
     The same as :func:`start_task_run` and then :func:`propose_task_state`, for a start that nobody
     can have seen: what the rules of a completion read is known without reading it back.
@@ -159,21 +169,24 @@ def start_and_complete(
         tx: a write transaction.
         new: the run.
         states: its first ones.
-        completed: its completion; proposing the same one again changes nothing.
+        last: its completion, or RUNNING where a cached result takes the place of that; proposing
+            the same one again changes nothing.
         now: when it began, in microseconds since 1970 UTC.
         epoch: in which the caller owns the flow run; None outside of flows.
+        cached: what this transaction has found under the cache key of the run.
 
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
     run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
-    decision = decide(run, completed, now=now)
+    facts = NO_FACTS if cached is None else Facts(cached=cached)
+    decision = decide(run, last, now=now, facts=facts)
     if decision.proposal is not None:
         stored.append(decision.proposal)
     updated = max(now, stored[-1].timestamp)
     if not _store_start(tx, new, decision.run, stored, now=now, updated=updated):
         # A repeat: the start is there, and the completion may be, with it or not.
-        return propose_task_state(tx, run_id=new.id, proposal=completed, now=now, epoch=epoch)
+        return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
     if decision.verdict is Verdict.ACCEPT:
         tell_cache(tx, new.id, stored[-1], now=updated)
     return decision
@@ -256,6 +269,22 @@ def propose_task_state(
         epoch=epoch,
         force=force,
         claim=claim,
+    )
+
+
+def repeat(tx: Transaction, *, run_id: UUID, proposal: Proposal) -> Decision | None:
+    """What came of a state that may have been proposed before; None when it was not.
+
+    Args:
+        tx: a write transaction.
+        run_id: the run, which may not be there.
+        proposal: the state.
+    """
+    row = tx.row("task_run.for_transition", id=run_id)
+    if row is None or row[0] != proposal.id:
+        return None
+    return propose_task_state(
+        tx, run_id=run_id, proposal=proposal, now=proposal.timestamp, epoch=None
     )
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from embedded_orch.values.classes import qualified_name
-from embedded_orch.values.codec import decode, decode_parsed, encode, encode_parameters
+from embedded_orch.values.codec import (
+    decode,
+    decode_parsed,
+    decode_plain,
+    encode,
+    encode_parameters,
+)
 from embedded_orch.values.hashing import InputsHash, examine_inputs, hash_inputs, source_hash
 from embedded_orch.values.places import is_outside
 from embedded_orch.values.preview import preview
@@ -15,6 +21,7 @@ __all__ = [
     "Secret",
     "decode",
     "decode_parsed",
+    "decode_plain",
     "encode",
     "encode_parameters",
     "examine_inputs",

@@ -92,6 +92,19 @@ def decode(data: bytes | str) -> object:
     return rebuild(tree) if tagged else tree
 
 
+def decode_plain(data: bytes) -> tuple[bool, object]:
+    """Whether these bytes are a value that plain JSON holds as it is, and the value.
+
+    It takes one call in C, and none of any class of the user's: it may be made in a transaction.
+    """
+    if _TAG_IN_BYTES in data:
+        return False, None
+    try:
+        return True, _from_json(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False, None
+
+
 def decode_parsed(tree: Tree) -> object:
     """Return the value that `encode` wrote, where the database driver has parsed the JSON already.
 

@@ -31,6 +31,7 @@ from embedded_orch.engine.retention import Retention
 from embedded_orch.input import create_flow_run_input, delete_flow_run_input, send_input
 from embedded_orch.process import Process
 from embedded_orch.states import Running
+from embedded_orch.store import caching
 from embedded_orch.store import retention as store
 from embedded_orch.store.retention import Removed
 from tests.faults.kill_points import judge, prepare
@@ -288,6 +289,39 @@ def test_removals_that_are_over_leave_few_markers(
     with orch.session() as session:
         left = "select count(*) from upkeep where name like 'last step of removal %'"
         assert session.execute(left).scalar() == 2
+
+
+@task(cache_key_fn=lambda context, inputs: "one key")
+def costly() -> int:
+    computed.append(1)
+    return 5
+
+
+computed: list[int] = []
+
+
+def test_cached_result_that_is_gone_when_its_hit_is_run_again_was_taken(
+    lasting_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail without a look at the run: the function was called, and its value dropped."""
+    computed.clear()
+    databases = OpenDatabases(Process())
+    with embedded_orch.open(lasting_url) as orch:
+        costly()
+        [first] = orch.task_runs.find()
+        other = databases.open(lasting_url, {})
+
+        with monkeypatch.context() as patched:
+            doubt = Doubt(patched, sessions=False)
+            doubt.between = lambda: other.database.write(
+                lambda tx: caching.forget_of_run(tx, run_id=first.id)
+            )
+            state = costly(return_state=True)
+        databases.close(other)
+
+        assert (state.name, state.result()) == ("Cached", 5)
+        assert computed == [1]
+    assert doubt.raised > 0
 
 
 @pytest.mark.parametrize("name", sorted(OWN_SQL))

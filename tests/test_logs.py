@@ -22,14 +22,15 @@ from embedded_orch.db.flusher import Flusher
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.postgres import announcing
 from embedded_orch.db.sqlite import writer
+from embedded_orch.engine import log_queue
 from embedded_orch.engine.log_queue import LogQueue
 from embedded_orch.engine.run_logging import LONGEST_MESSAGE, RunLogger
 from embedded_orch.exceptions import MissingContextError
 from embedded_orch.logging import disable_run_logger, get_logger
 from embedded_orch.logging.loggers import LogEavesdropper, flow_run_logger, task_run_logger
 from embedded_orch.logs import LogLine, LogSort
-from embedded_orch.store import task_runs
-from embedded_orch.store.logs import Lead, LogConditions, count_logs
+from embedded_orch.store import flow_runs, task_runs, transitions
+from embedded_orch.store.logs import Lead, LogConditions, count_logs, find_logs
 from tests.engine.waiting import until
 from tests.opened import Clock, opened, stores_logs, the_flow_run, the_run_of
 
@@ -438,6 +439,48 @@ def test_lines_of_a_task_are_not_overtaken_by_an_end_that_goes_with_its_start(
         work(1)
 
     assert seen == [1]
+
+
+@pytest.mark.parametrize("whose", ["task run", "flow run"])
+def test_lines_whose_commit_fails_go_with_the_state_that_waits_behind_them(
+    url: str, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: another process kept the file locked until just before the end was written."""
+    seen: list[str] = []
+    move = transitions.propose
+    store_lines = log_queue.append
+    failing = ["for once"]
+
+    def busy_first(tx: Transaction, *args: Any, **rest: Any) -> None:
+        if failing:
+            raise errors.DatabaseBusy(failing.pop())
+        store_lines(tx, *args, **rest)
+
+    def watched(tx: Transaction, kind: Any, *, proposal: Any, **rest: Any) -> Any:
+        if kind == whose.replace(" ", "_") and proposal.type == "COMPLETED":
+            lines = find_logs(tx, Lead(), LogConditions(), order="desc", after=None, limit=1)
+            seen.extend(line.message for line in lines)
+        return move(tx, kind, proposal=proposal, **rest)
+
+    @flow
+    def logging_itself() -> None:
+        get_run_logger().info("flowing")
+
+    for module in (transitions, task_runs, flow_runs):
+        monkeypatch.setattr(module, "propose", watched)
+    for module in (writer, announcing):
+        monkeypatch.setattr(module, "_MOST_IN_A_GROUP", 1)
+    with opened(url):
+        # Nothing is committed before the end asks for it.
+        monkeypatch.setattr(Flusher, "wake_soon", lambda self: None)
+        monkeypatch.setattr(log_queue, "append", busy_first)
+        if whose == "task run":
+            work(1)
+        else:
+            logging_itself()
+
+    assert seen == ["working on 1" if whose == "task run" else "flowing"]
+    assert failing == []
 
 
 def test_a_task_that_logs_nothing_writes_nothing_more(

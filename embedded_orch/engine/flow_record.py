@@ -131,7 +131,6 @@ class FlowRecord:
 
     def propose(self, proposal: Proposal) -> Write[Decision]:
         """A state for the run, by the rules; what it has logged is committed no later."""
-        self._engine.logs.hand_over()
         now, epoch = self._engine.process.now(), self.epoch
         return self._tying_up(
             now,
@@ -142,11 +141,9 @@ class FlowRecord:
 
     def end_cancelled(self, cancelled: Proposal) -> Write[Decision]:
         """Its end by a cancellation, and that of what it left unfinished."""
-        self._engine.logs.hand_over()
         process, epoch = self._engine.process, self.epoch
         now = process.now()
-        return Write(
-            self._engine.database,
+        return self._after_its_lines(
             lambda tx: flow_runs.end_cancelled(
                 tx,
                 run_id=self.run_id,
@@ -159,7 +156,6 @@ class FlowRecord:
 
     def interrupt(self, crashed: Proposal) -> Write[Decision]:
         """The end of a run that crashed in this process."""
-        self._engine.logs.hand_over()
         now, epoch = self._engine.process.now(), self.epoch
         return self._tying_up(
             now,
@@ -171,7 +167,7 @@ class FlowRecord:
     def _tying_up(self, now: int, move: Callable[[Transaction], Decision]) -> Write[Decision]:
         """What moves the run, and with its end sets Crashed what could not say how it ended."""
         if not self.has_loose_ends:
-            return Write(self._engine.database, move)
+            return self._after_its_lines(move)
         new_id = self._engine.process.new_id
 
         def operation(tx: Transaction) -> Decision:
@@ -185,6 +181,17 @@ class FlowRecord:
                     message="the database could not be told how it ended",
                 )
             return decision
+
+        return self._after_its_lines(operation)
+
+    def _after_its_lines(self, move: Callable[[Transaction], Decision]) -> Write[Decision]:
+        logs = self._engine.logs
+        if not logs.hand_over():
+            return Write(self._engine.database, move)
+
+        def operation(tx: Transaction) -> Decision:
+            logs.store_failed(tx)
+            return move(tx)
 
         return Write(self._engine.database, operation)
 

@@ -7,8 +7,8 @@ safe inside an operation of the database, in a signal handler and in ``atexit``.
 The queue is emptied in batches, each an announced write:
 
 - by a thread of its own, 0.2 s after a line came, or once eight thousand are waiting;
-- before a run is given a state: its lines are committed before that state, or with it. What a task
-  logged is on disk once the task is Completed;
+- before a run is given a state: its lines are committed before that state, or with it, also when
+  their own commit fails. What a task logged is on disk once the task is Completed;
 - when the orchestrator is closed, which it also is when the interpreter ends.
 
 So a process that is killed loses the lines of the last 0.2 s, those of unfinished tasks only.
@@ -33,6 +33,9 @@ from embedded_orch.store.logs import NewLogRow, append
 if TYPE_CHECKING:
     from embedded_orch.db.port import Announced, Database, Transaction
     from embedded_orch.process import Process
+
+    # On their way, and whether they have failed on it before.
+    _Leaving = tuple[Announced, "Batch", bool]
 
 MOST_WAITING = 100_000
 """Lines in the queue, and again as many on their way; what comes on top of them is dropped."""
@@ -83,7 +86,7 @@ class LogQueue:
         self._append = self._lines.append
         self._dropped: dict[Whose, itertools.count[int]] = {}
         # Announced, and not known to be committed yet.
-        self._leaving: deque[tuple[Announced, Batch]] = deque()
+        self._leaving: deque[_Leaving] = deque()
         # Held while lines go from the queue into an announced write, so that whoever finds the
         # queue empty knows that they are announced. Never held, nor waited for, by those who log.
         self._moving = threading.Lock()
@@ -139,6 +142,19 @@ class LogQueue:
         self._move()
         return self.has_leaving
 
+    def store_failed(self, tx: Transaction) -> None:
+        """Store what was handed over and could not be committed, together with a state.
+
+        For a state that is written after lines were handed over. Where their commit fails while the
+        state waits behind them, they can only be announced again, which is after the state.
+        """
+        if not self._leaving:
+            return
+        with self._moving:
+            for announced, batch, has_failed in self._leaving:
+                if _may_succeed(announced.error) if announced.is_done else has_failed:
+                    self._store(tx, batch)
+
     @property
     def has_leaving(self) -> bool:
         """Whether lines are announced that may not be committed yet."""
@@ -170,30 +186,30 @@ class LogQueue:
                     return
                 self._announce(self._take())
 
-    def _announce(self, batch: Batch) -> None:
+    def _announce(self, batch: Batch, *, has_failed: bool = False) -> None:
         def operation(tx: Transaction) -> None:
-            for flow_run_id, rows in batch.items():
-                append(tx, flow_run_id, rows, now=self._now())
+            self._store(tx, batch)
 
         if batch:
-            self._leaving.append((self._database.announce(operation), batch))
+            self._leaving.append((self._database.announce(operation), batch, has_failed))
+
+    def _store(self, tx: Transaction, batch: Batch) -> None:
+        for flow_run_id, rows in batch.items():
+            append(tx, flow_run_id, rows, now=self._now())
 
     def _settle(self) -> None:
         """Let go of what is committed, and try again what could not be."""
         for _ in range(len(self._leaving)):
-            announced, batch = self._leaving.popleft()
+            announced, batch, has_failed = self._leaving.popleft()
             if announced.error is not None:
                 self._recover(announced.error, batch)
             elif not announced.is_done:
-                self._leaving.append((announced, batch))
+                self._leaving.append((announced, batch, has_failed))
 
     def _recover(self, error: BaseException, batch: Batch) -> None:
-        if isinstance(
-            error,
-            errors.DatabaseUnavailable | errors.DatabaseBusy | errors.CommitOutcomeUnknown,
-        ):
+        if _may_succeed(error):
             # The same rows with the same ids: those that are there stay.
-            self._announce(batch)
+            self._announce(batch, has_failed=True)
             return
         for flow_run_id, rows in batch.items():
             for row in rows:
@@ -250,6 +266,13 @@ class LogQueue:
         return f"<LogQueue of {self._database.url}: {len(self._lines)} waiting>"
 
 
-def _size(leaving: tuple[Announced, Batch]) -> int:
+def _may_succeed(error: BaseException | None) -> bool:
+    """Whether what failed may succeed when it is tried again."""
+    return isinstance(
+        error, errors.DatabaseUnavailable | errors.DatabaseBusy | errors.CommitOutcomeUnknown
+    )
+
+
+def _size(leaving: _Leaving) -> int:
     """How many lines are on their way in one."""
     return sum(map(len, leaving[1].values()))

@@ -183,6 +183,7 @@ class TaskRecord:
 
         def operation(tx: Transaction) -> Decision:
             self._insert_missing_start(tx)
+            self._engine.logs.store_failed(tx)
             return interrupt(
                 tx,
                 "task_run",
@@ -207,6 +208,7 @@ class TaskRecord:
             # Now the start is committed, or has just been written in this transaction.
             if self._decided is not None and self.ending is proposal:
                 return self._decided
+            self._engine.logs.store_failed(tx)
             if claim is not None:
                 self._engine.owner.register(tx)
             decision = task_runs.propose_task_state(

@@ -232,6 +232,15 @@ MUTANTS: dict[str, Mutant] = {
         "any(now < 0 for row in rows)",
         ("tests/test_logs.py::test_late_lines_of_a_run_that_was_removed_are_not_stored",),
     ),
+    "lines that failed": Mutant(
+        "lines whose commit fails go with the state that waits behind them",
+        "embedded_orch/engine/log_queue.py",
+        "                if _may_succeed(announced.error) if announced.is_done else has_failed:\n",
+        "                if announced is None:\n",
+        (
+            "tests/test_logs.py::test_lines_whose_commit_fails_go_with_the_state_that_waits_behind_them",
+        ),
+    ),
     "lines before the end": Mutant(
         "the end of a task does not go with its start while its lines wait",
         "embedded_orch/engine/task_record.py",

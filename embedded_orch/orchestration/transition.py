@@ -33,9 +33,11 @@ from embedded_orch.orchestration.values import (
     Run,
     Verdict,
 )
-from embedded_orch.states import StateType
+from embedded_orch.states import NO_DETAILS, StateType
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedded_orch.orchestration.rules import Question
 
 
@@ -80,6 +82,43 @@ def decide(
         return Decision(verdict, after, reason, proposal=stored)
     stored, after = _stored(run, amended, policy, facts)
     return Decision(Verdict.ACCEPT, after, proposal=stored)
+
+
+def is_plain_beginning(states: Sequence[Proposal]) -> bool:
+    """Whether these are the PENDING and RUNNING of a run that begins, and say nothing more."""
+    try:
+        pending, running = states
+    except ValueError:
+        return False
+    return (
+        pending.type is StateType.PENDING
+        and running.type is StateType.RUNNING
+        and pending.details is running.details is NO_DETAILS
+        and pending.message is running.message is None
+        and pending.data is running.data is None
+    )
+
+
+def begin(run: Run, pending: Proposal, running: Proposal) -> tuple[Run, list[Proposal]]:
+    """A run without a state after a plain beginning, and the two states as they are stored.
+
+    What :func:`decide` makes of them one by one, by force, is worked out in one step: each task
+    run and flow run begins so.
+    """
+    timestamp = max(running.timestamp, pending.timestamp + 1)
+    if timestamp != running.timestamp:
+        running = msgspec.structs.replace(running, timestamp=timestamp)
+    begun = msgspec.structs.replace(
+        run,
+        state_id=running.id,
+        state_type=StateType.RUNNING,
+        state_name=running.name,
+        state_timestamp=timestamp,
+        run_count=1,
+        expected_start_time=pending.timestamp,
+        start_time=timestamp,
+    )
+    return begun, [pending, running]
 
 
 @cache

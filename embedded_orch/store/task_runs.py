@@ -28,6 +28,7 @@ from embedded_orch.store.transitions import (
     propose,
     run_fields,
     store_first_states,
+    store_whole,
     tell_cache,
 )
 
@@ -145,8 +146,9 @@ def start_task_run(
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
-    run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
-    _store_start(tx, new, run, stored, now=now, updated=now)
+    run, stored = first_states(_new_run(new), states, now=now)
+    if _insert(tx, new, run, now=now, updated=now, epoch=epoch):
+        store_first_states(tx, run, stored, now=now)
     return run
 
 
@@ -178,46 +180,36 @@ def start_and_complete(
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
-    run, stored = _first_states(tx, new, states, now=now, epoch=epoch)
+    run, stored = first_states(_new_run(new), states, now=now)
     facts = NO_FACTS if cached is None else Facts(cached=cached)
     decision = decide(run, last, now=now, facts=facts)
     if decision.proposal is not None:
         stored.append(decision.proposal)
     updated = max(now, stored[-1].timestamp)
-    if not _store_start(tx, new, decision.run, stored, now=now, updated=updated):
+    if not _insert(tx, new, decision.run, now=now, updated=updated, epoch=epoch):
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
+    store_whole(tx, new.id, stored)
     if decision.verdict is Verdict.ACCEPT:
         tell_cache(tx, new.id, stored[-1], now=updated)
     return decision
 
 
-def _first_states(
-    tx: Transaction, new: NewTaskRun, states: Sequence[Proposal], *, now: int, epoch: int | None
-) -> tuple[Run, list[Proposal]]:
-    if new.flow_run_id is not None and epoch is not None:
-        check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
-    run = Run(
+def _new_run(new: NewTaskRun) -> Run:
+    return Run(
         id=new.id,
         is_flow_run=False,
         policy=new.policy,
         flow_run_run_count=new.flow_run_run_count,
     )
-    return first_states(run, states, now=now)
 
 
-def _store_start(
-    tx: Transaction,
-    new: NewTaskRun,
-    run: Run,
-    states: Sequence[Proposal],
-    *,
-    now: int,
-    updated: int,
+def _insert(
+    tx: Transaction, new: NewTaskRun, run: Run, *, now: int, updated: int, epoch: int | None
 ) -> bool:
-    """Insert a new run as it is after its first states, and these; False when it is there."""
-    made = tx.run(
-        "task_run.insert",
+    """Insert a new run as it is after its first states; False when it is there."""
+    fields = run_fields(run)
+    fields.update(
         flow_run_id=new.flow_run_id,
         parent_task_run_id=new.parent_task_run_id,
         name=new.name,
@@ -233,11 +225,13 @@ def _store_start(
         created=now,
         updated=updated,
         flow_run_run_count=run.flow_run_run_count,
-        **run_fields(run),
     )
-    if made:
-        store_first_states(tx, run, states, now=now)
-    return bool(made)
+    if new.flow_run_id is not None and epoch is not None:
+        if tx.run("task_run.insert_owned", epoch=epoch, **fields):
+            return True
+        # It is lost, or the run is there; or the flow run is not, as the next statement finds.
+        check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
+    return bool(tx.run("task_run.insert", **fields))
 
 
 def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:

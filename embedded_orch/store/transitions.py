@@ -14,7 +14,7 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.orchestration.task_rules import AWAITING_SLOT
-from embedded_orch.orchestration.transition import decide
+from embedded_orch.orchestration.transition import begin, decide, is_plain_beginning
 from embedded_orch.orchestration.values import (
     NO_FACTS,
     Decision,
@@ -164,6 +164,8 @@ def first_states(
     run: Run, proposals: Sequence[Proposal], *, now: int
 ) -> tuple[Run, list[Proposal]]:
     """A run that is new, after its first states, and those states: nothing objects to them."""
+    if is_plain_beginning(proposals):
+        return begin(run, *proposals)
     stored: list[Proposal] = []
     for proposal in proposals:
         decision = decide(run, proposal, now=now, force=True)
@@ -176,10 +178,42 @@ def first_states(
 def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *, now: int) -> None:
     """Append the first states of a run that was inserted as it is after them."""
     kind: Kind = "flow_run" if run.is_flow_run else "task_run"
-    for state in states:
-        _insert_state(tx, kind, run.id, state)
+    if is_plain_beginning(states):
+        tx.run(f"{kind}_state.insert_begun", **{f"{kind}_id": run.id}, **_beginning_fields(states))
+    else:
+        for state in states:
+            _insert_state(tx, kind, run.id, state)
     if run.parent_task_run_id is not None and states:
         _tell_parent(tx, run, states[-1], now=now)
+
+
+def store_whole(tx: Transaction, run_id: UUID, states: Sequence[Proposal]) -> None:
+    """Append the states of a task run that has come to its end, its beginning among them."""
+    *beginning, end = states
+    if not is_plain_beginning(beginning):
+        for state in states:
+            _insert_state(tx, "task_run", run_id, state)
+        return
+    if end.file is not None:
+        result_files.ensure(tx, end.file)
+    tx.run(
+        "task_run_state.insert_whole",
+        task_run_id=run_id,
+        **_beginning_fields(beginning),
+        **_state_fields(end),
+    )
+
+
+def _beginning_fields(states: Sequence[Proposal]) -> dict[str, object]:
+    pending, running = states
+    return {
+        "pending_timestamp": pending.timestamp,
+        "pending_id": pending.id,
+        "pending_name": pending.name,
+        "running_timestamp": running.timestamp,
+        "running_id": running.id,
+        "running_name": running.name,
+    }
 
 
 def _slots_for(tx: Transaction, claim: Claim, *, now: int) -> SlotFacts:
@@ -254,18 +288,21 @@ def _companion_id(id: UUID) -> UUID:
 def _insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
     if state.file is not None:
         result_files.ensure(tx, state.file)
-    tx.run(
-        f"{kind}_state.insert",
-        **{f"{kind}_id": run_id},
-        timestamp=state.timestamp,
-        id=state.id,
-        type=state.type.value,
-        name=state.name,
-        message=state.message,
-        state_details=encode_details(state.details),
-        data=state.data,
-        data_format=state.data_format,
-    )
+    tx.run(f"{kind}_state.insert", **{f"{kind}_id": run_id}, **_state_fields(state))
+
+
+def _state_fields(state: Proposal) -> dict[str, object]:
+    """What a state says, as columns."""
+    return {
+        "timestamp": state.timestamp,
+        "id": state.id,
+        "type": state.type.value,
+        "name": state.name,
+        "message": state.message,
+        "state_details": encode_details(state.details),
+        "data": state.data,
+        "data_format": state.data_format,
+    }
 
 
 def run_fields(run: Run) -> dict[str, object]:

@@ -10,6 +10,14 @@ values (
 )
 on conflict (flow_run_id, timestamp) do nothing;
 
+-- name: insert_begun
+-- PENDING and RUNNING of a new run, of which there is nothing more to say. Key: flow_run_id, timestamp.
+insert into flow_run_state (flow_run_id, timestamp, id, type, name)
+values
+    (:flow_run_id, :pending_timestamp, :pending_id, 'PENDING', :pending_name),
+    (:flow_run_id, :running_timestamp, :running_id, 'RUNNING', :running_name)
+on conflict (flow_run_id, timestamp) do nothing;
+
 -- name: details
 -- What one state says beyond its name, and how its data are encoded. Not joined to the run that a
 -- transition locks: after waiting for the lock, Postgres would show the run as it is and its states

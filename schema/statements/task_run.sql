@@ -1,19 +1,50 @@
 -- Task runs. The call of a task is found by (flow run, task key, dynamic key).
 
--- name: insert
--- A new run in its first states. Nothing when the id is there: a repeat of the same write.
-insert into task_run (
+-- fragment: new_columns
     id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, call_number, state_id,
     state_type, state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
     next_scheduled_start_time, start_time, end_time, total_run_time, source_hash,
     task_version, tags, task_inputs, empirical_policy, owner_id, created, updated
-)
-values (
+
+-- fragment: new_values
     :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :call_number, :state_id,
     :state_type, :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
     :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
     :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :created, :updated
+
+-- name: insert
+-- A new run in its first states. Nothing when the id is there: a repeat of the same write.
+insert into task_run (
+-- include: new_columns
 )
+values (
+-- include: new_values
+)
+on conflict (id) do nothing;
+
+-- name: insert_owned [sqlite]
+-- The same, and nothing either when the flow run is of another epoch: its owner has lost it. The
+-- IMMEDIATE transaction it runs in locks all rows. Index: primary keys.
+insert into task_run (
+-- include: new_columns
+)
+select
+-- include: new_values
+from flow_run
+where flow_run.id = :flow_run_id and flow_run.epoch = :epoch
+on conflict (id) do nothing;
+
+-- name: insert_owned [postgres]
+-- The same; a take-over that is under way is waited for. Index: primary keys.
+with owner as (
+    select flow_run.id from flow_run where id = :flow_run_id and epoch = :epoch for share
+)
+insert into task_run (
+-- include: new_columns
+)
+select
+-- include: new_values
+from owner
 on conflict (id) do nothing;
 
 -- name: for_transition [sqlite]

@@ -10,6 +10,25 @@ values (
 )
 on conflict (task_run_id, timestamp) do nothing;
 
+-- name: insert_begun
+-- PENDING and RUNNING of a new run, of which there is nothing more to say. Key: task_run_id, timestamp.
+insert into task_run_state (task_run_id, timestamp, id, type, name)
+values
+    (:task_run_id, :pending_timestamp, :pending_id, 'PENDING', :pending_name),
+    (:task_run_id, :running_timestamp, :running_id, 'RUNNING', :running_name)
+on conflict (task_run_id, timestamp) do nothing;
+
+-- name: insert_whole
+-- The same, and the state that it has come to. Key: task_run_id, timestamp.
+insert into task_run_state (
+    task_run_id, timestamp, id, type, name, message, state_details, data, data_format
+)
+values
+    (:task_run_id, :pending_timestamp, :pending_id, 'PENDING', :pending_name, null, null, null, null),
+    (:task_run_id, :running_timestamp, :running_id, 'RUNNING', :running_name, null, null, null, null),
+    (:task_run_id, :timestamp, :id, :type, :name, :message, :state_details, :data, :data_format)
+on conflict (task_run_id, timestamp) do nothing;
+
 -- name: details
 -- What one state says beyond its name, and how its data are encoded. Not joined to the run that a
 -- transition locks: after waiting for the lock, Postgres would show the run as it is and its states

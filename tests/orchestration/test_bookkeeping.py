@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedded_orch.orchestration.bookkeeping import bookkeep
+from embedded_orch.orchestration.transition import begin, decide, is_plain_beginning
 from embedded_orch.orchestration.values import NO_FACTS, Policy, Proposal, Run
-from embedded_orch.states import TERMINAL_TYPES, StateType
+from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 from tests.orchestration.runs import (
     CANCELLED,
     COMPLETED,
@@ -135,3 +138,35 @@ def test_run_has_a_value_while_it_is_completed_with_one() -> None:
     assert completed.has_value
     assert not after(completed, a_proposal(FAILED, **WITH_VALUE)).has_value
     assert not after(completed, a_proposal(COMPLETED)).has_value
+
+
+# -- a beginning, in one step ---------------------------------------------------------------------
+
+
+@given(st.booleans(), st.integers(-2, 2), st.integers(0, 3), st.sampled_from(["Running", "Warm"]))
+def test_beginning_in_one_step_is_the_two_states_one_by_one(
+    is_flow_run: bool, gap: int, retries: int, name: str
+) -> None:
+    run = a_run(is_flow_run=is_flow_run, policy=Policy(retries=retries))
+    pending = a_proposal(PENDING, id=an_id(2))
+    running = a_proposal(RUNNING, id=an_id(3), name=name, timestamp=NOW + gap)
+    first = decide(run, pending, now=NOW, force=True)
+    second = decide(first.run, running, now=NOW, force=True)
+
+    assert is_plain_beginning([pending, running])
+    assert begin(run, pending, running) == (second.run, [first.proposal, second.proposal])
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        [a_proposal(PENDING)],
+        [a_proposal(PENDING), a_proposal(PENDING)],
+        [a_proposal(SCHEDULED), a_proposal(RUNNING)],
+        [a_proposal(PENDING), a_proposal(RUNNING, message="resumed")],
+        [a_proposal(PENDING, details=StateDetails(cache_key="k")), a_proposal(RUNNING)],
+        [a_proposal(PENDING), a_proposal(RUNNING, data=b"1", data_format="json")],
+    ],
+)
+def test_beginning_that_says_more_is_no_plain_one(states: list[Proposal]) -> None:
+    assert not is_plain_beginning(states)

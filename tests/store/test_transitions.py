@@ -190,7 +190,10 @@ def test_states_are_stored_on_one_path_only() -> None:
 
     assert inserting == {
         "flow_run_state.insert",
+        "flow_run_state.insert_begun",
         "task_run_state.insert",
+        "task_run_state.insert_begun",
+        "task_run_state.insert_whole",
         "claim.insert_first_states",
         "claim.insert_pending_states",
         "mending.history_of_flow_run",
@@ -201,8 +204,8 @@ def test_states_are_stored_on_one_path_only() -> None:
     assert users("claim.insert_pending_states") == ["store/claims.py"]
     assert users("mending.history_of_") == ["store/mending.py"]
     calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
-    # Of a new run, and of a run that was decided on.
-    assert len(calls) == 2
+    # Of a new run, of one that is new and has ended, and of a run that was decided on.
+    assert len(calls) == 3
 
 
 # -- the task run of a flow run that a flow called -----------------------------------------------

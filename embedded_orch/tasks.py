@@ -6,6 +6,7 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from embedded_orch import errors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from embedded_orch.cache_policies import CachePolicy
     from embedded_orch.context import TaskRunContext
     from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.contexts import TaskRunContext as CallerContext
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future, FutureList
@@ -178,9 +180,7 @@ class Task(Decorated[P, R_co, TaskOptions]):
         return bound
 
     def _called(self, arguments: Mapping[str, Any], wait_for: object) -> Steps[State]:
-        from embedded_orch.engine.contexts import current_flow_run
-
-        return self._new_call(current_flow_run(), arguments, wait_for).steps()
+        return self._new_call(_current_flow_run(), arguments, wait_for).steps()
 
     @overload
     def submit(
@@ -383,11 +383,9 @@ class Task(Decorated[P, R_co, TaskOptions]):
         wait_for: object,
         upstream: Mapping[str, Sequence[UUID]] | None = None,
     ) -> TaskCall:
-        from embedded_orch.engine.contexts import current_task_run
-        from embedded_orch.engine.task_call import TaskCall
-
+        _, current_task_run, task_call = _engine_parts()
         caller = current_task_run()
-        return TaskCall(
+        return task_call(
             flow_run.engine if flow_run is not None else _current_engine(),
             self.spec,
             arguments,
@@ -404,15 +402,12 @@ class Task(Decorated[P, R_co, TaskOptions]):
         wait_for: object,
         upstream: Mapping[str, Sequence[UUID]] | None = None,
     ) -> Future[Any]:
-        from embedded_orch.engine.contexts import current_flow_run
         from embedded_orch.engine.submission import submit
 
-        return submit(self._new_call(current_flow_run(), arguments, wait_for, upstream), runner)
+        return submit(self._new_call(_current_flow_run(), arguments, wait_for, upstream), runner)
 
     def _flow_run(self, what: str) -> FlowRunContext:
-        from embedded_orch.engine.contexts import current_flow_run
-
-        flow_run = current_flow_run()
+        flow_run = _current_flow_run()
         if flow_run is None:
             raise errors.MissingContextError(
                 f"{self.name}.{what}() runs a task beside a flow, and no flow is running here; "
@@ -506,6 +501,21 @@ def task_input_hash(context: TaskRunContext, arguments: dict[str, Any]) -> str |
 def _state_of(future: Future[Any]) -> State[Any]:
     future.wait()
     return future.state
+
+
+@cache
+def _engine_parts() -> tuple[
+    Callable[[], FlowRunContext | None], Callable[[], CallerContext | None], type[TaskCall]
+]:
+    """What the first call imports, and the others find: an import statement looks each time."""
+    from embedded_orch.engine.contexts import current_flow_run, current_task_run
+    from embedded_orch.engine.task_call import TaskCall
+
+    return current_flow_run, current_task_run, TaskCall
+
+
+def _current_flow_run() -> FlowRunContext | None:
+    return _engine_parts()[0]()
 
 
 def _current_engine() -> Engine:

@@ -53,8 +53,8 @@ def call_flow_hooks(
         is_interrupted: call them to their end although the code around is being cancelled.
     """
     hooks = hooks_on(flow.options, state.type)
-    run_id = state.state_details.flow_run_id
-    if hooks and run_id is not None:
+    run_id = state.state_details.flow_run_id if hooks else None
+    if run_id is not None:
         shown = flow_run_shown(engine.database, run_id)
         yield from _call(engine, hooks, flow, shown, state, is_interrupted=is_interrupted)
 
@@ -62,8 +62,8 @@ def call_flow_hooks(
 def call_task_hooks(engine: Engine, task: TaskSpec, state: State) -> Steps[None]:
     """Call the hooks of a task for a state of one of its runs."""
     hooks = hooks_on(task.options, state.type)
-    run_id = state.state_details.task_run_id
-    if hooks and run_id is not None:
+    run_id = state.state_details.task_run_id if hooks else None
+    if run_id is not None:
         shown = task_run_shown(engine.database, run_id)
         yield from _call(engine, hooks, task, shown, state, is_interrupted=False)
 

@@ -114,6 +114,11 @@ class Options:
             found = delays(self.retries) if callable(delays) else delays
             vars(self)["retry_delay_seconds"] = check_delays(found)
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether there are hooks by now, of any kind."""
+        return any(self.hooks.values())
+
     @classmethod
     def names(cls) -> list[str]:
         """Every option there is, in the order of the documentation."""

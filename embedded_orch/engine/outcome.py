@@ -16,6 +16,7 @@ from embedded_orch.engine import results
 from embedded_orch.engine.effects import WaitFor
 from embedded_orch.engine.futures import Future
 from embedded_orch.engine.inputs import futures_in, states_in
+from embedded_orch.engine.walking import PLAIN
 from embedded_orch.states import State, StateGroup, StateType, is_state_iterable
 from embedded_orch.states.details import BAD_ENDS
 
@@ -39,6 +40,8 @@ _ENDS = frozenset(
 
 def tells_the_end(value: object) -> bool:
     """Whether a value stands for more than itself: a state, a future, several, a generator."""
+    if type(value) in PLAIN:
+        return False
     if isinstance(value, State | Future | GeneratorType):
         return True
     return (

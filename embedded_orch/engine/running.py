@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextvars import copy_context
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedded_orch.errors import Pause, SignatureError
@@ -87,15 +88,21 @@ def begun(
         return items_of_async(steps) if is_async else items_of(steps)
     if is_async:
         return _ending_of_async(steps, return_state)
-    from embedded_orch.engine.effects import drive
-
     try:
-        state = drive(steps)
+        state = _drive()(steps)
     except Pause as signal:
         if return_state and signal.state is not None:
             return signal.state
         raise
     return state if return_state else state.result_now()
+
+
+@cache
+def _drive() -> Callable[[Steps[State[Any]]], State[Any]]:
+    """What the first call imports, and the others find: an import statement looks each time."""
+    from embedded_orch.engine.effects import drive
+
+    return drive
 
 
 async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:

@@ -18,7 +18,7 @@ from embedded_orch.engine.contexts import (
     task_run_context,
 )
 from embedded_orch.engine.effects import Read, Sleep
-from embedded_orch.engine.hooks import call_task_hooks, hooks_on
+from embedded_orch.engine.hooks import call_task_hooks
 from embedded_orch.engine.identity import position_key
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
@@ -112,7 +112,7 @@ class TaskCall:
         self._around = surrounding()
         self.run_id = self._record.run_id
         self._number = 0 if flow_run is None else flow_run.next_number(task, parent)
-        self.name = f"{task.name}-{self.run_id.hex[-3:]}" if flow_run is not None else task.name
+        self.name = task.name if flow_run is None else f"{task.name}-{self.run_id.int & 0xFFF:03x}"
 
     def steps(self) -> Steps[State]:
         """Run it; returns the final state, or raises what interrupted it."""
@@ -302,7 +302,7 @@ class TaskCall:
         is_awaited = (
             self._task.options.record_start == "before"
             or (flow_run is not None and flow_run.has_records)
-            or bool(hooks_on(self._task.options, StateType.RUNNING))
+            or self._has_running_hooks
         )
         if is_awaited:
             yield self._record.write_start()
@@ -354,9 +354,8 @@ class TaskCall:
                 )
             if self._record.slots is not None:
                 self._record.slots.were_given_back()
-            yield from call_task_hooks(self._engine, self._task, state)
-            if state.type is StateType.COMPLETED:
-                self._record.settle_hooks()
+            if self._task.options.has_hooks:
+                yield from self._call_hooks(state)
             return state
         except errors.DatabaseError:
             # There is nothing to record now. The flow run tells of it with its end.
@@ -378,6 +377,11 @@ class TaskCall:
         finally:
             if self._cache is not None:
                 self._cache.release(self._engine)
+
+    def _call_hooks(self, state: State) -> Steps[None]:
+        yield from call_task_hooks(self._engine, self._task, state)
+        if state.type is StateType.COMPLETED:
+            self._record.settle_hooks()
 
     def _attempts_with_slots(self, held: TagSlots, beginning: Steps[State | None]) -> Steps[State]:
         """The attempts, after which no slots are held, however they end."""
@@ -519,7 +523,8 @@ class TaskCall:
             _log.warning("task run %s: not cached: %s", self.name, decision.reason)
         elif self._cache is not None:
             yield from self._cache.publish(context, completed)
-        yield from attempts.settle(context, value)
+        if context.is_in_transaction:
+            yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
 
     def _finish_as_told(
@@ -656,9 +661,13 @@ class TaskCall:
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record, or announced."""
-        if hooks_on(self._task.options, StateType.RUNNING):
+        if self._has_running_hooks:
             state = self._own(results.state_of(running))
             yield from call_task_hooks(self._engine, self._task, state)
+
+    @property
+    def _has_running_hooks(self) -> bool:
+        return bool(self._task.options.hooks["on_running"])
 
     def _running(self, timestamp: int, *, follows: UUID | None = None) -> Proposal:
         return Proposal(

@@ -263,7 +263,9 @@ class _Completion(Write["Decision"]):
     __slots__ = ("_ending", "_owner", "_record")
 
     def __init__(self, record: TaskRecord, engine: Engine, proposal: Proposal) -> None:
-        super().__init__(engine.database, record.operation(proposal), after=record.written_before())
+        self._database = engine.database
+        self._operation = record.operation(proposal)
+        self._after = record.written_before()
         self._owner = engine.owner
         self._record = record
         self._ending = None if engine.logs.has_leaving else proposal

@@ -64,7 +64,8 @@ def hash_inputs(arguments: Mapping[str, object]) -> bytes:
 
     Futures and states among the arguments have to be resolved before.
     """
-    return examine_inputs(arguments).digest
+    text = plain_json(arguments, _to_canonical_json)
+    return examine_inputs(arguments).digest if text is None else _digest(text)
 
 
 def examine_inputs(arguments: Mapping[str, object]) -> InputsHash:

@@ -140,7 +140,8 @@ class SQLiteDatabase:
         if scope is not None:
             return self._join(scope, operation, writes=True)
         self._check()
-        self._check_not_waiting_for_ourselves()
+        if self._open_scope is not None:
+            self._check_not_waiting_for_ourselves()
         return self._writer.write(operation)
 
     def announce(self, operation: Callable[[Transaction], object]) -> Announced:

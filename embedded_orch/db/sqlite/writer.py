@@ -71,7 +71,7 @@ class Request:
         if self.notify is not None:
             self.notify()
         else:
-            self.nudge()
+            self._bell.ring()
 
     def nudge(self) -> None:
         """Wake the waiting thread: it is answered, or its turn to lead has come."""
@@ -339,7 +339,7 @@ class Writer:
         group: list[Request] = []
         try:
             self._take_group(group)
-            self._is_announced_leaving = any(type(each) is AnnouncedWrite for each in group)
+            self._is_announced_leaving = AnnouncedWrite in map(type, group)
             try:
                 self._commit_group(group)
             except Exception as error:  # noqa: BLE001 - an operation of a user's making: its caller gets it
@@ -361,9 +361,11 @@ class Writer:
         try:
             # In one step of the interpreter: Ctrl-C between two, one that takes a request and one
             # that keeps it, would lose it.
-            group.extend(islice(iter(self._queue.popleft, None), _MOST_IN_A_GROUP))
+            # Not more than there are: asking an empty queue for one more costs an exception.
+            count = min(len(self._queue), _MOST_IN_A_GROUP)
+            group.extend(islice(iter(self._queue.popleft, None), count))
         except IndexError:
-            # Those were all, and they are in the group.
+            # One was withdrawn just now. Those were all, and they are in the group.
             return
 
     def _put_back(self, group: list[Request]) -> None:

@@ -63,6 +63,11 @@ def _busy(machine: Machine, process: VirtualProcess) -> None:
     process.is_busy = True
 
 
+def _locked(machine: Machine, process: VirtualProcess) -> None:
+    # Whatever is committed next, of which some or all may be announced and waited for by nobody.
+    process.is_locked_out = True
+
+
 def _slow(machine: Machine, process: VirtualProcess) -> None:
     # What is done next is committed at once, and its caller hears of it much later.
     machine.slowness = machine.chance.randrange(SECOND, 2 * LEASE)
@@ -88,6 +93,7 @@ FAULTS: dict[str, Fault] = {
     "clock jump": Fault(0.006, _jump),
     "clock of one process": Fault(0.006, _jump_alone),
     "busy": Fault(0.006, _busy),
+    "locked": Fault(0.01, _locked),
     "slow commit": Fault(0.01, _slow),
     "taken by force": Fault(0.006, _take_by_force),
     "lost wake-up": Fault(0.02, _lose_a_ring),

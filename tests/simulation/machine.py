@@ -223,7 +223,8 @@ class Machine:
         self.faults, self.slowness = {}, 0
         self.note("quiet")
         for process in self._living():
-            process.fuse, process.dies_after_commit, process.is_busy = None, False, False
+            process.fuse, process.dies_after_commit = None, False
+            process.is_busy, process.is_locked_out = False, False
             process.stopped_until = self.time
         if not self._living():
             self._start_process()
@@ -266,12 +267,25 @@ class Machine:
             self.ledger.violations.append(f"the hook of {run_id} was never called")
 
     def _check(self) -> None:
-        violations = self.ledger.violations or problems(self.select)
+        violations = self.ledger.violations or [*problems(self.select), *self._without_a_line()]
         for run_id, step in () if self.retention else self.ledger.acknowledged:
             if not self.look("SELECT 1 FROM flow_run WHERE id = ?", run_id.bytes).get:
                 violations.append(f"step {step} of {run_id} was acknowledged, and is gone")
         if violations:
             raise Violation(self._told("\n".join(violations)))
+
+    def _without_a_line(self) -> list[str]:
+        """Tasks that have completed, each of which logs a line, and have none on record."""
+        return [
+            f"task run {id.hex()} has completed, and what it logged is not there"
+            for (id,) in self.select(
+                "SELECT id FROM task_run WHERE name LIKE 'work-%' AND state_name = 'Completed'"
+                " AND NOT EXISTS (SELECT 1 FROM log WHERE log.task_run_id = task_run.id)"
+                " AND NOT EXISTS"
+                " (SELECT 1 FROM removal WHERE removal.flow_run_id = task_run.flow_run_id)"
+                " ORDER BY id"
+            )
+        ]
 
     def _told(self, what: str) -> str:
         told = "\n".join(self.trace[-60:])
@@ -473,6 +487,9 @@ class Machine:
         except Cancelled:
             # Of what nobody waits for any more.
             return
+        if "locked" in self.met:
+            # The lines of a task are there as soon as its end is, also where their commit failed.
+            self.ledger.violations += self._without_a_line()
         for run_id, before in watched.items():
             after = self._fingerprint(run_id)
             # Whoever takes a run, or buries who had it, begins another epoch, and may be anybody.

@@ -36,6 +36,7 @@ class VirtualProcess:
         fuse: statements that it will still run before it is killed in the middle of them.
         dies_after_commit: whether it is killed by its next commit, once that is done.
         is_busy: whether its next write finds the database locked for too long.
+        is_locked_out: whether the next group of writes that is committed does.
     """
 
     def __init__(self, machine: Machine, name: str, *, offset: int) -> None:
@@ -49,6 +50,7 @@ class VirtualProcess:
         self.fuse: int | None = None
         self.dies_after_commit = False
         self.is_busy = False
+        self.is_locked_out = False
         chance = Random(machine.chance.random())
         self.process = Process(clock=self.now, entropy=chance.randbytes, sleep=machine.pass_seconds)
         self._databases = OpenDatabases(self.process)
@@ -144,7 +146,16 @@ class VirtualProcess:
                 raise Killed
             return answer
 
+        acquire = writer._guard.acquire_write
+
+        def acquire_write(**patience: Any) -> None:
+            if self.is_locked_out:
+                self.is_locked_out = False
+                raise errors.DatabaseBusy("another process kept it locked (a fault of the machine)")
+            acquire(**patience)
+
         transaction._execute, writer._execute = execute, control
+        writer._guard.acquire_write = acquire_write
         readers = database._readers
         assert readers is not None, "a file in WAL mode has readers"
         readers._catalog = _CATALOG

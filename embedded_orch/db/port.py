@@ -59,6 +59,14 @@ class Transaction(Protocol):
         """Run a named statement; how many rows it changed."""
         ...
 
+    def whole(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+        """The first row of a statement that is all that its operation writes.
+
+        It answers like :meth:`row`. Nothing follows it that would have to be undone with it: where
+        it comes first, it may be committed before this returns.
+        """
+        ...
+
     def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
         """Run a named statement once for each set of values."""
         ...

@@ -121,6 +121,7 @@ def settings_statement(options: PostgresOptions, *, local: bool) -> bytes:
         "search_path": _quoted(f'"{options.schema_name}"'),
         "timezone": _quoted("UTC"),
         "default_transaction_isolation": _quoted("read committed"),
+        "default_transaction_read_only": _quoted("off"),
         "statement_timeout": _quoted(str(0 if limit is None else max(1, round(limit * 1000)))),
     }
     if limit is not None:

@@ -156,6 +156,12 @@ class PostgresOptions(msgspec.Struct, frozen=True, kw_only=True):
         return not self.prepared_statement_cache_size
 
     @property
+    def commits_alone(self) -> bool:
+        """Whether a statement needs no BEGIN, because the session has said what that says."""
+        is_read_write = "default_transaction_read_only" not in self.server_settings
+        return is_read_write and not self.settles_each_transaction
+
+    @property
     def most_connections(self) -> int:
         """How many connections this process opens at most."""
         return self.pool_size + self.max_overflow

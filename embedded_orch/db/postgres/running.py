@@ -214,14 +214,26 @@ class Runner:
         *,
         is_read: bool,
     ) -> R:
-        connection.execute(self._begin_read if is_read else self._begin_write, prepare=False)
+        transaction = PostgresTransaction(
+            connection,
+            self._catalog,
+            places=self._places,
+            begin=self._begin_read if is_read else self._begin_write,
+            commits_alone=not is_read and self._options.commits_alone,
+        )
         try:
-            answer = operation(PostgresTransaction(connection, self._catalog, places=self._places))
+            answer = operation(transaction)
+        except psycopg.Error as error:
+            if transaction.is_committing and is_lost_in_commit(error, connection):
+                raise _TryAgain(text_of(error), in_doubt=True) from error
+            raise
         except Exception:
             if is_read and connection.pgconn.transaction_status == TransactionStatus.INTRANS:
                 # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.
                 connection.execute(b"COMMIT", prepare=False)
             raise
+        if not transaction.has_begun:
+            return answer
         try:
             commit(connection)
         except psycopg.Error as error:

@@ -63,6 +63,10 @@ class SQLiteTransaction:
         self._execute(statement.sql, statement.bind(values))
         return self.connection.changes()
 
+    def whole(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+        """The first row of a statement that is all that its operation writes."""
+        return self.row(name, **values)
+
     def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
         """Run a named statement once for each set of values."""
         statement = self._catalog[name]

@@ -113,7 +113,13 @@ class TaskRecord:
             task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
         else:
             self._decided = task_runs.start_and_complete(
-                tx, start, states, ending, now=now, epoch=self._epoch
+                tx,
+                start,
+                states,
+                ending,
+                now=now,
+                epoch=self._epoch,
+                is_all=not self.completion_hooks,
             )
             self._owe_hooks(tx, self._decided)
 

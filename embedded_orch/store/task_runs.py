@@ -25,11 +25,13 @@ from embedded_orch.store.resumes import SUPERSEDED
 from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
+    is_whole,
     propose,
     run_fields,
     store_first_states,
     store_whole,
     tell_cache,
+    whole_fields,
 )
 
 if TYPE_CHECKING:
@@ -161,6 +163,7 @@ def start_and_complete(
     now: int,
     epoch: int | None,
     cached: CachedResult | None = None,
+    is_all: bool = False,
 ) -> Decision:
     """Make a task run in its first states, and propose what completes it, as one write.
 
@@ -176,6 +179,7 @@ def start_and_complete(
         now: when it began, in microseconds since 1970 UTC.
         epoch: in which the caller owns the flow run; None outside of flows.
         cached: what this transaction has found under the cache key of the run.
+        is_all: whether the transaction writes nothing else.
 
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
@@ -186,6 +190,11 @@ def start_and_complete(
     if decision.proposal is not None:
         stored.append(decision.proposal)
     updated = max(now, stored[-1].timestamp)
+    # On a server each statement is a round trip.
+    if is_all and tx.dialect == "postgres" and epoch is not None and is_whole(stored):
+        fields = _fields(new, decision.run, now=now, updated=updated)
+        if tx.whole("task_run.insert_whole", epoch=epoch, **fields, **whole_fields(stored)):
+            return decision
     if not _insert(tx, new, decision.run, now=now, updated=updated, epoch=epoch):
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
@@ -208,6 +217,17 @@ def _insert(
     tx: Transaction, new: NewTaskRun, run: Run, *, now: int, updated: int, epoch: int | None
 ) -> bool:
     """Insert a new run as it is after its first states; False when it is there."""
+    fields = _fields(new, run, now=now, updated=updated)
+    if new.flow_run_id is not None and epoch is not None:
+        if tx.run("task_run.insert_owned", epoch=epoch, **fields):
+            return True
+        # It is lost, or the run is there; or the flow run is not, as the next statement finds.
+        check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
+    return bool(tx.run("task_run.insert", **fields))
+
+
+def _fields(new: NewTaskRun, run: Run, *, now: int, updated: int) -> dict[str, object]:
+    """A new run as it is after its first states, as columns."""
     fields = run_fields(run)
     fields.update(
         flow_run_id=new.flow_run_id,
@@ -226,12 +246,7 @@ def _insert(
         updated=updated,
         flow_run_run_count=run.flow_run_run_count,
     )
-    if new.flow_run_id is not None and epoch is not None:
-        if tx.run("task_run.insert_owned", epoch=epoch, **fields):
-            return True
-        # It is lost, or the run is there; or the flow run is not, as the next statement finds.
-        check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
-    return bool(tx.run("task_run.insert", **fields))
+    return fields
 
 
 def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:

@@ -204,6 +204,21 @@ def store_whole(tx: Transaction, run_id: UUID, states: Sequence[Proposal]) -> No
     )
 
 
+def is_whole(states: Sequence[Proposal]) -> bool:
+    """Whether these are all that a task run's coming to its end writes beside the run itself."""
+    *beginning, end = states
+    return is_plain_beginning(beginning) and end.file is None and not end.details.cache_key
+
+
+def whole_fields(states: Sequence[Proposal]) -> dict[str, object]:
+    """The states of such a run, as columns; those of its end that the run has too are not named."""
+    *beginning, end = states
+    fields = _state_fields(end)
+    for name in ("timestamp", "id", "type", "name"):
+        del fields[name]
+    return {**_beginning_fields(beginning), **fields}
+
+
 def _beginning_fields(states: Sequence[Proposal]) -> dict[str, object]:
     pending, running = states
     return {

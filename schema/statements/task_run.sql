@@ -47,6 +47,39 @@ select
 from owner
 on conflict (id) do nothing;
 
+-- name: insert_whole [postgres]
+-- The same with the states that it has gone through, as one statement; an answer only when it was
+-- inserted. Index: primary keys.
+with owner as (
+    select flow_run.id from flow_run where id = :flow_run_id and epoch = :epoch for share
+),
+made as (
+    insert into task_run (
+-- include: new_columns
+    )
+    select
+-- include: new_values
+    from owner
+    on conflict (id) do nothing
+    returning id
+),
+past as (
+    insert into task_run_state (
+        task_run_id, timestamp, id, type, name, message, state_details, data, data_format
+    )
+    select made.id, state.*
+    from made
+    cross join (
+        values
+            (cast(:pending_timestamp as bigint), cast(:pending_id as uuid), 'PENDING',
+             :pending_name, null, cast(null as jsonb), cast(null as bytea), null),
+            (:running_timestamp, :running_id, 'RUNNING', :running_name, null, null, null, null),
+            (:state_timestamp, :state_id, :state_type, :state_name, :message, :state_details, :data,
+             :data_format)
+    ) as state
+)
+select id from made;
+
 -- name: for_transition [sqlite]
 -- What the rules read, and the epoch of the flow run, or outside of flows its own, which fences off
 -- an owner that lost it.

@@ -422,6 +422,132 @@ def test_commits_that_are_lost_each_time_leave_the_caller_in_doubt(
             probe.database.write(an_idempotent_insert(probe, []))
 
 
+# -- A statement that is all that its operation writes ---------------------------------------------
+
+
+class RoundTrips:
+    """Opens connections whose round trips are counted, and whose answers are lost at first.
+
+    Args:
+        lost: how many answers.
+    """
+
+    def __init__(self, *, lost: int = 0) -> None:
+        self._lost = lost
+        self.count = 0
+
+    def __call__(self, options: PostgresOptions) -> Connection:
+        connection = connect(options)
+        wait = connection.wait
+
+        def counting(*args: Any, **kwargs: Any) -> Any:
+            answer = wait(*args, **kwargs)
+            self.count += 1
+            if self._lost:
+                self._lost -= 1
+                connection.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            return answer
+
+        connection.wait = counting  # type: ignore[method-assign]
+        return connection
+
+
+def a_whole_insert(probe: Probe) -> Operation:
+    id = probe.new_id()
+    return lambda tx: tx.whole("probe.repeat", id=id, number=1)
+
+
+def test_a_whole_statement_is_one_round_trip(postgres_server: PostgresServer) -> None:
+    trips = RoundTrips()
+    with a_database(postgres_server) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = trips
+
+        probe.database.write(a_whole_insert(probe))
+
+        assert trips.count == 1
+        assert probe.numbers() == [1]
+
+
+def test_a_transaction_without_a_statement_is_no_round_trip(
+    postgres_server: PostgresServer,
+) -> None:
+    trips = RoundTrips()
+    with a_database(postgres_server) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = trips
+
+        assert probe.database.write(lambda _: "done") == "done"
+
+        assert trips.count == 0
+
+
+def test_a_whole_statement_after_another_belongs_to_the_transaction(
+    postgres_server: PostgresServer,
+) -> None:
+    with a_database(postgres_server) as probe:
+        insert, whole = probe.insert(2), a_whole_insert(probe)
+
+        def both(tx: Transaction) -> None:
+            insert(tx)
+            whole(tx)
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            probe.database.write(both)
+
+        assert probe.numbers() == []
+
+
+def test_a_whole_statement_behind_a_pooler_has_a_transaction_around_it(
+    postgres_server: PostgresServer,
+) -> None:
+    """Seen to fail without: the session does not know our schema."""
+    with a_database(postgres_server, prepared_statement_cache_size=0) as probe:
+        probe.database.write(a_whole_insert(probe))
+
+        assert probe.numbers() == [1]
+
+
+def test_a_whole_statement_writes_where_sessions_begin_as_readers(
+    postgres_server: PostgresServer,
+) -> None:
+    """Seen to fail without the transaction around it."""
+    settings = {"default_transaction_read_only": True}
+    with a_database(postgres_server, server_settings=settings) as probe:
+        probe.database.write(a_whole_insert(probe))
+
+        assert probe.numbers() == [1]
+
+
+def test_a_whole_statement_whose_answer_was_lost_is_run_again(
+    postgres_server: PostgresServer,
+) -> None:
+    with a_database(postgres_server) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = RoundTrips(lost=1)
+
+        probe.database.write(a_whole_insert(probe))
+
+        assert probe.numbers() == [1]
+
+
+def test_whole_statements_whose_answers_are_lost_each_time_leave_the_caller_in_doubt(
+    postgres_server: PostgresServer,
+) -> None:
+    """Never "rolled back": it is there."""
+    with a_database(postgres_server, process=Process(sleep=Pauses())) as probe:
+        replace_connections(probe)
+        postgres(probe)._pool._connect = RoundTrips(lost=100)
+
+        with pytest.raises(CommitOutcomeUnknown):
+            probe.database.write(a_whole_insert(probe))
+
+        postgres(probe)._pool._connect = connect
+        assert probe.numbers() == [1]
+
+
 def insert_in_a_session(probe: Probe) -> None:
     with open_session(
         probe.database, begin_transaction=True, with_for_update=False, read_only=False

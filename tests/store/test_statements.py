@@ -92,6 +92,7 @@ def test_each_statement_is_there_for_both_engines_or_for_one_on_purpose() -> Non
     assert {name for name in alone if not name.endswith("_lock")} == {
         "migration.has_record",
         "migration.has_schema",
+        "task_run.insert_whole",
     }
 
 

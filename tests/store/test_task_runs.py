@@ -60,10 +60,15 @@ def propose(
 
 
 def start_and_complete(
-    tx: Transaction, new: NewTaskRun, states: list[Proposal], completed: Proposal
+    tx: Transaction,
+    new: NewTaskRun,
+    states: list[Proposal],
+    completed: Proposal,
+    *,
+    is_all: bool = True,
 ) -> Decision:
     now = states[0].timestamp
-    return task_runs.start_and_complete(tx, new, states, completed, now=now, epoch=0)
+    return task_runs.start_and_complete(tx, new, states, completed, now=now, epoch=0, is_all=is_all)
 
 
 def undone(
@@ -179,9 +184,10 @@ def test_owner_that_lost_the_flow_run_begins_nothing(database: Database, process
 # -- beginning and completing in one write -------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_all", [True, False], ids=["all", "with more"])
 @pytest.mark.parametrize("cache_key", [None, "k", "k" * 2001])
 def test_start_and_completion_in_one_write_leave_what_two_leave(
-    database: Database, process: Process, cache_key: str | None
+    database: Database, process: Process, cache_key: str | None, is_all: bool
 ) -> None:
     new = a_new_task_run(process, flow_run_id=a_flow_run(database, process), flow_run_run_count=1)
     states = proposals(process, StateType.RUNNING)
@@ -191,7 +197,7 @@ def test_start_and_completion_in_one_write_leave_what_two_leave(
     )
 
     def in_one(tx: Transaction) -> Decision:
-        return start_and_complete(tx, new, states, completed)
+        return start_and_complete(tx, new, states, completed, is_all=is_all)
 
     def in_two(tx: Transaction) -> Decision:
         task_runs.start_task_run(tx, new, states, now=states[0].timestamp, epoch=0)

@@ -194,6 +194,7 @@ def test_states_are_stored_on_one_path_only() -> None:
         "task_run_state.insert",
         "task_run_state.insert_begun",
         "task_run_state.insert_whole",
+        "task_run.insert_whole",
         "claim.insert_first_states",
         "claim.insert_pending_states",
         "mending.history_of_flow_run",

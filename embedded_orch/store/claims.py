@@ -27,8 +27,11 @@ _BEGINNING = -(1 << 63)
 _END = (1 << 63) - 1
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow run that is about to be scheduled. Times are microseconds since 1970 UTC."""
+class NewRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A flow run that is about to be scheduled. Times are microseconds since 1970 UTC.
+
+    What is as of most runs is left out when it is encoded: reading it is a tenth of storing a run.
+    """
 
     id: UUID
     flow_id: UUID
@@ -90,8 +93,13 @@ def enqueue_runs(tx: Transaction, runs: Sequence[NewRun], *, now: int) -> list[U
     if not runs:
         return []
     encoded = encode_struct(runs)
-    tx.run("claim.insert_runs", runs=encoded, now=now)
-    tx.run("claim.insert_first_states", runs=encoded)
+    if tx.dialect == "postgres":
+        made = tx.value("claim.insert_runs", runs=encoded, now=now)
+    else:
+        made = tx.run("claim.insert_runs", runs=encoded, now=now)
+        tx.run("claim.insert_first_states", runs=encoded)
+    if made == len(runs):
+        return [run.id for run in runs]
     return [run_id for (run_id,) in tx.rows("claim.standing_runs", runs=encoded)]
 
 
@@ -139,17 +147,15 @@ def claim_runs(
     state_ids = sorted(state_ids)
     pool = lock_work_pool(tx, name=pool_name)
     names = checked_queue_names(tx, pool, queue_names)
-    taken = _claimed(tx, claim_id, state_ids)
-    if taken or pool.is_paused:
-        return taken
-    limit = len(state_ids)
-    if pool.concurrency_limit is not None:
+    limit = 0 if pool.is_paused else len(state_ids)
+    if limit and pool.concurrency_limit is not None:
         held = int(tx.value("claim.count_holders", work_pool_id=pool.id))
         limit = min(limit, pool.concurrency_limit - held)
     if limit <= 0:
-        return []
+        return _claimed(tx, claim_id, state_ids)
     candidates = tx.rows(
         "claim.candidates",
+        claim_id=claim_id,
         work_pool_id=pool.id,
         queue_names=names,
         scheduled_after=_BEGINNING if scheduled_after is None else scheduled_after,
@@ -157,18 +163,27 @@ def claim_runs(
         limit=limit,
     )
     if not candidates:
-        return []
+        return _claimed(tx, claim_id, state_ids)
     claimed = encode_struct(
         [
-            {"id": run_id, "state_id": state_id}
-            for (run_id,), state_id in zip(candidates, state_ids, strict=False)
+            {"id": run_id, "state_id": state_id, "scheduled_time": scheduled_time}
+            for (run_id, scheduled_time), state_id in zip(candidates, state_ids, strict=False)
         ]
     )
+    owned = {"claim_id": claim_id, "owner_id": owner_id}
+    if tx.dialect == "postgres":
+        return _claimed_runs(tx.rows("claim.set_pending", claimed=claimed, now=now, **owned))
+    # The states first, before the runs forget when they were due.
     tx.run("claim.insert_pending_states", claimed=claimed, now=now)
-    tx.run("claim.set_pending", claimed=claimed, claim_id=claim_id, owner_id=owner_id, now=now)
+    tx.run("claim.set_pending", claimed=claimed, now=now, **owned)
     return _claimed(tx, claim_id, state_ids)
 
 
 def _claimed(tx: Transaction, claim_id: UUID, state_ids: Sequence[UUID]) -> list[ClaimedRun]:
-    rows = tx.rows("claim.claimed", claim_id=claim_id, state_ids=encode_struct(list(state_ids)))
+    """What this claim has taken before."""
+    encoded = encode_struct(list(state_ids))
+    return _claimed_runs(tx.rows("claim.claimed", claim_id=claim_id, state_ids=encoded))
+
+
+def _claimed_runs(rows: Sequence[tuple[Any, ...]]) -> list[ClaimedRun]:
     return [ClaimedRun(*[*row[:-1], row[-1]["scheduled_time"]]) for row in rows]

@@ -2,8 +2,8 @@
 
 -- name: insert_runs [sqlite]
 -- Many new runs, all SCHEDULED, in the order of the array. Left out are those that are there
--- already, by id or by flow_id and idempotency_key. ("where true" keeps the parser from taking
--- ON CONFLICT for the condition of a join.)
+-- already, by id or by flow_id and idempotency_key. What the array does not say of a run is as of
+-- most. ("where true" keeps the parser from taking ON CONFLICT for the condition of a join.)
 insert into flow_run (
     id, flow_id, name, state_id, state_type, state_name, state_timestamp, expected_start_time,
     next_scheduled_start_time, parameters, entrypoint, flow_version, idempotency_key, tags, labels,
@@ -12,44 +12,58 @@ insert into flow_run (
 )
 select unhex(run.value ->> 'id', '-'), unhex(run.value ->> 'flow_id', '-'), run.value ->> 'name',
        unhex(run.value ->> 'state_id', '-'), 'SCHEDULED', 'Scheduled', :now,
-       run.value ->> 'scheduled_time', run.value ->> 'scheduled_time', run.value ->> 'parameters',
-       run.value ->> 'entrypoint', run.value ->> 'flow_version', run.value ->> 'idempotency_key',
-       run.value -> 'tags', run.value -> 'labels', run.value -> 'empirical_policy',
-       nullif(run.value -> 'created_by', 'null'), run.value -> 'job_variables',
+       run.value ->> 'scheduled_time', run.value ->> 'scheduled_time',
+       coalesce(run.value ->> 'parameters', '{}'), run.value ->> 'entrypoint',
+       run.value ->> 'flow_version', run.value ->> 'idempotency_key',
+       coalesce(run.value -> 'tags', '[]'), coalesce(run.value -> 'labels', '{}'),
+       coalesce(run.value -> 'empirical_policy', '{}'),
+       nullif(run.value -> 'created_by', 'null'), coalesce(run.value -> 'job_variables', '{}'),
        unhex(run.value ->> 'deployment_id', '-'), run.value ->> 'deployment_version',
-       run.value ->> 'auto_scheduled', unhex(run.value ->> 'work_queue_id', '-'), :now, :now
+       coalesce(run.value ->> 'auto_scheduled', false), unhex(run.value ->> 'work_queue_id', '-'), :now, :now
 from json_each(:runs) as run
 where true
 order by run.key
 on conflict do nothing;
 
 -- name: insert_runs [postgres]
--- The same.
-insert into flow_run (
-    id, flow_id, name, state_id, state_type, state_name, state_timestamp, expected_start_time,
-    next_scheduled_start_time, parameters, entrypoint, flow_version, idempotency_key, tags, labels,
-    empirical_policy, created_by, job_variables, deployment_id, deployment_version, auto_scheduled,
-    work_queue_id, created, updated
-)
-select run.id, run.flow_id, run.name, run.state_id, 'SCHEDULED', 'Scheduled', :now,
-       run.scheduled_time, run.scheduled_time, cast(run.parameters as json), run.entrypoint,
-       run.flow_version, run.idempotency_key, run.tags, run.labels, run.empirical_policy,
-       nullif(run.created_by, 'null'), run.job_variables, run.deployment_id,
-       run.deployment_version, run.auto_scheduled, run.work_queue_id, :now, :now
-from rows from (
-    jsonb_to_recordset(:runs) as (
-        id uuid, flow_id uuid, name text, state_id uuid, scheduled_time bigint, parameters text,
-        entrypoint text, flow_version text, idempotency_key text, tags jsonb, labels jsonb,
-        empirical_policy jsonb, created_by jsonb, job_variables jsonb, deployment_id uuid,
-        deployment_version text, auto_scheduled boolean, work_queue_id uuid
+-- The same, with the first states of those runs that are really new; how many these are.
+with made as (
+    insert into flow_run (
+        id, flow_id, name, state_id, state_type, state_name, state_timestamp, expected_start_time,
+        next_scheduled_start_time, parameters, entrypoint, flow_version, idempotency_key, tags,
+        labels, empirical_policy, created_by, job_variables, deployment_id, deployment_version,
+        auto_scheduled, work_queue_id, created, updated
     )
-) with ordinality as run (
-    id, flow_id, name, state_id, scheduled_time, parameters, entrypoint, flow_version,
-    idempotency_key, tags, labels, empirical_policy, created_by, job_variables, deployment_id,
-    deployment_version, auto_scheduled, work_queue_id, position
+    select run.id, run.flow_id, run.name, run.state_id, 'SCHEDULED', 'Scheduled', :now,
+           run.scheduled_time, run.scheduled_time, coalesce(cast(run.parameters as json), '{}'),
+           run.entrypoint, run.flow_version, run.idempotency_key, coalesce(run.tags, '[]'),
+           coalesce(run.labels, '{}'), coalesce(run.empirical_policy, '{}'),
+           nullif(run.created_by, 'null'), coalesce(run.job_variables, '{}'), run.deployment_id,
+           run.deployment_version, coalesce(run.auto_scheduled, false), run.work_queue_id, :now,
+           :now
+    from rows from (
+        jsonb_to_recordset(:runs) as (
+            id uuid, flow_id uuid, name text, state_id uuid, scheduled_time bigint,
+            parameters text, entrypoint text, flow_version text, idempotency_key text, tags jsonb,
+            labels jsonb, empirical_policy jsonb, created_by jsonb, job_variables jsonb,
+            deployment_id uuid, deployment_version text, auto_scheduled boolean, work_queue_id uuid
+        )
+    ) with ordinality as run (
+        id, flow_id, name, state_id, scheduled_time, parameters, entrypoint, flow_version,
+        idempotency_key, tags, labels, empirical_policy, created_by, job_variables, deployment_id,
+        deployment_version, auto_scheduled, work_queue_id, position
+    )
+    order by run.position
+    on conflict do nothing
+    returning id, state_timestamp, state_id, state_type, state_name, next_scheduled_start_time
+),
+past as (
+    insert into flow_run_state (flow_run_id, timestamp, id, type, name, state_details)
+    select id, state_timestamp, state_id, state_type, state_name,
+           jsonb_build_object('scheduled_time', next_scheduled_start_time)
+    from made
 )
-order by run.position
-on conflict do nothing;
+select count(*) from made;
 
 -- name: insert_first_states [sqlite]
 -- The first states of those runs that are really new: a run that was there has another id or
@@ -62,16 +76,6 @@ from json_each(:runs) as run
 join flow_run on flow_run.id = unhex(run.value ->> 'id', '-')
               and flow_run.state_id = unhex(run.value ->> 'state_id', '-')
 where true
-on conflict (flow_run_id, timestamp) do nothing;
-
--- name: insert_first_states [postgres]
--- The same.
-insert into flow_run_state (flow_run_id, timestamp, id, type, name, state_details)
-select flow_run.id, flow_run.state_timestamp, flow_run.state_id, flow_run.state_type,
-       flow_run.state_name,
-       jsonb_build_object('scheduled_time', flow_run.next_scheduled_start_time)
-from jsonb_to_recordset(:runs) as run (id uuid, state_id uuid)
-join flow_run on flow_run.id = run.id and flow_run.state_id = run.state_id
 on conflict (flow_run_id, timestamp) do nothing;
 
 -- name: standing_runs [sqlite]
@@ -120,7 +124,8 @@ where work_queue.work_pool_id = :work_pool_id and flow_run.work_queue_id = work_
 -- the queue it is for, and numbering the runs by a window would read the whole backlog. So this
 -- walks: each step is one search for the run after the last one in the index, or, when the queue
 -- has no more room or no more runs, goes on to the next queue. It reads what it takes, and one
--- search for each queue. Index: work_queue_by_priority, flow_run_holding_slot, flow_run_claimable.
+-- search for each queue. None are left for a claim that took some before.
+-- Index: work_queue_by_priority, flow_run_holding_slot, flow_run_claimable, flow_run_by_claim.
 with recursive
 queue as materialized (
     -- min() is NULL as soon as one of its arguments is
@@ -134,6 +139,7 @@ queue as materialized (
     from work_queue
     where work_pool_id = :work_pool_id and is_paused = false
           and (:queue_names is null or name in (select value from json_each(:queue_names)))
+          and not exists (select 1 from flow_run where claim_id = :claim_id)
 ),
 walk (turn, taken_here, taken, due, id) as (
     -- an empty id comes before all others
@@ -159,14 +165,15 @@ walk (turn, taken_here, taken, due, id) as (
     )
     where walk.taken < :limit
 )
-select id from walk where id <> x'';
+select id, due as scheduled_time from walk where id <> x'';
 
 -- name: candidates [postgres]
 -- The next runs of a pool: its open queues by priority, each up to its room, in each the earliest
 -- first. Rows that somebody else has locked are passed over. The queues come sorted, so that the
 -- sort at the end only has to sort within each, and stops at the limit without having asked (and
--- locked) the rest. Index: work_queue_by_priority, flow_run_holding_slot, flow_run_claimable.
-select run.id
+-- locked) the rest. None are left for a claim that took some before.
+-- Index: work_queue_by_priority, flow_run_holding_slot, flow_run_claimable, flow_run_by_claim.
+select run.id, run.next_scheduled_start_time as scheduled_time
 from (
     -- least() passes over NULL: a queue without a limit
     select id, priority,
@@ -181,6 +188,7 @@ from (
               cast(:queue_names as jsonb) is null
               or name in (select value from jsonb_array_elements_text(:queue_names) as wanted (value))
           )
+          and not exists (select 1 from flow_run where claim_id = :claim_id)
     order by priority, id
     offset 0
 ) as queue
@@ -207,14 +215,6 @@ select flow_run.id, max(:now, flow_run.state_timestamp + 1),
 from json_each(:claimed) as claimed
 join flow_run on flow_run.id = unhex(claimed.value ->> 'id', '-');
 
--- name: insert_pending_states [postgres]
--- The same.
-insert into flow_run_state (flow_run_id, timestamp, id, type, name, state_details)
-select flow_run.id, greatest(:now, flow_run.state_timestamp + 1), claimed.state_id, 'PENDING',
-       'Pending', jsonb_build_object('scheduled_time', flow_run.next_scheduled_start_time)
-from jsonb_to_recordset(:claimed) as claimed (id uuid, state_id uuid)
-join flow_run on flow_run.id = claimed.id;
-
 -- name: set_pending [sqlite]
 -- The claimed runs themselves. They have a new owner, so what an earlier one still writes has an
 -- epoch that is past. Index: primary key.
@@ -227,13 +227,33 @@ from json_each(:claimed) as claimed
 where flow_run.id = unhex(claimed.value ->> 'id', '-');
 
 -- name: set_pending [postgres]
--- The same.
-update flow_run
-set state_id = claimed.state_id, state_type = 'PENDING', state_name = 'Pending',
-    state_timestamp = greatest(:now, state_timestamp + 1), next_scheduled_start_time = null,
-    claim_id = :claim_id, owner_id = :owner_id, epoch = epoch + 1, updated = :now
-from jsonb_to_recordset(:claimed) as claimed (id uuid, state_id uuid)
-where flow_run.id = claimed.id;
+-- The same, with their states, which say when they were due; and what "claimed" would find.
+with claimed as (
+    select id, state_id, scheduled_time
+    from jsonb_to_recordset(:claimed) as claimed (id uuid, state_id uuid, scheduled_time bigint)
+),
+taken as (
+    update flow_run
+    set state_id = claimed.state_id, state_type = 'PENDING', state_name = 'Pending',
+        state_timestamp = greatest(:now, state_timestamp + 1), next_scheduled_start_time = null,
+        claim_id = :claim_id, owner_id = :owner_id, epoch = epoch + 1, updated = :now
+    from claimed
+    where flow_run.id = claimed.id
+    returning flow_run.id, flow_run.flow_id, flow_run.name, flow_run.run_count, flow_run.epoch,
+              flow_run.deployment_id, flow_run.work_queue_id, flow_run.entrypoint,
+              flow_run.parameters, flow_run.tags, flow_run.job_variables, flow_run.state_id,
+              flow_run.state_timestamp,
+              jsonb_build_object('scheduled_time', claimed.scheduled_time) as state_details
+),
+past as (
+    insert into flow_run_state (flow_run_id, timestamp, id, type, name, state_details)
+    select id, state_timestamp, state_id, 'PENDING', 'Pending', state_details
+    from taken
+)
+select id, flow_id, name, run_count, epoch, deployment_id, work_queue_id, entrypoint, parameters,
+       tags, job_variables, state_id, state_timestamp, state_details
+from taken
+order by state_id;
 
 -- name: claimed [sqlite]
 -- What a claim took. The ids of its states were given out in ascending order, which is therefore

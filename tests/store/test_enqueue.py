@@ -155,7 +155,8 @@ def test_a_thousand_runs_take_as_few_statements_as_one(build: Builder) -> None:
     build.database.write(lambda tx: enqueue_runs(_Noting(tx, names), runs, now=NOON))
 
     assert counts(build.database) == (1000, 1000)
-    assert names == ["claim.insert_runs", "claim.insert_first_states", "claim.standing_runs"]
+    states = [] if build.database.dialect == "postgres" else ["claim.insert_first_states"]
+    assert names == ["claim.insert_runs", *states]
 
 
 class _Noting:
@@ -167,6 +168,8 @@ class _Noting:
 
     def __getattr__(self, attribute: str) -> Any:
         method = getattr(self._tx, attribute)
+        if not callable(method):
+            return method
 
         def noted(name: str, /, **values: object) -> Any:
             self._names.append(name)

@@ -85,7 +85,11 @@ def named_indexes() -> dict[str, set[str]]:
 def test_each_statement_is_there_for_both_engines_or_for_one_on_purpose() -> None:
     names = {dialect: {each.name for each in statements(dialect)} for dialect in DIALECTS}
 
-    assert names["sqlite"] - names["postgres"] == set()
+    # A statement of Postgres may write to two tables at once, and saves a round trip by that.
+    assert names["sqlite"] - names["postgres"] == {
+        "claim.insert_first_states",
+        "claim.insert_pending_states",
+    }
     # On SQLite a transaction that writes has locked everything already. The migrator locks by SQL
     # on Postgres alone, and looks for tables by schema there.
     alone = names["postgres"] - names["sqlite"]
@@ -104,7 +108,7 @@ def test_a_statement_is_written_once_or_in_both_variants() -> None:
     assert {
         name: found
         for name, found in variants.items()
-        if found not in ([None], ["sqlite", "postgres"], ["postgres"])
+        if found not in ([None], ["sqlite", "postgres"], ["postgres"], ["sqlite"])
     } == {}
 
 

@@ -197,12 +197,16 @@ def test_states_are_stored_on_one_path_only() -> None:
         "task_run.insert_whole",
         "claim.insert_first_states",
         "claim.insert_pending_states",
+        "claim.insert_runs",
+        "claim.set_pending",
         "mending.history_of_flow_run",
         "mending.history_of_task_run",
     }
     assert users("_state.insert") == ["store/transitions.py"]
-    assert users("claim.insert_first_states") == ["store/claims.py"]
-    assert users("claim.insert_pending_states") == ["store/claims.py"]
+    assert users("task_run.insert_whole") == ["store/task_runs.py"]
+    for statement in inserting:
+        if statement.startswith("claim."):
+            assert users(statement) == ["store/claims.py"]
     assert users("mending.history_of_") == ["store/mending.py"]
     calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
     # Of a new run, of one that is new and has ended, and of a run that was decided on.

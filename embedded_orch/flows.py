@@ -201,8 +201,7 @@ class Flow(Decorated[P, R, FlowOptions]):
             return call_flow(_current().engine, self.spec, arguments, wait_for)
         from embedded_orch.engine.subflow import subflow_steps
 
-        task_run = current_task_run()
-        parent = task_run.run_id if task_run is not None else None
+        parent = current_task_run()
         return subflow_steps(self.spec, arguments, caller=caller, parent=parent, wait_for=wait_for)
 
     def resume(

@@ -390,7 +390,7 @@ class Task(Decorated[P, R_co, TaskOptions]):
             self.spec,
             arguments,
             flow_run=flow_run,
-            parent=caller.run_id if caller is not None else None,
+            parent=caller,
             wait_for=wait_for,
             upstream=upstream,
         )

@@ -282,6 +282,58 @@ def test_start_that_could_not_be_written_is_written_with_the_finish(
     assert states(the_run_of(orch, load)) == ["Pending", "Running", *expected[way]]
 
 
+@pytest.mark.parametrize("way", ["task", "cached", "subflow"])
+def test_start_that_could_not_be_written_is_written_with_what_the_task_calls(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Seen to fail: what completed inside belonged to a run that was not there until its end.
+
+    Had the process died before that, it would have been run again.
+    """
+    announce = orch.database.announce
+    refused: list[Announced] = []
+
+    def refuse(tx: Transaction) -> None:
+        raise errors.ConstraintViolated("not announced")
+
+    def refuse_two(operation: Any) -> Announced:
+        if stores_logs(operation) or len(refused) == 2:
+            return announce(operation)
+        refused.append(announce(refuse))
+        return refused[-1]
+
+    @task
+    def called_inside() -> int:
+        return 1
+
+    @flow
+    def child() -> int:
+        return 1
+
+    cached = called_inside.with_options(cache_key_fn=lambda *_: "key")
+    inside = {"task": called_inside, "cached": cached, "subflow": child}[way]
+
+    @task
+    def outer() -> list[str]:
+        middle()
+        return seen
+
+    @task
+    def middle() -> None:
+        inside()
+        seen.extend(sorted(row.name.rsplit("-", 1)[0] for row in orch.task_runs.find()))
+
+    seen: list[str] = []
+    if way == "cached":
+        cached()
+    monkeypatch.setattr(orch.database, "announce", refuse_two)
+    flow(lambda: outer(), name="report")()
+
+    assert [type(each.error) for each in refused] == [errors.ConstraintViolated] * 2
+    names = {"subflow": ["child"], "cached": ["called_inside"] * 2}.get(way, ["called_inside"])
+    assert seen == [*names, "middle", "outer"]
+
+
 def test_database_that_takes_neither_start_nor_finish_fails_the_call(
     orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

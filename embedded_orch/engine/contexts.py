@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.records import Choices, Records
     from embedded_orch.engine.runner import Runner
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
+    from embedded_orch.engine.task_record import TaskRecord
     from embedded_orch.engine.transactions import BaseTransaction
 
 
@@ -252,6 +253,7 @@ class TaskRunContext:
         start_time: of this attempt, in microseconds since 1970 UTC.
         around: what the call was made in: a block of a transaction, or the task run that made it.
         is_tracker: whether it only stands for a flow that was called.
+        record: what stands of it in the database.
         log_prints: whether what it prints is kept.
     """
 
@@ -266,6 +268,7 @@ class TaskRunContext:
         "log_prints",
         "name",
         "parameters",
+        "record",
         "run_count",
         "run_id",
         "start_time",
@@ -287,6 +290,7 @@ class TaskRunContext:
         start_time: int,
         around: BaseTransaction | TaskRunContext | None,
         is_tracker: bool,
+        record: TaskRecord,
     ) -> None:
         self.engine = engine
         self.task = task
@@ -299,6 +303,7 @@ class TaskRunContext:
         self.start_time = start_time
         self.around = around
         self.is_tracker = is_tracker
+        self.record = record
         self.log_prints = prints_are_kept(task, flow_run)
         self._transaction: BaseTransaction | None = None
         self._connection: AnyConnection | None = None

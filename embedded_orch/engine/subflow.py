@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
-    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.contexts import FlowRunContext, TaskRunContext
     from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.resuming import Owned
@@ -44,7 +44,7 @@ def subflow_steps(
     arguments: Mapping[str, Any],
     *,
     caller: FlowRunContext,
-    parent: UUID | None,
+    parent: TaskRunContext | None,
     wait_for: object = None,
 ) -> Steps[State]:
     """Run a flow as part of another.

@@ -79,7 +79,7 @@ class TaskCall:
         arguments: Mapping[str, Any],
         *,
         flow_run: FlowRunContext | None,
-        parent: UUID | None,
+        parent: TaskRunContext | None,
         wait_for: object = None,
         upstream: Mapping[str, Sequence[UUID]] | None = None,
         body: Callable[[UUID, Mapping[str, Any]], Steps[tuple[State, bool]]] | None = None,
@@ -91,7 +91,7 @@ class TaskCall:
         self._keeping = keeping_of(
             task.options, engine.kept if flow_run is None else flow_run.keeping
         )
-        self._parent = parent
+        self._parent = None if parent is None else parent.run_id
         self._wait_for = wait_for
         self._upstream = upstream or {}
         self._body = body
@@ -102,7 +102,7 @@ class TaskCall:
             engine,
             0 if flow_run is None else flow_run.epoch,
             task.options.hooks["on_completion"],
-            has_caller=parent is not None,
+            caller=None if parent is None else parent.record,
         )
         self._cache: CacheUse | None = None
         self._retries = 0
@@ -111,7 +111,7 @@ class TaskCall:
         self._beginning_error: Exception | None = None
         self._around = surrounding()
         self.run_id = self._record.run_id
-        self._number = 0 if flow_run is None else flow_run.next_number(task, parent)
+        self._number = 0 if flow_run is None else flow_run.next_number(task, self._parent)
         self.name = task.name if flow_run is None else f"{task.name}-{self.run_id.int & 0xFFF:03x}"
 
     def steps(self) -> Steps[State]:
@@ -479,6 +479,7 @@ class TaskCall:
             start_time=self._engine.process.now(),
             around=self._around,
             is_tracker=self._body is not None,
+            record=self._record,
         )
 
     def _keeping_prints(self, context: TaskRunContext) -> AbstractContextManager[None]:

@@ -36,7 +36,7 @@ class TaskRecord:
         epoch: in which this process owns the flow run, or outside of flows the task run.
         completion_hooks: of the task. A completion notes that they are owed, until they were
             called; without any it costs nothing.
-        has_caller: whether a task run makes the call.
+        caller: the record of the task run that makes the call, if any.
 
     Attributes:
         run_id: the task run: a new one, unless an earlier attempt left it.
@@ -47,10 +47,10 @@ class TaskRecord:
 
     __slots__ = (
         "_announced",
+        "_caller",
         "_decided",
         "_engine",
         "_epoch",
-        "_has_caller",
         "_start",
         "_start_states",
         "completion_hooks",
@@ -66,7 +66,7 @@ class TaskRecord:
         epoch: int,
         completion_hooks: Sequence[object] = (),
         *,
-        has_caller: bool,
+        caller: TaskRecord | None,
     ) -> None:
         self.completion_hooks = completion_hooks
         self.run_id: UUID = engine.process.new_id()
@@ -75,7 +75,7 @@ class TaskRecord:
         self.ending: Proposal | None = None
         self._engine = engine
         self._epoch = epoch
-        self._has_caller = has_caller
+        self._caller = caller
         self._start: NewTaskRun | None = None
         self._start_states: Sequence[Proposal] = ()
         self._announced: Announced | None = None
@@ -107,6 +107,8 @@ class TaskRecord:
         now = states[0].timestamp
         # What a transaction that was rolled back has decided is no answer.
         self._decided = None
+        if self._caller is not None:
+            self._caller.insert_if_missing(tx)
         if start.owner_id is not None:
             self._engine.owner.ensure_registered(tx)
         if ending is None:
@@ -122,6 +124,20 @@ class TaskRecord:
                 is_all=not self.completion_hooks,
             )
             self._owe_hooks(tx, self._decided)
+
+    def insert_if_missing(self, tx: Transaction) -> None:
+        """The start did not reach the database, and goes with that of a task run called by it.
+
+        Without it, what completes inside would belong to a run that nobody finds again.
+        """
+        if self._caller is not None:
+            self._caller.insert_if_missing(tx)
+        start, states = self._start, self._start_states
+        if start is not None and self._is_start_in_doubt():
+            if start.owner_id is not None:
+                self._engine.owner.ensure_registered(tx)
+            now = states[0].timestamp
+            task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
 
     def _insert_missing_start(self, tx: Transaction) -> None:
         """The start did not reach the database, or may not have: it goes with this state."""
@@ -173,6 +189,8 @@ class TaskRecord:
                 return task_runs.repeat(tx, run_id=start.id, proposal=running)
             if not accepts(found):
                 return None
+            if self._caller is not None:
+                self._caller.insert_if_missing(tx)
             if start.owner_id is not None:
                 self._engine.owner.ensure_registered(tx)
             decision = task_runs.start_and_complete(
@@ -255,7 +273,7 @@ class TaskRecord:
         """
         # The start of the task that made the call may wait too. Without it, what completed inside
         # would belong to a run that nobody finds again.
-        return None if self._engine.logs.hand_over() or self._has_caller else self._announced
+        return None if self._engine.logs.hand_over() or self._caller else self._announced
 
     @property
     def _claim(self) -> Claim | None:

@@ -73,6 +73,14 @@ _WITHOUT_A_RUN = (
         ),
     ),
     (
+        "task runs without the task run that called them",
+        (
+            "SELECT count(*) FROM task_run WHERE parent_task_run_id IS NOT NULL"
+            " AND parent_task_run_id NOT IN (SELECT id FROM task_run)"
+            " AND flow_run_id NOT IN (SELECT flow_run_id FROM removal)"
+        ),
+    ),
+    (
         "flow runs without the task run that called them",
         (
             "SELECT count(*) FROM flow_run WHERE parent_task_run_id IS NOT NULL"

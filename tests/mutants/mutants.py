@@ -225,6 +225,15 @@ MUTANTS: dict[str, Mutant] = {
         '    if owner_id is None:\n        tx.run("flow_run.fence_off"',
         ("tests/store/test_flow_runs.py::TestCancellingWhatNobodyRuns",),
     ),
+    "start of a caller": Mutant(
+        "what a task calls sees to the start of the task",
+        "embedded_orch/engine/task_record.py",
+        "        if start is not None and self._is_start_in_doubt():\n",
+        "        if start is None:\n",
+        (
+            "tests/test_announcing.py::test_start_that_could_not_be_written_is_written_with_what_the_task_calls",
+        ),
+    ),
     "late lines": Mutant(
         "lines are asked whether their run is still there, on a server those that come late",
         "embedded_orch/store/logs.py",

@@ -296,6 +296,18 @@ def test_several_values_of_a_filter_find_what_fits_any_of_them(orch: Orchestrato
     assert orch.flow_runs.count(not_state_type="COMPLETED") == 1
     assert orch.flow_runs.count(flow_name=["report", "never-run"]) == 2
     assert orch.flow_runs.count(flow_name=[]) == 0
+    assert orch.task_runs.count(state_type="COMPLETED") == 1
+    assert orch.task_runs.count(state_type=["COMPLETED", StateType.FAILED]) == 2
+
+
+def test_tag_is_found_however_its_text_is_written(orch: Orchestrator) -> None:
+    report([1])
+    spelled = '["caf\\u00e9"]'
+    with orch.session() as session:
+        session.execute("update flow_run set tags = :tags", {"tags": spelled})
+
+    assert orch.flow_runs.count(tags=["café"]) == 1
+    assert orch.flow_runs.count(tags=["tea"]) == 0
 
 
 def test_no_more_than_the_limit_is_found(orch: Orchestrator) -> None:

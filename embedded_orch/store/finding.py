@@ -239,8 +239,8 @@ def _searches(
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """The statements that together give what fits, each run once and with these values."""
     filters = _without_flow_names(tx, filters)
-    lead, statement = _lead_of(table, filters)
-    others = {k: v for k, v in filters.items() if k != lead and v is not None}
+    lead, statement = _lead_of(table, filters, is_count=what == "count")
+    others = {name: filters[name] for name in _asked_for(filters) if name != lead}
     values: dict[str, object] = {}
     if what == "count" and not others and statement in _COUNTED_BY_INDEX.get(table, ()):
         what = "count_all"
@@ -252,21 +252,34 @@ def _searches(
     wanted = filters[lead]
     assert isinstance(wanted, Sequence)
     for value in dict.fromkeys(wanted):
+        if lead == "state_types" and table == "task_run" and value == StateType.COMPLETED:
+            yield "task_run.count_all_completed", {}
+            continue
         key = "lead_id" if isinstance(value, UUID) else "lead"
         yield f"{table}.{what}_{statement}", {**values, key: value}
 
 
-def _lead_of(table: Table, filters: Mapping[str, object]) -> tuple[str | None, str]:
+def _lead_of(
+    table: Table, filters: Mapping[str, object], *, is_count: bool
+) -> tuple[str | None, str]:
     for name, statement in _LEADS[table].items():
         values = filters.get(name)
         if values is None:
             continue
         assert isinstance(values, Sequence)
-        if statement == "by_state" and table == "task_run" and StateType.COMPLETED in values:
-            # Nearly all are, and no index holds them by their state.
+        is_of_tasks = statement == "by_state" and table == "task_run"
+        if is_of_tasks and StateType.COMPLETED in values:
+            # Nearly all are, and no index holds them by their state; what it does not hold can be
+            # counted by it all the same.
+            if is_count and _asked_for(filters) == {name}:
+                return name, statement
             continue
         return name, statement
     return None, "newest"
+
+
+def _asked_for(filters: Mapping[str, object]) -> set[str]:
+    return {name for name, value in filters.items() if value is not None}
 
 
 def _without_flow_names(tx: Transaction, filters: Mapping[str, object]) -> Mapping[str, object]:

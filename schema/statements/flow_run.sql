@@ -321,6 +321,11 @@ order by flow_run.id;
 -- Lists are JSON arrays. Included below, word for word, where a statement says so.
 
 -- fragment: conditions [sqlite]
+      -- has_all is a function of ours, and not called where the first tag is nowhere in the text;
+      -- what has a backslash may be another way to write it.
+      and (:tags is null
+          or (instr(tags, coalesce(:tags ->> 0, '')) > 0 or instr(tags, '\') > 0)
+          and has_all(tags, :tags))
       and (:ids is null or flow_run.id in (select unhex(value, '-') from json_each(:ids)))
       and (:not_ids is null
           or flow_run.id not in (select unhex(value, '-') from json_each(:not_ids)))
@@ -331,7 +336,6 @@ order by flow_run.id;
           or flow_id in (
               select id from flow where instr(lower(name), lower(:flow_name_like)) > 0
           ))
-      and (:tags is null or has_all(tags, :tags))
       and (:any_tags is null
           or exists (
               select value from json_each(:any_tags)

@@ -50,11 +50,11 @@ _TASK_RUNS = """
 insert into {schema}task_run (
     id, flow_run_id, name, task_key, dynamic_key, call_number, state_id, state_type, state_name,
     state_timestamp, run_count, flow_run_run_count, expected_start_time, start_time, end_time,
-    total_run_time, source_hash, created, updated)
+    total_run_time, source_hash, created)
 {numbers}, tasks (t) as ({tasks})
 select {task_id}, {run_id}, 'work-' || n % 1000, 'reports.work', {call}, t, {task_state_id},
     {task_type}, {task_name}, {task_began} + 800, 1, 1, {task_began}, {task_began} + 1,
-    {task_began} + 800, 799, '79cc5d988f7d7415d384620e0716ada9', {task_began}, {task_began} + 800
+    {task_began} + 800, 799, '79cc5d988f7d7415', {task_began}
 from numbers cross join tasks"""
 _TASK_STATES = """
 insert into {schema}task_run_state (task_run_id, timestamp, id, type, name, data, data_format)
@@ -248,7 +248,7 @@ def _statements(dialect: _Dialect, size: Size) -> list[str]:
             "case when n / 100 % 10 = 7 then '[\"nightly\"]' else '[\"daily\"]' end"
         ),
         "value": dialect.text_bytes.format("cast(n as text)"),
-        "call": f"{digits('n * 104729 + t', 24)} || '-0'",
+        "call": f"'~' || {digits('n * 104729 + t', 16)}",
         "tasks": " union all ".join(f"select {number} as t" for number in range(size.tasks)),
     }
     return [

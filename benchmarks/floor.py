@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from binascii import b2a_base64
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,9 @@ from benchmarks.measuring import Stopwatch, Work
 
 _RUN = """insert into task_run (id, flow_run_id, name, task_key, dynamic_key, state_id, state_type,
     state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time, start_time,
-    source_hash, created, updated)
+    source_hash, created)
     values (?1, ?2, 'work-abc', 'work', ?3, ?4, 'RUNNING', 'Running', ?5, 1, 1, ?5, ?5,
-    'a05ba9a0a05ba9a0a05ba9a0a05ba9a0', ?5, ?5)"""
+    'a05ba9a0a05ba9a0', ?5)"""
 _STATE = (
     "insert into task_run_state (task_run_id, timestamp, id, type, name) values (?, ?, ?, ?, ?)"
 )
@@ -30,7 +31,7 @@ _LAST_STATE = """insert into task_run_state
     (task_run_id, timestamp, id, type, name, data, data_format)
     values (?, ?, ?, 'COMPLETED', 'Completed', ?, 'json')"""
 _UPDATE = """update task_run set state_id = ?2, state_type = 'COMPLETED', state_name = 'Completed',
-    state_timestamp = ?3, end_time = ?3, total_run_time = 1, updated = ?3 where id = ?1"""
+    state_timestamp = ?3, end_time = ?3, total_run_time = 1 where id = ?1"""
 
 
 def _id() -> bytes:
@@ -53,7 +54,16 @@ def write_task(connection: apsw.Connection, flow_run_id: bytes, number: int) -> 
     run, now = _id(), time.time_ns() // 1000
     running, completed = _id(), _id()
     connection.execute("begin immediate")
-    connection.execute(_RUN, (run, flow_run_id, f"{os.urandom(12).hex()}-0", running, now))
+    connection.execute(
+        _RUN,
+        (
+            run,
+            flow_run_id,
+            f"~{b2a_base64(os.urandom(12), newline=False).decode()}",
+            running,
+            now,
+        ),
+    )
     connection.execute(_STATE, (run, now, _id(), "PENDING", "Pending"))
     connection.execute(_STATE, (run, now + 1, running, "RUNNING", "Running"))
     connection.execute(_LAST_STATE, (run, now + 2, completed, b"%d" % number))

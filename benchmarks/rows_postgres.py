@@ -37,10 +37,9 @@ _new_id = Process().new_id
 _EPOCH = "select epoch from flow_run where id = %s for share"
 _TASK_RUN = """insert into task_run (id, flow_run_id, name, task_key, dynamic_key, state_id,
     state_type, state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
-    start_time, end_time, total_run_time, source_hash, created, updated)
+    start_time, end_time, total_run_time, source_hash, created)
     values (%(id)s, %(flow_run)s, 'work-abc', 'work', %(call)s, %(completed)s, 'COMPLETED',
-    'Completed', %(now)s, 1, 1, %(now)s, %(now)s, %(now)s, 1, 'a05ba9a0a05ba9a0a05ba9a0a05ba9a0',
-    %(now)s, %(now)s)"""
+    'Completed', %(now)s, 1, 1, %(now)s, %(now)s, %(now)s, 1, 'a05ba9a0a05ba9a0', %(now)s)"""
 _TASK_STATES = """insert into task_run_state
     (task_run_id, timestamp, id, type, name, data, data_format)
     values (%(id)s, %(now)s, %(pending)s, 'PENDING', 'Pending', null, null),
@@ -139,7 +138,7 @@ def _write_task(connection: psycopg.Connection[Any], flow_run_id: UUID, number: 
     values = {
         "id": _new_id(),
         "flow_run": flow_run_id,
-        "call": f"{_new_id().hex[:24]}-{number}",
+        "call": f"~{_new_id().hex[:16]}-{number}",
         "now": time.time_ns() // 1000,
         **{state: _new_id() for state in ("pending", "running", "completed")},
     }

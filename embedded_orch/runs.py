@@ -93,7 +93,7 @@ class Run:
 
     @property
     def updated(self) -> datetime:
-        """When its row was last written, UTC."""
+        """When it was last changed, UTC: of a task run, when it came to its state."""
         return times.datetime_from_microseconds(self._row.updated)
 
     @property

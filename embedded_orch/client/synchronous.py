@@ -189,7 +189,8 @@ class SyncPrefectClient(RecordsOfRuns):
         Args:
             task: what is called.
             flow_run_id: the flow run that it belongs to, if any.
-            dynamic_key: which call of the task it is.
+            dynamic_key: which call of the task it is; no other task of the run has the same where
+                it begins with ``~``, as those of calls do.
             id: of the run.
             name: of the run; the task's when not given.
             extra_tags: besides those of the task.
@@ -207,7 +208,7 @@ class SyncPrefectClient(RecordsOfRuns):
             name=name or spec.name,
             task_key=spec.key,
             dynamic_key=dynamic_key,
-            source_hash=spec.source_hash,
+            source_hash=spec.recorded_source,
             tags=list(dict.fromkeys([*spec.tags, *(extra_tags or ())])),
             policy=spec.policy,
         )

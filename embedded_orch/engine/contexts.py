@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch.engine import log_settings
 from embedded_orch.engine.cancellation import Cancellation
-from embedded_orch.engine.identity import call_digest
+from embedded_orch.engine.identity import call_digest, digest_key
 from embedded_orch.engine.links import Links
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class FlowRunContext:
         with self._counting:
             occurrence = self._occurrences.get(digest, 0)
             self._occurrences[digest] = occurrence + 1
-        return f"{digest.hex()}-{occurrence}"
+        return digest_key(digest, occurrence)
 
     def next_pause(self, key: str | None) -> str:
         """The key of the next pause of the run: its place, when none is given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
 from embedded_orch import values
@@ -18,6 +19,16 @@ _DIGEST_BYTES = 12
 def position_key(parent: UUID | None, number: int) -> str:
     """Which call of a task a record belongs to, where its place says so and not its inputs."""
     return f"at-{number}" if parent is None else f"at-{number}-{parent.hex}"
+
+
+def digest_key(digest: bytes, occurrence: int) -> str:
+    """Which call of a task a record belongs to: its digest, and which of the equal ones.
+
+    The schema knows by the first character that the task is part of it. It is in two trees of the
+    database for each task run, so it is short.
+    """
+    text = "~" + b2a_base64(digest, newline=False).decode()
+    return text if occurrence == 0 else f"{text}-{occurrence}"
 
 
 def call_digest(parent: UUID | None, task_key: str, arguments: Mapping[str, object]) -> bytes:

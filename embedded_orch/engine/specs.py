@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from embedded_orch.engine.parameters import Parameters
     from embedded_orch.engine.signatures import Signature
 
+# Digits of a hash that are compared with those of one other source, not with all there are.
+_RECORDED_DIGITS = 16
+
 
 def module_name(function: Callable[..., Any]) -> str:
     """The module of a function, the same whether its file is run or imported.
@@ -93,6 +96,12 @@ class Spec:
         if self._source_hash == "":
             self._source_hash = values.source_hash(self.function)
         return self._source_hash
+
+    @property
+    def recorded_source(self) -> str | None:
+        """What of it is on record with each run, to be compared with the same task's later."""
+        found = self.source_hash
+        return None if found is None else found[:_RECORDED_DIGITS]
 
 
 class TaskSpec(Spec):

@@ -183,7 +183,7 @@ class TaskCall:
             self._parent,
             key=key,
             number=self._number,
-            source_hash=self._task.source_hash,
+            source_hash=self._task.recorded_source,
             name=self.name,
         )
 
@@ -255,7 +255,7 @@ class TaskCall:
             name=self.name,
             task_key=self._task.key,
             dynamic_key=key,
-            source_hash=self._task.source_hash,
+            source_hash=self._task.recorded_source,
             task_version=self._task.options.version,
             tags=self._tags,
             task_inputs=self._upstream,

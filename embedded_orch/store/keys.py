@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+EXPRESSION = "(an expression)"
+
 
 class Key(NamedTuple):
     """Columns that no two rows of a table share.
 
     Attributes:
-        columns: in the order of the index.
+        columns: in the order of the index; :data:`EXPRESSION` for what is none.
         condition: which rows the key is about; None for all.
     """
 
@@ -35,7 +37,8 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "flow_run_state": (Key(("flow_run_id", "timestamp")),),
     "task_run": (
         _ID,
-        Key(("flow_run_id", "task_key", "dynamic_key"), "flow_run_id is not null"),
+        # By its task too, where the dynamic key is not a digest of that.
+        Key(("flow_run_id", "dynamic_key", EXPRESSION), "flow_run_id is not null"),
         Key(("task_key", "dynamic_key"), "flow_run_id is null"),
     ),
     "owed_hooks": (Key(("flow_run_id",)),),

@@ -82,11 +82,16 @@ def reference(tx: Transaction, row: Sequence[Any], repairer: Repairer) -> None:
     tx.run(name, **({"now": repairer.now} if takes_time else {}))
 
 
+def _changed(kind: str, repairer: Repairer) -> dict[str, object]:
+    """When a row was changed, as a parameter; of a task run its state says that."""
+    return {} if kind == "task_run" else {"now": repairer.now}
+
+
 def by_id(statement: str, kind: str) -> Mend:
     """A mend that is one statement about the row whose id comes first."""
 
     def mend(tx: Transaction, row: Sequence[Any], repairer: Repairer) -> None:
-        tx.run(f"mending.{statement}", **{f"{kind}_id": row[0]}, now=repairer.now)
+        tx.run(f"mending.{statement}", **{f"{kind}_id": row[0]}, **_changed(kind, repairer))
 
     return mend
 
@@ -96,7 +101,7 @@ def state_of(kind: Kind) -> Mend:
 
     def mend(tx: Transaction, row: Sequence[Any], repairer: Repairer) -> None:
         named = {f"{kind}_id": row[0]}
-        if not tx.run(f"mending.{kind}_from_history", **named, now=repairer.now):
+        if not tx.run(f"mending.{kind}_from_history", **named, **_changed(kind, repairer)):
             tx.run(f"mending.history_of_{kind}", **named)
 
     return mend

@@ -149,7 +149,7 @@ def start_task_run(
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
     run, stored = first_states(_new_run(new), states, now=now)
-    if _insert(tx, new, run, now=now, updated=now, epoch=epoch):
+    if _insert(tx, new, run, now=now, epoch=epoch):
         store_first_states(tx, run, stored, now=now)
     return run
 
@@ -189,18 +189,17 @@ def start_and_complete(
     decision = decide(run, last, now=now, facts=facts)
     if decision.proposal is not None:
         stored.append(decision.proposal)
-    updated = max(now, stored[-1].timestamp)
     # On a server each statement is a round trip.
     if is_all and tx.dialect == "postgres" and epoch is not None and is_whole(stored):
-        fields = _fields(new, decision.run, now=now, updated=updated)
+        fields = _fields(new, decision.run, now=now)
         if tx.whole("task_run.insert_whole", epoch=epoch, **fields, **whole_fields(stored)):
             return decision
-    if not _insert(tx, new, decision.run, now=now, updated=updated, epoch=epoch):
+    if not _insert(tx, new, decision.run, now=now, epoch=epoch):
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
     store_whole(tx, new.id, stored)
     if decision.verdict is Verdict.ACCEPT:
-        tell_cache(tx, new.id, stored[-1], now=updated)
+        tell_cache(tx, new.id, stored[-1], now=max(now, stored[-1].timestamp))
     return decision
 
 
@@ -213,11 +212,9 @@ def _new_run(new: NewTaskRun) -> Run:
     )
 
 
-def _insert(
-    tx: Transaction, new: NewTaskRun, run: Run, *, now: int, updated: int, epoch: int | None
-) -> bool:
+def _insert(tx: Transaction, new: NewTaskRun, run: Run, *, now: int, epoch: int | None) -> bool:
     """Insert a new run as it is after its first states; False when it is there."""
-    fields = _fields(new, run, now=now, updated=updated)
+    fields = _fields(new, run, now=now)
     if new.flow_run_id is not None and epoch is not None:
         if tx.run("task_run.insert_owned", epoch=epoch, **fields):
             return True
@@ -226,7 +223,7 @@ def _insert(
     return bool(tx.run("task_run.insert", **fields))
 
 
-def _fields(new: NewTaskRun, run: Run, *, now: int, updated: int) -> dict[str, object]:
+def _fields(new: NewTaskRun, run: Run, *, now: int) -> dict[str, object]:
     """A new run as it is after its first states, as columns."""
     fields = run_fields(run)
     fields.update(
@@ -243,7 +240,6 @@ def _fields(new: NewTaskRun, run: Run, *, now: int, updated: int) -> dict[str, o
         empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
         owner_id=new.owner_id,
         created=now,
-        updated=updated,
         flow_run_run_count=run.flow_run_run_count,
     )
     return fields

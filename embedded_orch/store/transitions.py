@@ -255,7 +255,9 @@ def _store(
     fields = run_fields(after)
     if kind == "task_run":
         fields["flow_run_run_count"] = after.flow_run_run_count
-    tx.run(f"{kind}.update_state", now=now, **fields)
+    else:
+        fields["now"] = now
+    tx.run(f"{kind}.update_state", **fields)
     if after.policy is not before.policy:
         tx.run(f"{kind}.update_policy", id=after.id, empirical_policy=encode_struct(after.policy))
     if after.parent_task_run_id is not None:

@@ -253,12 +253,13 @@ create table task_run (
     owes_hooks                 integer not null default 0      -- completed; its hooks not yet called
                                check (owes_hooks in (0, 1)),
     created                    integer not null,
-    updated                    integer not null,
     check ((state_type is null) = (state_timestamp is null)),
     check ((state_type is null) = (state_id is null))
 ) strict, without rowid;
 
-create unique index task_run_by_call on task_run (flow_run_id, task_key, dynamic_key)
+-- a key that begins with ~ is a digest of the task too, so that nearly all do without its name here
+create unique index task_run_by_call on task_run (flow_run_id, dynamic_key,
+    case when substr(dynamic_key, 1, 1) = '~' then '' else task_key end)
     where flow_run_id is not null;
 -- NULL differs from NULL in a unique index; a run outside a flow has a key all the same
 create unique index task_run_by_call_outside_flows on task_run (task_key, dynamic_key)

@@ -16,7 +16,7 @@ where flow_run.id = :flow_run_id and last.flow_run_id = :flow_run_id
 -- Index: primary key.
 update task_run
 set state_id = last.id, state_type = last.type, state_name = last.name,
-    state_timestamp = last.timestamp, updated = :now
+    state_timestamp = last.timestamp
 from task_run_state as last
 where task_run.id = :task_run_id and last.task_run_id = :task_run_id
       and last.timestamp = (
@@ -57,8 +57,7 @@ where id = :flow_run_id;
 update task_run
 set end_time = case
         when state_type in ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED') then state_timestamp
-    end,
-    updated = :now
+    end
 where id = :task_run_id;
 
 -- name: start_of_flow_run
@@ -68,7 +67,7 @@ where id = :flow_run_id and end_time < start_time;
 
 -- name: start_of_task_run
 -- The same. Index: primary key.
-update task_run set start_time = end_time, updated = :now
+update task_run set start_time = end_time
 where id = :task_run_id and end_time < start_time;
 
 -- name: caller_of_flow_run

@@ -4,13 +4,13 @@
     id, flow_run_id, parent_task_run_id, name, task_key, dynamic_key, call_number, state_id,
     state_type, state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time,
     next_scheduled_start_time, start_time, end_time, total_run_time, source_hash,
-    task_version, tags, task_inputs, empirical_policy, owner_id, created, updated
+    task_version, tags, task_inputs, empirical_policy, owner_id, created
 
 -- fragment: new_values
     :id, :flow_run_id, :parent_task_run_id, :name, :task_key, :dynamic_key, :call_number, :state_id,
     :state_type, :state_name, :state_timestamp, :run_count, :flow_run_run_count, :expected_start_time,
     :next_scheduled_start_time, :start_time, :end_time, :total_run_time, :source_hash,
-    :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :created, :updated
+    :task_version, :tags, :task_inputs, :empirical_policy, :owner_id, :created
 
 -- name: insert
 -- A new run in its first states. Nothing when the id is there: a repeat of the same write.
@@ -129,7 +129,7 @@ set state_id = :state_id, state_type = :state_type, state_name = :state_name,
     expected_start_time = :expected_start_time,
     next_scheduled_start_time = :next_scheduled_start_time, start_time = :start_time,
     end_time = :end_time, total_run_time = :total_run_time,
-    flow_run_run_count = :flow_run_run_count, updated = :now
+    flow_run_run_count = :flow_run_run_count
 where id = :id;
 
 -- name: find_call
@@ -291,7 +291,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
        task_run.total_run_time, task_run.source_hash, task_run.task_version,
        task_run.flow_run_run_count, task_run.tags, task_run.labels, task_run.empirical_policy,
-       task_run.task_inputs, task_run.updated, task_run.created
+       task_run.task_inputs,
+       coalesce(task_run.state_timestamp, task_run.created) as updated, task_run.created
 from json_each(:ids) as wanted
 join task_run on task_run.id = unhex(wanted.value, '-')
 left join task_run_state as current
@@ -307,7 +308,8 @@ select task_run.id, task_run.flow_run_id, task_run.parent_task_run_id, task_run.
        task_run.next_scheduled_start_time, task_run.start_time, task_run.end_time,
        task_run.total_run_time, task_run.source_hash, task_run.task_version,
        task_run.flow_run_run_count, task_run.tags, task_run.labels, task_run.empirical_policy,
-       task_run.task_inputs, task_run.updated, task_run.created
+       task_run.task_inputs,
+       coalesce(task_run.state_timestamp, task_run.created) as updated, task_run.created
 from jsonb_array_elements_text(:ids) with ordinality as wanted (value, key)
 join task_run on task_run.id = wanted.value::uuid
 left join task_run_state as current

@@ -12,7 +12,7 @@ import pytest
 from embedded_orch import errors
 from embedded_orch.db.port import Database
 from embedded_orch.db.statements import schema_folder
-from embedded_orch.store.keys import KEYS, Key
+from embedded_orch.store.keys import EXPRESSION, KEYS, Key
 from tests.builders import NOON, Builder, select
 
 STATEMENTS = Path(schema_folder()) / "statements"
@@ -41,10 +41,10 @@ def _sqlite_keys(database: Database) -> list[tuple[str, list[str], str | None]]:
     keys = []
     for table, index, is_partial, sql in rows:
         columns = select(
-            database, "select name from pragma_index_info(?1) where cid >= 0 order by seqno", index
+            database, "select name from pragma_index_info(?1) where cid <> -1 order by seqno", index
         )
         condition = sql.lower().split(" where ")[1] if is_partial else None
-        keys.append((table, [name for (name,) in columns], condition))
+        keys.append((table, [name or EXPRESSION for (name,) in columns], condition))
     # A rowid table's integer primary key has no index of its own.
     keys.append(("schema_migration", ["version"], None))
     return keys
@@ -56,12 +56,13 @@ def _postgres_keys(database: Database) -> list[tuple[str, list[str], str | None]
         for table, columns, condition in select(
             database,
             """
-            select indexed.relname, array_agg(attribute.attname::text order by position),
+            select indexed.relname,
+                   array_agg(coalesce(attname::text, '(an expression)') order by position),
                    pg_get_expr(indpred, indrelid)
             from pg_index
             join pg_class as indexed on indexed.oid = indrelid
             cross join unnest(indkey::int2[]) with ordinality as part (number, position)
-            join pg_attribute as attribute
+            left join pg_attribute as attribute
                 on attribute.attrelid = indrelid and attribute.attnum = part.number
             where indisunique and indexed.relnamespace = current_schema()::regnamespace
             group by indexed.relname, indexrelid, indpred, indrelid
@@ -114,8 +115,8 @@ def insert_task_run(build: Builder, flow_run_id: Any, key: str) -> None:
     opened = build.database.begin()
     try:
         opened.execute(
-            f"insert into task_run (id, flow_run_id, name, task_key, dynamic_key, created, updated)"
-            f" values ({mark[0]}, {mark[1]}, 'clean-0', 'clean', {mark[2]}, {NOON}, {NOON})",
+            f"insert into task_run (id, flow_run_id, name, task_key, dynamic_key, created)"
+            f" values ({mark[0]}, {mark[1]}, 'clean-0', 'clean', {mark[2]}, {NOON})",
             (id, flow_run_id, key),
         )
     except BaseException:

@@ -367,16 +367,26 @@ class TaskCall:
             raise
         except BaseException as error:
             # Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours.
-            process, flow_run = self._engine.process, self._flow_run
-            ending = results.crashed(process.new_id(), process.now(), error, kind="Task")
-            if flow_run is not None and flow_run.cancellation.reason is not None:
-                message = "the flow run that it belongs to was cancelled"
-                ending = results.cancelled(process.new_id(), process.now(), message)
-            yield from record_crash(self._record.interrupt(ending), f"task run {self.name}")
+            yield from self._record_interruption(error)
             raise
         finally:
             if self._cache is not None:
                 self._cache.release(self._engine)
+
+    def _record_interruption(self, error: BaseException) -> Steps[None]:
+        process, flow_run = self._engine.process, self._flow_run
+        ending = results.crashed(process.new_id(), process.now(), error, kind="Task")
+        if flow_run is not None and flow_run.cancellation.reason is not None:
+            message = "the flow run that it belongs to was cancelled"
+            ending = results.cancelled(process.new_id(), process.now(), message)
+        stored: Proposal | None = None
+        try:
+            write = self._record.interrupt(ending)
+            stored = yield from record_crash(write, f"task run {self.name}")
+        finally:
+            if stored is None and flow_run is not None:
+                # That failed, or was interrupted as well. The flow run tells of it with its end.
+                flow_run.has_loose_ends = True
 
     def _call_hooks(self, state: State) -> Steps[None]:
         yield from call_task_hooks(self._engine, self._task, state)

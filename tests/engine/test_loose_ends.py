@@ -18,7 +18,12 @@ def load(fail: Any) -> str:
     return "rows"
 
 
-def failing_once(orchestrator: Orchestrator, patches: pytest.MonkeyPatch) -> Any:
+BUSY = errors.DatabaseBusy("another process kept it locked")
+
+
+def failing_once(
+    orchestrator: Orchestrator, patches: pytest.MonkeyPatch, error: BaseException = BUSY
+) -> Any:
     """What makes the next write fail, as one does that waited for too long; the first time."""
     database: Any = orchestrator.database
     write = database.write
@@ -31,7 +36,7 @@ def failing_once(orchestrator: Orchestrator, patches: pytest.MonkeyPatch) -> Any
 
         def fail(*_: Any, **__: Any) -> Any:
             patches.setattr(database, "write", write)
-            raise errors.DatabaseBusy("another process kept it locked")
+            raise error
 
         patches.setattr(database, "write", fail)
 
@@ -60,6 +65,28 @@ class TestTaskWhoseEndCouldNotBeWritten:
             state = the_run_of(orchestrator, load).state
             assert state.name == "Crashed"
             assert state.message == "the database could not be told how it ended"
+
+    @pytest.mark.parametrize("error", [BUSY, KeyboardInterrupt()], ids=["busy", "a second Ctrl-C"])
+    def test_is_crashed_with_its_flow_run_when_both_are_interrupted(
+        self, url: str, error: BaseException, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Seen to fail: the task run was Running for good."""
+        with opened(url) as orchestrator:
+            fail_next = failing_once(orchestrator, monkeypatch, error)
+
+            def fail() -> None:
+                fail_next()
+                raise KeyboardInterrupt
+
+            @flow(validate_parameters=False)
+            def report() -> None:
+                load(fail)
+
+            with pytest.raises(KeyboardInterrupt):
+                report()
+
+            assert the_flow_run(orchestrator).state_name == "Crashed"
+            assert states(the_run_of(orchestrator, load))[1:] == ["Running", "Crashed"]
 
     def test_is_run_again_by_a_retry_of_its_flow(
         self, url: str, monkeypatch: pytest.MonkeyPatch

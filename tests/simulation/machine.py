@@ -486,7 +486,9 @@ class Machine:
                 self.kill(process)
         except Cancelled:
             # Of what nobody waits for any more.
-            return
+            watched = {}
+        if process.is_dying and not process.is_dead:
+            self.kill(process)
         if "locked" in self.met:
             # The lines of a task are there as soon as its end is, also where their commit failed.
             self.ledger.violations += self._without_a_line()

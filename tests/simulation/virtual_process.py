@@ -18,6 +18,7 @@ from tests.simulation.threads import Killed, Thread, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from typing import NoReturn
 
     from tests.simulation.machine import Machine
 
@@ -35,6 +36,8 @@ class VirtualProcess:
         stopped_since: the same.
         fuse: statements that it will still run before it is killed in the middle of them.
         dies_after_commit: whether it is killed by its next commit, once that is done.
+        is_dying: whether it was killed in a call that is under way, which the engine takes for an
+            interruption, and would write down.
         is_busy: whether its next write finds the database locked for too long.
         is_locked_out: whether the next group of writes that is committed does.
     """
@@ -49,6 +52,7 @@ class VirtualProcess:
         self.is_dead = False
         self.fuse: int | None = None
         self.dies_after_commit = False
+        self.is_dying = False
         self.is_busy = False
         self.is_locked_out = False
         chance = Random(machine.chance.random())
@@ -143,7 +147,7 @@ class VirtualProcess:
                 self._burn()
             answer = run_control(sql)
             if sql == "commit" and self.dies_after_commit:
-                raise Killed
+                self._die()
             return answer
 
         acquire = writer._guard.acquire_write
@@ -164,7 +168,7 @@ class VirtualProcess:
 
     def _checked(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*args: Any, **kwargs: Any) -> Any:
-            if self.is_dead:
+            if self.is_dead or self.is_dying:
                 raise Killed
             if name in ("write", "begin") and self.is_busy:
                 self.is_busy = False
@@ -177,12 +181,16 @@ class VirtualProcess:
         return checked
 
     def _burn(self) -> None:
-        if self.is_dead:
+        if self.is_dead or self.is_dying:
             raise Killed
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse < 0:
-                raise Killed
+                self._die()
+
+    def _die(self) -> NoReturn:
+        self.is_dying = True
+        raise Killed
 
     def __repr__(self) -> str:
         return f"<{self.name}{' dead' if self.is_dead else ''}>"

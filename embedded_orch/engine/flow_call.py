@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.records import Choices, Records
+    from embedded_orch.engine.run_logging import RunLogger
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.store.flow_runs import NewFlowRun
 
@@ -102,7 +103,7 @@ class FlowCall:
         self._arguments = arguments
         self._caller = caller
         self._keeping = keeping_of(flow.options, engine.kept if caller is None else caller.keeping)
-        self._begun: FlowRunContext | None = None
+        self._begun: tuple[FlowRunContext, RunLogger] | None = None
         self._parent_task_run_id = parent_task_run_id
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
@@ -172,13 +173,13 @@ class FlowCall:
         has_ended = False
         try:
             yield take
-            self._begun = self._context()
-            log_beginning(self._begun)
+            context = self._context()
+            self._begun = context, log_beginning(context)
             if self._refusal is not None:
                 state = yield from self._refuse(self._refusal)
             else:
                 yield from self._has_begun(running)
-                state = yield from self._attempts()
+                state = yield from self._attempts(context)
             self._log_end(state)
             # Nobody can cancel it any more: not in its hooks either.
             has_ended = True
@@ -346,12 +347,16 @@ class FlowCall:
 
     def _log_end(self, state: State) -> None:
         if self._begun is not None:
-            log_end(self._begun, state)
+            context, logger = self._begun
+            log_end(context, state, logger)
 
-    def _attempts(self) -> Steps[State]:
-        """Call the function until a final state is accepted."""
+    def _attempts(self, context: FlowRunContext) -> Steps[State]:
+        """Call the function until a final state is accepted.
+
+        Args:
+            context: of the first attempt.
+        """
         while True:
-            context = self._context()
             if self._has_records:
                 from embedded_orch.engine.records import records_of
 
@@ -375,6 +380,7 @@ class FlowCall:
                     return (yield from self._give_way(decision, proposal, state))
                 self._record.run_count = decision.run.run_count
                 self._has_records = True
+                context = self._context()
                 continue
             if decision.proposal is not None:
                 state = results.as_stored(state, decision.proposal)

@@ -278,14 +278,16 @@ def _show_what_belongs_to_no_run(record: logging.LogRecord) -> None:
 # -- what the engine says about a run --------------------------------------------------------------
 
 
-def log_beginning(run: FlowRunContext) -> None:
-    """A flow run begins."""
+def log_beginning(run: FlowRunContext) -> RunLogger:
+    """A flow run begins; returns its logger."""
     how = f"begins: flow {run.flow.name!r}"
     if run.caller is not None:
         how += f", called by {run.caller.name}"
     if run.run_count > 1:
         how += f", attempt {run.run_count}"
-    logger_of(run).info(how)
+    logger = logger_of(run)
+    logger.info(how)
+    return logger
 
 
 def log_retry(run: RunContext, message: str | None) -> None:
@@ -293,12 +295,14 @@ def log_retry(run: RunContext, message: str | None) -> None:
     logger_of(run).warning("attempt %d failed, and is retried: %s", run.run_count, message)
 
 
-def log_end(run: FlowRunContext, state: State) -> None:
+def log_end(run: FlowRunContext, state: State, logger: RunLogger) -> None:
     """A flow run has ended."""
+    # Its function may have configured logging.
+    listen()
     seconds = (run.engine.process.now() - run.start_time) / 1e6
     level = logging.INFO if state.is_completed() else logging.ERROR
     why = "" if state.is_completed() or not state.message else f": {state.message}"
-    logger_of(run).log(level, "ends as %s after %.2f s%s", state.name, seconds, why)
+    logger.log(level, "ends as %s after %.2f s%s", state.name, seconds, why)
     # It is the last line for now: other processes see it as soon as the end itself.
     run.engine.logs.hand_over()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _VERSION_AND_VARIANT = (7 << 76) | (0b10 << 62)
 _TAIL = (1 << 62) - 1
 # The tails of so many ids are drawn at once: a call of the operating system costs more than an id.
-_TAILS = Struct("64Q")
+_TAILS = Struct("256Q")
 # An id is made past the checks of its class, which cost twice as much as all the rest.
 _new = object.__new__
 _set_int = UUID.__dict__["int"].__set__
@@ -147,20 +147,27 @@ class Process:
         ids sort by the time at which they were made; two made in one step, or after the clock was
         set back, go on from the last.
         """
+        try:
+            tail = self._tails.pop()
+        except IndexError:
+            tail = self._draw_tails()
         # Milliseconds << 12, and 4096 parts of one below it.
         stamp = self.now() * 512 // 125
         with self._lock:
             if stamp <= self._last_stamp:
                 stamp = self._last_stamp + 1
             self._last_stamp = stamp
-            if not self._tails:
-                found = _TAILS.unpack(self._entropy(_TAILS.size))
-                self._tails.extend([_VERSION_AND_VARIANT | (tail & _TAIL) for tail in found])
-            tail = self._tails.pop()
         made = _new(UUID)
         _set_int(made, (stamp >> 12) << 80 | (stamp & 0xFFF) << 64 | tail)
         _set_safety(made, _NOT_KNOWN)
         return made
+
+    def _draw_tails(self) -> int:
+        # Not under the lock: Python goes on in another thread meanwhile, and all that need an id
+        # would stand in line for it.
+        found: tuple[int, ...] = _TAILS.unpack(self._entropy(_TAILS.size))
+        self._tails.extend([_VERSION_AND_VARIANT | (tail & _TAIL) for tail in found[1:]])
+        return _VERSION_AND_VARIANT | (found[0] & _TAIL)
 
     def random_bytes(self, count: int) -> bytes:
         """``count`` random bytes."""

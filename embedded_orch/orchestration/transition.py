@@ -84,6 +84,17 @@ def decide(
     return Decision(Verdict.ACCEPT, after, proposal=stored)
 
 
+def is_plain_pending(states: Sequence[Proposal]) -> bool:
+    """Whether this is the PENDING of a run, alone, and says nothing more."""
+    return (
+        len(states) == 1
+        and states[0].type is StateType.PENDING
+        and states[0].details is NO_DETAILS
+        and states[0].message is None
+        and states[0].data is None
+    )
+
+
 def is_plain_beginning(states: Sequence[Proposal]) -> bool:
     """Whether these are the PENDING and RUNNING of a run that begins, and say nothing more."""
     try:

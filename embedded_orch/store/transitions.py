@@ -14,7 +14,12 @@ import msgspec
 
 from embedded_orch import errors
 from embedded_orch.orchestration.task_rules import AWAITING_SLOT
-from embedded_orch.orchestration.transition import begin, decide, is_plain_beginning
+from embedded_orch.orchestration.transition import (
+    begin,
+    decide,
+    is_plain_beginning,
+    is_plain_pending,
+)
 from embedded_orch.orchestration.values import (
     NO_FACTS,
     Decision,
@@ -190,12 +195,23 @@ def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *,
 def store_whole(tx: Transaction, run_id: UUID, states: Sequence[Proposal]) -> None:
     """Append the states of a task run that has come to its end, its beginning among them."""
     *beginning, end = states
+    if end.file is not None:
+        result_files.ensure(tx, end.file)
+    if is_plain_pending(beginning):
+        [pending] = beginning
+        tx.run(
+            "task_run_state.insert_ended",
+            task_run_id=run_id,
+            pending_timestamp=pending.timestamp,
+            pending_id=pending.id,
+            pending_name=pending.name,
+            **_state_fields(end),
+        )
+        return
     if not is_plain_beginning(beginning):
         for state in states:
             _insert_state(tx, "task_run", run_id, state)
         return
-    if end.file is not None:
-        result_files.ensure(tx, end.file)
     tx.run(
         "task_run_state.insert_whole",
         task_run_id=run_id,

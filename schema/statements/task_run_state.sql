@@ -29,6 +29,16 @@ values
     (:task_run_id, :timestamp, :id, :type, :name, :message, :state_details, :data, :data_format)
 on conflict (task_run_id, timestamp) do nothing;
 
+-- name: insert_ended
+-- PENDING of a new run and its end, as of one that takes a cached result. Key: task_run_id, timestamp.
+insert into task_run_state (
+    task_run_id, timestamp, id, type, name, message, state_details, data, data_format
+)
+values
+    (:task_run_id, :pending_timestamp, :pending_id, 'PENDING', :pending_name, null, null, null, null),
+    (:task_run_id, :timestamp, :id, :type, :name, :message, :state_details, :data, :data_format)
+on conflict (task_run_id, timestamp) do nothing;
+
 -- name: details
 -- What one state says beyond its name, and how its data are encoded. Not joined to the run that a
 -- transition locks: after waiting for the lock, Postgres would show the run as it is and its states

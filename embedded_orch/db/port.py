@@ -59,11 +59,12 @@ class Transaction(Protocol):
         """Run a named statement; how many rows it changed."""
         ...
 
-    def whole(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+    def whole(self, name: str, group: object, /, **values: object) -> tuple[Any, ...] | None:
         """The first row of a statement that is all that its operation writes.
 
         It answers like :meth:`row`. Nothing follows it that would have to be undone with it: where
-        it comes first, it may be committed before this returns.
+        it comes first, it may be committed before this returns, together with others of its group
+        that other threads have sent. A group is what waits for the same row of the database.
         """
         ...
 

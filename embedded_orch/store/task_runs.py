@@ -192,7 +192,9 @@ def start_and_complete(
     # On a server each statement is a round trip.
     if is_all and tx.dialect == "postgres" and epoch is not None and is_whole(stored):
         fields = _fields(new, decision.run, now=now)
-        if tx.whole("task_run.insert_whole", epoch=epoch, **fields, **whole_fields(stored)):
+        fields.update(whole_fields(stored), epoch=epoch)
+        # All tasks of a flow run ask for that run's row.
+        if tx.whole("task_run.insert_whole", new.flow_run_id, **fields):
             return decision
     if not _insert(tx, new, decision.run, now=now, epoch=epoch):
         # A repeat: the start is there, and the completion may be, with it or not.

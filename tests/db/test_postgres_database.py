@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.postgres.connecting import connect
 from embedded_orch.db.postgres.database import PostgresDatabase, open_server
+from embedded_orch.db.postgres.group_commit import GroupCommit
 from embedded_orch.db.postgres.options import PostgresOptions, parse
 from embedded_orch.db.session import open_session
 from embedded_orch.errors import (
     CommitOutcomeUnknown,
+    ConstraintViolated,
     DatabaseClosed,
     DatabaseUnavailable,
     TransactionFailed,
@@ -234,6 +237,7 @@ def test_what_keeps_failing_is_given_up_with_its_reason_and_number_of_tries(
     with a_database(postgres_server, process=Process(sleep=pauses)) as probe:
 
         def cut(tx: Transaction) -> None:
+            tx.rows("probe.numbers")
             kill_sessions(postgres_server, probe)
             tx.rows("probe.numbers")
 
@@ -453,9 +457,9 @@ class RoundTrips:
         return connection
 
 
-def a_whole_insert(probe: Probe) -> Operation:
+def a_whole_insert(probe: Probe, number: int = 1) -> Operation:
     id = probe.new_id()
-    return lambda tx: tx.whole("probe.repeat", id=id, number=1)
+    return lambda tx: tx.whole("probe.repeat", None, id=id, number=number)
 
 
 def test_a_whole_statement_is_one_round_trip(postgres_server: PostgresServer) -> None:
@@ -468,6 +472,66 @@ def test_a_whole_statement_is_one_round_trip(postgres_server: PostgresServer) ->
 
         assert trips.count == 1
         assert probe.numbers() == [1]
+
+
+def stopping_the_first(probe: Probe, gate: Gate) -> tuple[GroupCommit, list[str]]:
+    """The first statement of a group waits at a gate; and by which threads any were sent."""
+    group = postgres(probe)._runner._group
+    assert group is not None
+    acquire, sent = group._acquire, []
+
+    def acquire_behind_the_gate() -> Connection:
+        sent.append(threading.current_thread().name)
+        if len(sent) == 1:
+            gate.stop_here()
+        return acquire()
+
+    group._acquire = acquire_behind_the_gate
+    return group, sent
+
+
+def gathered_in(group: GroupCommit) -> int:
+    return sum(map(len, group._gathered.values()))
+
+
+def test_whole_statements_that_gather_meanwhile_share_a_round_trip(
+    postgres_server: PostgresServer,
+) -> None:
+    gate = Gate()
+    with a_database(postgres_server) as probe:
+        group, sent = stopping_the_first(probe, gate)
+        first = Background(lambda: probe.database.write(a_whole_insert(probe, 0)))
+        gate.reached.wait()
+        inserts = [a_whole_insert(probe, number) for number in range(1, 10)]
+        others = [Background(partial(probe.database.write, insert)) for insert in inserts]
+        wait_until(lambda: gathered_in(group) == len(others))
+        gate.open()
+
+        for each in (first, *others):
+            each.result()
+        assert len(sent) == 2
+        assert probe.numbers() == list(range(10))
+        assert not group._gathered
+
+
+def test_a_whole_statement_that_fails_does_so_for_its_own_caller_alone(
+    postgres_server: PostgresServer,
+) -> None:
+    gate = Gate()
+    with a_database(postgres_server) as probe:
+        group, _ = stopping_the_first(probe, gate)
+        first = Background(lambda: probe.database.write(a_whole_insert(probe, 1)))
+        gate.reached.wait()
+        good = Background(lambda: probe.database.write(a_whole_insert(probe, 2)))
+        bad = Background(lambda: probe.database.write(a_whole_insert(probe, 1)))
+        wait_until(lambda: gathered_in(group) == 2)
+        gate.open()
+
+        first.result()
+        good.result()
+        with pytest.raises(ConstraintViolated):
+            bad.result()
+        assert probe.numbers() == [1, 2]
 
 
 def test_a_transaction_without_a_statement_is_no_round_trip(

@@ -17,10 +17,11 @@ from embedded_orch.db.current import in_own_thread, join, scope_for
 from embedded_orch.db.postgres.announcing import AnnouncedWrite, Announcements
 from embedded_orch.db.postgres.connecting import begin_statement
 from embedded_orch.db.postgres.failures import translate
+from embedded_orch.db.postgres.group_commit import is_lost_in_commit
 from embedded_orch.db.postgres.hints import Hints
 from embedded_orch.db.postgres.migrating import migrate
 from embedded_orch.db.postgres.pool import Pool
-from embedded_orch.db.postgres.running import Runner, commit, is_lost_in_commit, number_of
+from embedded_orch.db.postgres.running import Runner, commit, number_of
 from embedded_orch.db.postgres.transaction import PostgresTransaction, checked
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.statements import Catalog
@@ -274,6 +275,7 @@ class PostgresDatabase:
         try:
             self._announcements.close()
         finally:
+            self._runner.wait_until_idle(_CLOSING_SECONDS)
             self._pool.close(timeout=_CLOSING_SECONDS)
 
     def abandon_in_child(self) -> None:
@@ -355,7 +357,7 @@ class PostgresOpenTransaction:
                 raise translate(error, options) from error
             raise
         self.transaction = PostgresTransaction(
-            self._connection,
+            lambda: self._connection,
             catalog,
             locks_reads=for_update and not read_only,
             places=places,

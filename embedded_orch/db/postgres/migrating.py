@@ -113,7 +113,7 @@ class _Migrator:
         self._connection = connection
         self._options = options
         self._known = migrations("postgres", folder)
-        self._tx = PostgresTransaction(connection, Catalog("postgres"))
+        self._tx = PostgresTransaction(lambda: connection, Catalog("postgres"))
         self._where = f"schema {options.schema_name} of {options.safe_url}"
 
     def pending_now(self) -> list[Migration]:

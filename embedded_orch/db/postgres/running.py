@@ -13,6 +13,7 @@ first COMMIT got through. Only when it cannot be run again is the doubt passed o
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,11 @@ from psycopg.pq import TransactionStatus
 from embedded_orch import errors
 from embedded_orch.db.postgres.connecting import begin_statement
 from embedded_orch.db.postgres.failures import is_disconnect, is_retryable, text_of, translate
+from embedded_orch.db.postgres.group_commit import GroupCommit, LostInCommit, is_lost_in_commit
 from embedded_orch.db.postgres.transaction import PostgresTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from psycopg import Connection
     from psycopg.rows import TupleRow
@@ -44,8 +46,6 @@ _PAUSES = (0.01, 0.05, 0.2, 0.6, 1.5)
 
 # A server that nobody has asked for since its time was up, and so long besides, went away anew.
 _ANOTHER_SECONDS = 5.0
-
-_COMPLETION_UNKNOWN = "40003"
 
 
 class _TryAgain(Exception):
@@ -111,6 +111,12 @@ class Runner:
         self._outage = _Outage(options.reconnect_seconds)
         self._begin_read = begin_statement(options, read_only=True, one_snapshot=True)
         self._begin_write = begin_statement(options)
+        # Operations that run: one without a connection may be about to ask for one.
+        self._running = 0
+        self._settled = threading.Condition()
+        self._group: GroupCommit | None = None
+        if options.commits_alone:
+            self._group = GroupCommit(lambda: self.connect(pool.acquire), pool.release)
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
         """Run an operation on one snapshot, in a transaction that cannot write."""
@@ -177,7 +183,22 @@ class Runner:
             raise self._in_doubt(f"transaction {number} is {status or 'not known'}") from lost
         return status == "committed"
 
+    def wait_until_idle(self, timeout: float) -> None:
+        """Return when no operation is running any more, or after so many seconds."""
+        with self._settled:
+            self._settled.wait_for(lambda: not self._running, timeout)
+
     def _run(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
+        with self._settled:
+            self._running += 1
+        try:
+            return self._run_to_the_end(operation, is_read=is_read)
+        finally:
+            with self._settled:
+                self._running -= 1
+                self._settled.notify_all()
+
+    def _run_to_the_end(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
         tries = 0
         in_doubt = False
         while True:
@@ -196,50 +217,55 @@ class Runner:
 
     def _try(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
         """Run it once."""
-        connection = self.connect(self._pool.acquire)
+        lent: list[Connection[TupleRow]] = []
+
+        def begin() -> Connection[TupleRow]:
+            connection = self.connect(self._pool.acquire)
+            lent.append(connection)
+            text = self._begin_read if is_read else self._begin_write
+            connection.execute(text, prepare=False)
+            return connection
+
+        transaction = PostgresTransaction(
+            begin, self._catalog, places=self._places, group=None if is_read else self._group
+        )
         try:
-            return self._run_on(connection, operation, is_read=is_read)
+            answer = self._run_in(transaction, lent, operation, is_read=is_read)
+        except LostInCommit as error:
+            raise _TryAgain(str(error), in_doubt=True) from error
         except psycopg.Error as error:
-            if is_retryable(error) or is_disconnect(error, connection):
+            if is_retryable(error) or is_disconnect(error, lent[0] if lent else None):
                 raise _TryAgain(text_of(error)) from error
             raise translate(error, self._options) from error
         finally:
-            # Rolls back what is still open.
-            self._pool.release(connection)
+            for connection in lent:
+                # Rolls back what is still open.
+                self._pool.release(connection)
+        return answer
 
-    def _run_on(
+    def _run_in(
         self,
-        connection: Connection[TupleRow],
+        transaction: PostgresTransaction,
+        lent: Sequence[Connection[TupleRow]],
         operation: Callable[[Transaction], R],
         *,
         is_read: bool,
     ) -> R:
-        transaction = PostgresTransaction(
-            connection,
-            self._catalog,
-            places=self._places,
-            begin=self._begin_read if is_read else self._begin_write,
-            commits_alone=not is_read and self._options.commits_alone,
-        )
         try:
             answer = operation(transaction)
-        except psycopg.Error as error:
-            if transaction.is_committing and is_lost_in_commit(error, connection):
-                raise _TryAgain(text_of(error), in_doubt=True) from error
-            raise
         except Exception:
-            if is_read and connection.pgconn.transaction_status == TransactionStatus.INTRANS:
-                # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.
-                connection.execute(b"COMMIT", prepare=False)
+            for connection in lent:
+                if is_read and connection.pgconn.transaction_status == TransactionStatus.INTRANS:
+                    # Nothing to undo, and psycopg forgets every prepared statement at a ROLLBACK.
+                    connection.execute(b"COMMIT", prepare=False)
             raise
-        if not transaction.has_begun:
-            return answer
-        try:
-            commit(connection)
-        except psycopg.Error as error:
-            if is_read or not is_lost_in_commit(error, connection):
-                raise
-            raise _TryAgain(text_of(error), in_doubt=True) from error
+        for connection in lent:
+            try:
+                commit(connection)
+            except psycopg.Error as error:
+                if is_read or not is_lost_in_commit(error, connection):
+                    raise
+                raise LostInCommit(text_of(error)) from error
         return answer
 
     def _give_up(self, failure: _TryAgain, tries: int, *, in_doubt: bool) -> errors.DatabaseError:
@@ -292,8 +318,3 @@ def _status_of(transaction: Transaction, number: int) -> str | None:
     question = b"SELECT pg_xact_status($1::text::xid8)"
     row = transaction.connection.execute(question, [str(number)]).fetchone()
     return None if row is None or row[0] is None else str(row[0])
-
-
-def is_lost_in_commit(error: psycopg.Error, connection: Connection[TupleRow]) -> bool:
-    """Whether a COMMIT that raised may have happened."""
-    return error.sqlstate == _COMPLETION_UNKNOWN or is_disconnect(error, connection)

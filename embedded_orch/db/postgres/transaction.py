@@ -16,11 +16,12 @@ from embedded_orch.db.columns import decode_rows, decoders
 from embedded_orch.values.places import NOWHERE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from psycopg import Connection, Cursor
     from psycopg.rows import TupleRow
 
+    from embedded_orch.db.postgres.group_commit import GroupCommit
     from embedded_orch.db.statements import Catalog, Statement
     from embedded_orch.values.places import Places
 
@@ -34,63 +35,42 @@ class PostgresTransaction:
     Errors of the driver come out as they are; whoever made it translates them.
 
     Args:
-        connection: in a transaction, or about to be in one.
+        begin: begins a transaction, at the first statement, and returns its connection.
         catalog: the statements of this dialect.
         locks_reads: whether reads lock the rows they return, where they can.
         places: where values are that are not in rows.
-        begin: what begins the transaction, sent before its first statement; None when it has
-            begun.
-        commits_alone: whether a statement without a transaction around it is as good as one in a
-            transaction of its own.
-
-    Attributes:
-        is_committing: whether a statement is on its way that commits by itself. After an error it
-            stays so.
+        group: sends statements that are transactions of their own; None where such a statement is
+            not as good as one in a transaction.
     """
 
-    __slots__ = (
-        "_begin",
-        "_catalog",
-        "_commits_alone",
-        "_connection",
-        "_cursor",
-        "is_committing",
-        "locks_reads",
-        "places",
-    )
+    __slots__ = ("_begin", "_catalog", "_connection", "_cursor", "_group", "locks_reads", "places")
 
     dialect: Literal["postgres"] = "postgres"
 
     def __init__(
         self,
-        connection: Connection[TupleRow],
+        begin: Callable[[], Connection[TupleRow]],
         catalog: Catalog,
         *,
         locks_reads: bool = False,
         places: Places = NOWHERE,
-        begin: bytes | None = None,
-        commits_alone: bool = False,
+        group: GroupCommit | None = None,
     ) -> None:
         self.places = places
         self.locks_reads = locks_reads
-        self.is_committing = False
-        self._connection = connection
-        self._catalog = catalog
-        self._cursor = connection.cursor()
         self._begin = begin
-        self._commits_alone = commits_alone
+        self._catalog = catalog
+        self._group = group
+        self._connection: Connection[TupleRow] | None = None
+        self._cursor: Cursor[TupleRow] | None = None
 
     @property
     def connection(self) -> Connection[TupleRow]:
         """In the transaction."""
-        if self._begin is not None:
-            self._send_begin()
-        return self._connection
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is something to commit."""
-        return self._begin is None
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._begin()
+        return connection
 
     def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
         """All rows of a named statement."""
@@ -122,48 +102,37 @@ class PostgresTransaction:
         """Run a named statement; how many rows it changed."""
         return self._execute(self._catalog[name], values).rowcount
 
-    def whole(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+    def whole(self, name: str, group: object, /, **values: object) -> tuple[Any, ...] | None:
         """The first row of a statement that is all that its operation writes.
 
         As the first of a transaction it is sent without BEGIN and COMMIT: one round trip in place
-        of three.
+        of three, and fewer where many threads share it.
         """
-        begin = self._begin
-        if begin is None or not self._commits_alone:
+        if self._connection is not None or self._group is None:
             return self.row(name, **values)
-        self._begin, self.is_committing = None, True
-        try:
-            row = self.row(name, **values)
-        finally:
-            self._begin = begin
-        self.is_committing = False
-        return row
+        statement = self._catalog[name]
+        return self._group.run(statement, group, checked(statement.bind(values)))
 
     def run_many(self, name: str, values: Iterable[Mapping[str, object]], /) -> None:
         """Run a named statement once for each set of values, without waiting between them."""
         statement = self._catalog[name]
-        if self._begin is not None:
-            self._send_begin()
-        self._cursor.executemany(
+        self._open_cursor().executemany(
             statement.sql.encode(), (checked(statement.bind(each)) for each in values)
         )
 
     def script(self, sql: str) -> None:
         """Run the statements of a migration."""
-        if self._begin is not None:
-            self._send_begin()
-        self._cursor.execute(sql.encode(), prepare=False)
+        self._open_cursor().execute(sql.encode(), prepare=False)
 
     def _execute(self, statement: Statement, values: Mapping[str, object]) -> Cursor[TupleRow]:
-        if self._begin is not None:
-            self._send_begin()
-        self._cursor.execute(statement.sql.encode(), checked(statement.bind(values)))
-        return self._cursor
+        cursor = self._cursor or self._open_cursor()
+        return cursor.execute(statement.sql.encode(), checked(statement.bind(values)))
 
-    def _send_begin(self) -> None:
-        assert self._begin is not None
-        self._cursor.execute(self._begin, prepare=False)
-        self._begin = None
+    def _open_cursor(self) -> Cursor[TupleRow]:
+        cursor = self._cursor
+        if cursor is None:
+            cursor = self._cursor = self.connection.cursor()
+        return cursor
 
 
 def checked(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -63,7 +63,7 @@ class SQLiteTransaction:
         self._execute(statement.sql, statement.bind(values))
         return self.connection.changes()
 
-    def whole(self, name: str, /, **values: object) -> tuple[Any, ...] | None:
+    def whole(self, name: str, _group: object, /, **values: object) -> tuple[Any, ...] | None:
         """The first row of a statement that is all that its operation writes."""
         return self.row(name, **values)
 

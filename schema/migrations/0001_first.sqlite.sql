@@ -158,9 +158,9 @@ create index flow_run_by_state on flow_run (state_type, id);
 create index flow_run_by_expected_start on flow_run (expected_start_time, id);
 -- what people list runs by
 create index flow_run_by_start on flow_run (coalesce(start_time, expected_start_time), id);
--- what may be resumed by the parameters it was called with
+-- what may be resumed by the parameters it was called with; not what is put into queues
 create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
-    where state_type <> 'COMPLETED';
+    where state_type <> 'COMPLETED' and parameters_hash is not null;
 -- what a claim reads, in the order in which it takes
 create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start_time, id)
     where state_type = 'SCHEDULED' and work_queue_id is not null;

@@ -176,6 +176,8 @@ def stand_in_line(tx: Transaction, claim: Claim, *, now: int) -> None:
 
 def release(tx: Transaction, *, claim_id: UUID, now: int) -> None:
     """Give back what a claim holds, and its place where it waits; nothing when it is over."""
+    if tx.run("slot_claim.delete_whole", claim_id=claim_id):
+        return
     rows = tx.rows("slot_claim.of_claim", claim_id=claim_id)
     spent = {name: slots for _, state, slots, name, decay in rows if decay and state == "HOLDING"}
     if spent:
@@ -219,16 +221,20 @@ def _weigh(
         refusal = _refusal(claim, limit)
         if refusal is not None:
             return Answer(False, known, ((limit.name, limit.slot_limit),), refusal)
-    full = [
-        limit
-        for limit in active
-        if not has_room(limit.slot_limit, taken_of(tx, limit, now=now), claim.slots)
-    ]
+    full: list[Limit] = []
+    behind: list[Limit] = []
+    for limit in active:
+        taken, is_behind = tx.rows("slot_claim.room", limit_id=limit.id, claim_id=claim.id)[0]
+        if limit.decays:
+            taken = limit.spent(now).slots
+        if not has_room(limit.slot_limit, taken, claim.slots):
+            full.append(limit)
+        elif is_behind and not claim.passes_waiters:
+            behind.append(limit)
     for limit in full:
         refusal = _deadlock(tx, claim, limit)
         if refusal is not None:
             return Answer(False, known, ((limit.name, limit.slot_limit),), refusal)
-    behind = [limit for limit in active if limit not in full and _is_behind(tx, claim, limit)]
     blocking = tuple((limit.name, limit.slot_limit) for limit in (*full, *behind))
     decays_in = None
     if full and not behind and all(limit.decays for limit in full):
@@ -267,13 +273,6 @@ def _deadlock(tx: Transaction, claim: Claim, limit: Limit) -> str | None:
         f"whose callers hold {kept} of its {limit.slot_limit} and wait for it: that would be a "
         f"deadlock; let only the outer or only the inner one take them, or raise the limit"
     )
-
-
-def _is_behind(tx: Transaction, claim: Claim, limit: Limit) -> bool:
-    if claim.passes_waiters:
-        return False
-    before = tx.row("slot_claim.waits_before", limit_id=limit.id, claim_id=claim.id)
-    return before is not None
 
 
 def _decays_in(limit: Limit, slots: int, now: int) -> int:

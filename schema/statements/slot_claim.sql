@@ -25,13 +25,19 @@ select cast(coalesce(sum(slots), 0) as integer) as slots
 from slot_claim
 where limit_id = :limit_id and state = 'HOLDING';
 
--- name: waits_before
--- Whether a claim that was made earlier waits for the limit. Index: slot_claim_by_limit.
-select claim_id
-from slot_claim
-where limit_id = :limit_id and state = 'WAITING' and claim_id < :claim_id
-order by claim_id
-limit 1;
+-- name: room
+-- How many slots of a limit are held, and whether a claim that was made earlier waits for it.
+-- Index: slot_claim_by_limit.
+select (
+        select cast(coalesce(sum(slots), 0) as integer)
+        from slot_claim
+        where limit_id = :limit_id and state = 'HOLDING'
+    ) as slots,
+    exists (
+        select 1
+        from slot_claim
+        where limit_id = :limit_id and state = 'WAITING' and claim_id < :claim_id
+    ) as is_behind;
 
 -- name: of_limit
 -- Who holds slots of a limit or waits for them, in order. Index: slot_claim_by_limit.
@@ -52,6 +58,17 @@ order by limits.name;
 -- name: delete
 -- The claim is over, or takes another form. Index: primary key.
 delete from slot_claim where claim_id = :claim_id;
+
+-- name: delete_whole
+-- The same, unless it holds slots of a limit that decays: those are not simply free. Index: primary
+-- keys.
+delete from slot_claim
+where claim_id = :claim_id and not exists (
+    select 1
+    from slot_claim as other
+    join concurrency_limit as limits on limits.id = other.limit_id
+    where other.claim_id = :claim_id and limits.slot_decay_per_second > 0
+);
 
 -- name: delete_of_limit
 -- Its slots are free, whoever held them. Index: slot_claim_by_limit.

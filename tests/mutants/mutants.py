@@ -121,8 +121,8 @@ MUTANTS: dict[str, Mutant] = {
     "result in state": Mutant(
         "a result is stored in the transaction of its Completed state",
         "embedded_orch/store/transitions.py",
-        "        data=state.data,\n        data_format=state.data_format,\n",
-        "        data=None,\n        data_format=None,\n",
+        '        "data": state.data,\n        "data_format": state.data_format,\n',
+        '        "data": None,\n        "data_format": None,\n',
         ("tests/test_results.py",),
     ),
     "fsync": Mutant(

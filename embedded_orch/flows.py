@@ -6,6 +6,7 @@ engine is imported by the first call.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from embedded_orch import errors
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from typing import Unpack
     from uuid import UUID
 
+    from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
+    from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import FlowArguments, Match, OnChange
     from embedded_orch.engine.parameter_schema import ParameterSchema
     from embedded_orch.engine.records import Choices
@@ -192,13 +195,11 @@ class Flow(Decorated[P, R, FlowOptions]):
         return bound
 
     def _called(self, arguments: Mapping[str, Any], wait_for: object) -> Steps[State]:
-        from embedded_orch.engine.contexts import current_flow_run, current_task_run
-
+        current_flow_run, current, call_flow = _engine_parts()
         caller = current_flow_run()
         if caller is None:
-            from embedded_orch.engine.flow_call import call_flow
-
-            return call_flow(_current().engine, self.spec, arguments, wait_for)
+            return call_flow(current().engine, self.spec, arguments, wait_for)
+        from embedded_orch.engine.contexts import current_task_run
         from embedded_orch.engine.subflow import subflow_steps
 
         parent = current_task_run()
@@ -394,6 +395,20 @@ def _call_meant_by(rerun_from: object) -> UUID | str | None:
             f"rerun_from={rerun_from!r}: it is a task, a flow, or the id or name of a task run"
         )
     return str(spec.key)
+
+
+@cache
+def _engine_parts() -> tuple[
+    Callable[[], FlowRunContext | None],
+    Callable[[], Orchestrator],
+    Callable[[Engine, FlowSpec, Mapping[str, Any], object], Steps[State]],
+]:
+    """What the first call imports, and the others find: an import statement looks each time."""
+    from embedded_orch.engine.contexts import current_flow_run
+    from embedded_orch.engine.flow_call import call_flow
+    from embedded_orch.orchestrator import registry
+
+    return current_flow_run, registry.current, call_flow
 
 
 def _current() -> Orchestrator:

@@ -8,9 +8,10 @@ datetimes. Parameters stay text: they are decoded with their tags when somebody 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import msgspec
+
+from embedded_orch.process import uuid_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ _TEXT = frozenset({"parameters"})
 
 
 def _uuid_from_bytes(value: object) -> object:
-    return UUID(bytes=value) if type(value) is bytes else value
+    return uuid_of(int.from_bytes(value, "big")) if type(value) is bytes else value
 
 
 def _json(value: object) -> object:

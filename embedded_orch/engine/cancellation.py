@@ -8,6 +8,7 @@ cancellation of what it awaits. Who asks for it stands in :mod:`embedded_orch.en
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch import errors
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Effect
+    from embedded_orch.engine.futures import Future
     from embedded_orch.states import State
+
+
+@cache
+def _parts() -> tuple[Callable[..., Any], Callable[[Any], list[Future[Any]]]]:
+    """What the first call imports, and the others find: an import statement looks each time."""
+    from embedded_orch.engine.inputs import futures_in
+    from embedded_orch.engine.timeouts import within
+
+    return within, futures_in
 
 
 class Cancellation:
@@ -147,8 +158,7 @@ class Cancellable:
 
     def perform(self) -> Any:
         """Do it in this thread."""
-        from embedded_orch.engine.timeouts import within
-
+        within, _ = _parts()
         cancellation = self._context.cancellation
         try:
             return within(
@@ -161,8 +171,7 @@ class Cancellable:
             cancellation.end()
 
     def _perform(self) -> Any:
-        from embedded_orch.engine.inputs import futures_in
-
+        _, futures_in = _parts()
         value = self._call.perform()
         for future in futures_in(value):
             future.wait()

@@ -104,6 +104,10 @@ def logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> Run
         extra: more attributes for its records.
     """
     listen()
+    return _logger_of(run, extra)
+
+
+def _logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> RunLogger:
     name = FLOW_RUNS if isinstance(run, FlowRunContext) else TASK_RUNS
     about = RunElsewhere(run.engine, run.flow_run_id, run.task_run_id, run.label)
     return RunLogger(logging.getLogger(name), {**_attributes(run), **(extra or {}), _RUN: about})
@@ -279,14 +283,14 @@ def _show_what_belongs_to_no_run(record: logging.LogRecord) -> None:
 
 
 def log_beginning(run: FlowRunContext) -> RunLogger:
-    """A flow run begins; returns its logger."""
+    """A flow run begins, whose call has seen to it that we listen; returns its logger."""
     how = f"begins: flow {run.flow.name!r}"
     if run.caller is not None:
         how += f", called by {run.caller.name}"
     if run.run_count > 1:
         how += f", attempt {run.run_count}"
-    logger = logger_of(run)
-    logger.info(how)
+    logger = _logger_of(run)
+    logger.log(logging.INFO, how)
     return logger
 
 

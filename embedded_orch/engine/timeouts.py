@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 
 # How long the watch stays when there is nothing to watch.
 _IDLE_SECONDS = 5.0
+_NEVER = float("inf")
 _FREE = (signal.SIG_DFL, signal.SIG_IGN, None)
+
+# What the interpreter has, without the conversions of numbers and functions to enums around it,
+# which cost ten times as much: each flow run asks.
+_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_handle: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
 
 _here = threading.local()
 
@@ -183,7 +189,7 @@ class Limit:
     __slots__ = ("_lock", "deadline", "has_expired", "is_active", "is_raised", "outer", "way")
 
     def __init__(self, seconds: float | None, code: Interruptible) -> None:
-        self.deadline = float("inf") if seconds is None else monotonic() + seconds
+        self.deadline = _NEVER if seconds is None else monotonic() + seconds
         self.has_expired = False
         self.is_active = True
         self.is_raised = False
@@ -195,14 +201,15 @@ class Limit:
         """From here on the call may be interrupted."""
         self.way.open()
         _here.limit = self
-        if self.deadline != float("inf"):
+        if self.deadline != _NEVER:
             _watch.add(self)
 
     def stop(self) -> None:
         """From here on it is not; may be called twice."""
         with self._lock:
             self.is_active = False
-        _watch.discard(self)
+        if self.deadline != _NEVER:
+            _watch.discard(self)
         if self.has_expired:
             self.way.take_back()
         _here.limit = self.outer
@@ -246,13 +253,13 @@ class _BySignal:
 
     __slots__ = ("_previous", "_thread_id")
 
-    def __init__(self) -> None:
+    def __init__(self, previous: Any) -> None:
         self._thread_id = threading.get_ident()
-        self._previous = signal.getsignal(signal.SIGURG)
+        self._previous = previous
 
     def open(self) -> None:
         """Handle the signal."""
-        signal.signal(signal.SIGURG, _raise_what_is_due)
+        _handle(signal.SIGURG, _raise_what_is_due)
 
     def send(self) -> bool:
         """Interrupt the thread; whether it will be."""
@@ -264,8 +271,8 @@ class _BySignal:
 
     def close(self) -> None:
         """Leave the signal as it was."""
-        if signal.getsignal(signal.SIGURG) is _raise_what_is_due:
-            signal.signal(signal.SIGURG, self._previous)
+        if _handler_of(signal.SIGURG) is _raise_what_is_due:
+            _handle(signal.SIGURG, self._previous)
 
 
 class _ByException:
@@ -292,9 +299,10 @@ class _ByException:
 
 
 def _way_into(code: Interruptible) -> _BySignal | _ByException:
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGURG) in _FREE:
-        return _BySignal()
+    if threading.current_thread() is threading.main_thread():
+        handler = _handler_of(signal.SIGURG)
+        if handler in _FREE:
+            return _BySignal(handler)
     return _ByException(code)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import embedded_orch
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.sqlite.database import SQLiteDatabase
+from embedded_orch.db.sqlite.options import Durability
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from tests.db.contract.probe import Background
 
@@ -282,6 +285,59 @@ def test_the_log_begins_anew_when_it_is_long_enough(path: Path) -> None:
         pages = log_bytes(path) // 4096
 
     assert 50 <= pages < 100
+
+
+@needs_open_file_locks
+def test_others_write_while_the_log_is_brought_to_the_disk_for_a_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail when the log is synced by the checkpoint alone."""
+    synced: list[bool] = []
+
+    def fdatasync(descriptor: int) -> None:
+        lock = os.open(f"{path}-lock", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            synced.append(os.fstat(descriptor).st_size == log_bytes(path))
+        finally:
+            os.close(lock)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with embedded_orch.open(path, checkpoint_pages=50) as orch:
+        for number in range(100):
+            insert(orch, number)
+
+    assert synced
+    assert all(synced)
+
+
+@needs_open_file_locks
+@pytest.mark.parametrize("durability", ["full", "off"])
+def test_a_log_that_is_synced_or_never_will_be_is_not_synced_ahead(
+    path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    with embedded_orch.open(path, checkpoint_pages=50, durability=durability) as orch:
+        for number in range(100):
+            insert(orch, number)
+
+    assert synced == []
+
+
+@needs_open_file_locks
+def test_a_log_that_cannot_be_synced_ahead_is_left_to_the_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fdatasync(_: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with embedded_orch.open(path, checkpoint_pages=50) as orch:
+        for number in range(300):
+            insert(orch, number)
+        assert log_bytes(path) // 4096 < 100
+        assert orch.sql("select count(*) from row").scalar() == 300
 
 
 def test_the_last_close_empties_the_log(path: Path) -> None:

@@ -107,6 +107,7 @@ class SQLiteDatabase:
             if self._writer.checkpoints is not None:
                 watch = LongReads(guard.path, self._readers)
                 self._writer.checkpoints.on_put_off = watch.look
+                self._writer.checkpoints.syncs_ahead = options.synchronous == "NORMAL"
         if path is not None:
             audit.watch(path)
         fork.register(self)

@@ -112,6 +112,7 @@ class FileGuard:
         self._has_write_lock = False
         self._change = threading.Lock()
         self._pins: list[int] = []
+        self._log_descriptor: int | None = None
         self._shm_identity: fork.FileIdentity | None = None
         self._readers: list[ReaderLock] = []
         self._is_abandoned = False
@@ -205,6 +206,22 @@ class FileGuard:
                     holder="another process has been opening or closing the database",
                     locked=what,
                 )
+
+    def sync_log(self) -> None:
+        """Bring what the log holds to the disk, while other processes go on writing.
+
+        Nothing is promised by it, and nothing done where files cannot be pinned.
+
+        Raises:
+            DatabaseUnavailable: the log cannot be opened.
+            OSError: it cannot be written.
+        """
+        if not self._pins:
+            return
+        with self._change:
+            if self._log_descriptor is None:
+                self._log_descriptor = self._open(f"{self.path}-wal")
+        os.fdatasync(self._log_descriptor)
 
     def _open(self, path: str) -> int:
         try:
@@ -353,6 +370,9 @@ class FileGuard:
         self._readers.clear()
         while self._pins:
             os.close(self._pins.pop())
+        log, self._log_descriptor = self._log_descriptor, None
+        if log is not None:
+            os.close(log)
         descriptor, self._lock_descriptor = self._lock_descriptor, CLOSED
         if descriptor != CLOSED:
             os.close(descriptor)

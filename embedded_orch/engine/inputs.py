@@ -45,7 +45,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
 def is_plain(arguments: Mapping[str, Any]) -> bool:
     """Whether nothing in these arguments can have to be waited for or taken off."""
-    return all(type(value) in PLAIN for value in arguments.values())
+    return PLAIN.issuperset(map(type, arguments.values()))
 
 
 def resolve(

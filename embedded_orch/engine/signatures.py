@@ -33,6 +33,7 @@ class Signature:
     __slots__ = (
         "_defaults",
         "_keyword_only",
+        "_only_positional",
         "_positional",
         "_positional_only",
         "bound",
@@ -66,6 +67,7 @@ class Signature:
             *self._keyword_only,
             *filter(None, variable),
         )
+        self._only_positional = self._count_only_positional()
         reserved = sorted(RESERVED & set(self.parameters))
         if reserved:
             raise SignatureError(
@@ -111,6 +113,12 @@ class Signature:
         self._positional = tuple(positional)
         self._keyword_only = tuple(keyword_only)
 
+    def _count_only_positional(self) -> int:
+        """How many arguments without a name fill it, if there is nothing else to it; else -1."""
+        if self._keyword_only or self.has_variable_arguments:
+            return -1
+        return len(self._positional)
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each parameter, defaults filled in, in the order of the signature.
 
@@ -120,6 +128,8 @@ class Signature:
         positional = self._positional
         if self.bound:
             args = self.bound + args
+        if not kwargs and len(args) == self._only_positional:
+            return dict(zip(positional, args, strict=True))
         if len(args) > len(positional) and self.var_positional is None:
             raise self._misfit(f"takes {len(positional)} positional arguments, {len(args)} given")
         given: dict[str, Any] = dict(zip(positional, args, strict=False))

@@ -32,7 +32,7 @@ class Turn:
 
     def take_if_free(self, holder: object) -> bool:
         """Take it without waiting, if nobody waits for it; whether it is the holder's now."""
-        return not self._waiting and self._take(holder)
+        return not self._waiting and self._holder.setdefault(None, holder) is holder
 
     def take(self, holder: object, *, seconds: float) -> bool:
         """Take it when its turn comes; False when it did not in so many seconds."""
@@ -59,9 +59,10 @@ class Turn:
 
     def give(self, holder: object) -> None:
         """Give it back; does nothing when it is another's."""
-        if self.is_held_by(holder):
+        if self._holder.get(None) is holder:
             self._holder.clear()
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def is_held_by(self, holder: object) -> bool:
         """Whether it is this one's."""
@@ -72,7 +73,7 @@ class Turn:
         return bool(self._holder)
 
     def _wake(self) -> None:
-        if self._waiting and not self._holder:
+        if not self._holder:
             try:
                 self._waiting[0].ring()
             except IndexError:

@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,10 +46,11 @@ _IDLE_SECONDS = 5.0
 _NEVER = float("inf")
 _FREE = (signal.SIG_DFL, signal.SIG_IGN, None)
 
-# What the interpreter has, without the conversions of numbers and functions to enums around it,
-# which cost ten times as much: each flow run asks.
-_handler_of: Callable[[int], Any] = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
-_handle: Callable[[int, Any], Any] = getattr(signal.signal, "__wrapped__", signal.signal)
+# What ``signal`` makes its functions of. Those turn numbers and handlers into enums and back, which
+# costs ten times what they do; each flow run calls four.
+_signal = import_module("_signal")
+_handler_of: Callable[[int], Any] = _signal.getsignal
+_handle: Callable[[int, Any], Any] = _signal.signal
 
 _here = threading.local()
 

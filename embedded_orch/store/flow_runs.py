@@ -95,10 +95,8 @@ def create_flow_run(
         parent_task_run_id=new.parent_task_run_id,
     )
     run, stored = first_states(run, states, now=now)
-    found = ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
-    made = tx.run(
-        "flow_run.insert",
-        flow_id=found,
+    fields: dict[str, object] = dict(
+        flow_name=new.flow_name,
         name=new.name,
         owner_id=new.owner_id,
         epoch=0,
@@ -115,6 +113,11 @@ def create_flow_run(
         now=now,
         **run_fields(run),
     )
+    made = tx.run("flow_run.insert", **fields)
+    if not made:
+        # The first run of its flow, unless it is there already: then nothing happens again.
+        ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
+        made = tx.run("flow_run.insert", **fields)
     if made:
         store_first_states(tx, run, stored, now=now)
     return run

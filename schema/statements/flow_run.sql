@@ -1,20 +1,22 @@
 -- Flow runs. The current state is copied onto the run in the transaction that stores it.
 
 -- name: insert
--- A new run in its first state or states. Nothing when the id is there, a repeat of the same write,
--- or when another run of the flow has its idempotency key.
+-- A new run of a flow by its name, in its first state or states. Nothing when the id is there, a
+-- repeat of the same write, when another run of the flow has its idempotency key, or when there is
+-- no such flow yet. Index: name of flow.
 insert into flow_run (
     id, flow_id, name, state_id, state_type, state_name, state_timestamp, run_count,
     expected_start_time, next_scheduled_start_time, start_time, end_time, total_run_time,
     owner_id, epoch, on_crash, parameters, unstored_parameters, parameters_hash, entrypoint,
     flow_version, idempotency_key, tags, empirical_policy, parent_task_run_id, created, updated
 )
-values (
-    :id, :flow_id, :name, :state_id, :state_type, :state_name, :state_timestamp, :run_count,
+select
+    :id, flow.id, :name, :state_id, :state_type, :state_name, :state_timestamp, :run_count,
     :expected_start_time, :next_scheduled_start_time, :start_time, :end_time, :total_run_time,
     :owner_id, :epoch, :on_crash, :parameters, :unstored_parameters, :parameters_hash, :entrypoint,
     :flow_version, :idempotency_key, :tags, :empirical_policy, :parent_task_run_id, :now, :now
-)
+from flow
+where flow.name = :flow_name
 on conflict do nothing;
 
 -- name: by_idempotency_key

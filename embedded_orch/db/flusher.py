@@ -64,6 +64,10 @@ class Flusher:
 
     def wake_now(self) -> None:
         """Something was put into the queue that somebody waits for."""
+        # Told already: it takes the flag back before it looks into the queue. Not so when it is
+        # parked: whoever set the flag may have been interrupted before the ring.
+        if self._is_urgent and not self._is_parked:
+            return
         self._is_urgent = True
         self._wake()
 

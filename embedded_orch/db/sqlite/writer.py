@@ -501,8 +501,13 @@ class Writer:
     # -- the thread ----------------------------------------------------------------------------
 
     def _lead_from_thread(self) -> None:
-        waiting = [request for request in list(self._queue) if request.notify is not None]
         holder = object()
+        if self._turn.take_if_free(holder) or self._has_waited_for_turn(holder):
+            self._lead_and_pass_on(holder)
+
+    def _has_waited_for_turn(self, holder: object) -> bool:
+        """Whether the turn came in time; else those who have waited for it are answered so."""
+        waiting = [request for request in list(self._queue) if request.notify is not None]
         try:
             self.take_turn(holder)
         except errors.DatabaseBusy as busy:
@@ -510,8 +515,8 @@ class Writer:
                 if self.withdraw(request):
                     request.error = busy
                     request.finish()
-            return
-        self._lead_and_pass_on(holder)
+            return False
+        return True
 
     def _rest(self) -> None:
         holder = object()

@@ -9,6 +9,7 @@ everything were synchronous.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -320,14 +321,23 @@ async def _in_a_thread(wait: Callable[[], R], *, until: Callable[[], object]) ->
 async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:
     """Await work that may be begun twice, whatever cancels this task meanwhile.
 
-    A shield keeps off what anyio and trio cancel. ``task.cancel()`` of asyncio goes through it:
-    then the work is begun again, and the task is cancelled again where it awaits next.
+    Cancelled, the work is begun again: behind a shield, which keeps off what anyio and trio cancel.
+    ``task.cancel()`` of asyncio goes through that: then the work is begun once more, and the task
+    is cancelled again where it awaits next. The shield is made only then, since making one costs a
+    tenth of what a task does.
     """
+    try:
+        return await begin()
+    except BaseException as error:
+        if not _is_from_scope(error) and not _is_from_task_cancel(error):
+            raise
+        # A scope cancels again by itself what awaits in it.
+        cancelled = None if _is_from_scope(error) else error
     import anyio
 
     outcome = None
     with anyio.CancelScope(shield=True):
-        outcome = await _as_often_as_cancelled(begin)
+        outcome = await _as_often_as_cancelled(begin, cancelled)
     assert outcome is not None, "a shield that nobody cancels"
     answer, cancelled = outcome
     if cancelled is not None:
@@ -336,9 +346,8 @@ async def _to_the_end(begin: Callable[[], Awaitable[R]]) -> R:
 
 
 async def _as_often_as_cancelled(
-    begin: Callable[[], Awaitable[R]],
+    begin: Callable[[], Awaitable[R]], cancelled: BaseException | None
 ) -> tuple[R, BaseException | None]:
-    cancelled: BaseException | None = None
     while True:
         try:
             return await begin(), cancelled
@@ -346,6 +355,18 @@ async def _as_often_as_cancelled(
             if not _is_from_task_cancel(error):
                 raise
             cancelled = error
+
+
+def _is_from_scope(error: BaseException) -> bool:
+    """Whether a scope of anyio's or trio's cancelled the task; asked outside of any shield."""
+    trio = sys.modules.get("trio")
+    if trio is not None and isinstance(error, trio.Cancelled):
+        return True
+    if not _is_from_task_cancel(error) or "cancel scope" not in str(error):
+        return False
+    import anyio
+
+    return anyio.current_effective_deadline() == -math.inf
 
 
 def _is_from_task_cancel(error: BaseException) -> bool:

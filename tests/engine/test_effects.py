@@ -12,7 +12,17 @@ from uuid import UUID
 import anyio
 import pytest
 
-from embedded_orch.engine.effects import Call, Read, Sleep, Stop, WaitFor, Write, drive, drive_async
+from embedded_orch.engine.effects import (
+    Call,
+    Read,
+    Sleep,
+    Stop,
+    WaitFor,
+    Write,
+    _to_the_end,
+    drive,
+    drive_async,
+)
 from embedded_orch.engine.futures import Future
 from embedded_orch.states import State, StateType
 from embedded_orch.store.flows import ensure_flow
@@ -319,6 +329,35 @@ def test_write_in_a_cancelled_scope_is_done_to_its_end(
     assert anyio.run(main, backend=loop)
     assert after == [held.id]
     assert held.is_written
+
+
+def test_asyncio_task_is_not_cancelled_once_more_after_a_scope_that_was() -> None:
+    """Seen to fail when what the scope cancelled was cancelled again by us as well."""
+    may_end, begun_once = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        begun_once.set()
+        await may_end.wait()
+        return "done"
+
+    async def main() -> list[object]:
+        after: list[object] = []
+        async with anyio.create_task_group() as group:
+
+            async def end() -> None:
+                await begun_once.wait()
+                scope.cancel()
+                await anyio.sleep(0.01)
+                may_end.set()
+
+            group.start_soon(end)
+            with anyio.CancelScope() as scope:
+                after.append(await _to_the_end(work))
+            await anyio.sleep(0.01)
+            after.append("not cancelled")
+        return after
+
+    assert asyncio.run(main()) == ["done", "not cancelled"]
 
 
 class OneRunner:

@@ -105,9 +105,19 @@ def _drive() -> Callable[[Steps[State[Any]]], State[Any]]:
     return drive
 
 
-async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
+@cache
+def _drive_async() -> tuple[
+    Callable[[Steps[State[Any]]], Awaitable[State[Any]]], Callable[[], Awaitable[None]]
+]:
+    from embedded_orch.db.handoff import turn_to_begin
     from embedded_orch.engine.effects import drive_async
 
+    return drive_async, turn_to_begin
+
+
+async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
+    drive_async, turn_to_begin = _drive_async()
+    await turn_to_begin()
     try:
         state = await drive_async(steps)
     except Pause as signal:

@@ -8,7 +8,6 @@ an empty file. ``--file`` keeps the file for the next time; what is run goes int
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -23,9 +22,7 @@ from pathlib import Path
 import embedded_orch
 from benchmarks.filling import Size, fill_file
 from benchmarks.measuring import Row, Side, Stopwatch, Work, measure, processor_seconds
-from benchmarks.plotting import ratios
-from benchmarks.reporting import record, table
-from benchmarks.run import all_rows, choose
+from benchmarks.run import all_rows, choose, publish
 from embedded_orch import Orchestrator
 from embedded_orch.states import StateType
 
@@ -163,11 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in rows:
             print(row.name, file=sys.stderr, flush=True)
             outcomes.append(measure(row, rounds=options.rounds, clock=clock))
-    print(table(outcomes))
-    if options.json is not None:
-        options.json.write_text(json.dumps(record(outcomes), indent=2) + "\n", encoding="utf-8")
-    if options.plot is not None:
-        options.plot.write_text(ratios(outcomes), encoding="utf-8")
+    publish(outcomes, options)
     return 0
 
 

@@ -74,12 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # On stderr, so that the table alone can be kept.
         print(f"[{number}/{len(rows)}] {row.name}", file=sys.stderr, flush=True)
         outcomes.append(measure(row, rounds=options.rounds, clock=clock))
+    publish(outcomes, options)
+    return 0
+
+
+def publish(outcomes: Sequence[Outcome], options: argparse.Namespace) -> None:
+    """Print what was measured, and write the files that the options ``json`` and ``plot`` name."""
     print(table(outcomes))
     if options.json is not None:
         options.json.write_text(json.dumps(record(outcomes), indent=2) + "\n", encoding="utf-8")
     if options.plot is not None:
         options.plot.write_text(ratios(outcomes), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

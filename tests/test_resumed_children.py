@@ -80,7 +80,8 @@ def resumed_in_a_thread(
             except errors.OrchestratorError as error:
                 answers.append(error)
 
-    thread = threading.Thread(target=resume)
+    # One that waits for ever fails its test, and does not keep the tests from ending.
+    thread = threading.Thread(target=resume, daemon=True)
     thread.start()
     return thread
 

@@ -17,7 +17,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
+    from collections.abc import Awaitable, Callable
 
 # Each works for a tenth of a millisecond or two once it is woken.
 _MOST_IN_A_ROUND = 16
@@ -30,8 +31,8 @@ class Answer(Protocol):
         """Called by the answering thread, once."""
         ...
 
-    async def wait(self) -> None:
-        """Return after :meth:`notify`; raises the cancellation of the task."""
+    def wait(self) -> Awaitable[object]:
+        """To be awaited once: until :meth:`notify`. Raises the cancellation of the task."""
         ...
 
 
@@ -50,16 +51,17 @@ def call_in_running_loop(function: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-async def turn_to_begin() -> None:
-    """Return when one more call may begin in this round of the loop: at once, if few have.
+def turn_to_begin() -> Awaitable[object] | None:
+    """What a call has to await before it begins; None if few have begun in this round of the loop.
 
-    Raises the cancellation of the task.
+    It raises the cancellation of the task.
     """
     mailbox = _mailbox_here()
-    if not mailbox.lets_in():
-        answer = mailbox.answer()
-        answer.notify()
-        await answer.wait()
+    if mailbox.lets_in():
+        return None
+    answer = mailbox.answer()
+    answer.notify()
+    return answer.wait()
 
 
 class _Mailbox:
@@ -184,7 +186,7 @@ class _AsyncioAnswer:
         loop = mailbox.loop()
         assert loop is not None, "it runs"
         self._mailbox = mailbox
-        self._future = loop.create_future()
+        self._future: asyncio.Future[None] = loop.create_future()
 
     def notify(self) -> None:
         """Called by the answering thread, once."""
@@ -194,9 +196,10 @@ class _AsyncioAnswer:
         if not self._future.done():
             self._future.set_result(None)
 
-    async def wait(self) -> None:
-        """Return after :meth:`notify`; raises the cancellation of the task."""
-        await self._future
+    def wait(self) -> Awaitable[object]:
+        """To be awaited once: until :meth:`notify`. Raises the cancellation of the task."""
+        # Itself, and no coroutine around it: a thousand of them are looked at by the collector.
+        return self._future
 
 
 class _TrioAnswer:
@@ -214,6 +217,6 @@ class _TrioAnswer:
         """Called by the answering thread, once."""
         self._mailbox.put(self._event.set)
 
-    async def wait(self) -> None:
-        """Return after :meth:`notify`; raises the cancellation of the task."""
-        await self._event.wait()
+    def wait(self) -> Awaitable[object]:
+        """To be awaited once: until :meth:`notify`. Raises the cancellation of the task."""
+        return self._event.wait()

@@ -107,7 +107,7 @@ def _drive() -> Callable[[Steps[State[Any]]], State[Any]]:
 
 @cache
 def _drive_async() -> tuple[
-    Callable[[Steps[State[Any]]], Awaitable[State[Any]]], Callable[[], Awaitable[None]]
+    Callable[[Steps[State[Any]]], Awaitable[State[Any]]], Callable[[], Awaitable[object] | None]
 ]:
     from embedded_orch.db.handoff import turn_to_begin
     from embedded_orch.engine.effects import drive_async
@@ -117,7 +117,11 @@ def _drive_async() -> tuple[
 
 async def _ending_of_async(steps: Steps[State[Any]], return_state: bool) -> Any:
     drive_async, turn_to_begin = _drive_async()
-    await turn_to_begin()
+    turn = turn_to_begin()
+    if turn is not None:
+        await turn
+    # Or this frame would keep it until the call ends.
+    del turn
     try:
         state = await drive_async(steps)
     except Pause as signal:

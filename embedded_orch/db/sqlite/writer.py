@@ -63,7 +63,9 @@ class Request:
         self.value: Any = None
         self.error: BaseException | None = None
         self.is_done = False
-        self._bell = Bell()
+        if notify is None:
+            # Else it is a lock to make, and nobody hears it.
+            self._bell = Bell()
 
     def finish(self) -> None:
         """Tell whoever waits that ``value`` or ``error`` is final."""

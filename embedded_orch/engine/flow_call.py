@@ -21,7 +21,7 @@ from embedded_orch.engine.contexts import (
 from embedded_orch.engine.creating import new_flow_run
 from embedded_orch.engine.effects import Stop, Turn
 from embedded_orch.engine.flow_record import FlowRecord
-from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks
+from embedded_orch.engine.hooks import call_flow_hooks, has_final_hooks, hooks_on
 from embedded_orch.engine.inputs import is_plain, resolve
 from embedded_orch.engine.interruption import record_crash
 from embedded_orch.engine.keeping import keeping_of
@@ -529,6 +529,8 @@ class FlowCall:
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record."""
+        if not hooks_on(self._flow.options, StateType.RUNNING):
+            return
         state = self._own(results.state_of(running))
         yield from call_flow_hooks(self._engine, self._flow, state)
 

@@ -219,7 +219,7 @@ class LogQueue:
         """A batch from the queue, as far as the rate allows. The caller holds the lock."""
         self._allow()
         first_id = self._process.new_id().int & ~_PLACES
-        batch = self._told()
+        batch = self._told() if self._dropped else Batch()
         number, last_run_id, rows = 0, None, list[NewLogRow]()
         while self._lines and number < _MOST_IN_A_BATCH:
             timestamp, level, name, message, flow_run_id, task_run_id = self._lines.popleft()

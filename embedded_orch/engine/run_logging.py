@@ -110,7 +110,7 @@ def logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> Run
 def _logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> RunLogger:
     name = FLOW_RUNS if isinstance(run, FlowRunContext) else TASK_RUNS
     about = RunElsewhere(run.engine, run.flow_run_id, run.task_run_id, run.label)
-    return RunLogger(logging.getLogger(name), {**_attributes(run), **(extra or {}), _RUN: about})
+    return RunLogger(_named(name), {**_attributes(run), **(extra or {}), _RUN: about})
 
 
 def logger_of_run_elsewhere(name: str, run: RunElsewhere, extra: Mapping[str, object]) -> RunLogger:
@@ -160,6 +160,10 @@ def listen(handler: type[RunHandler] | None = None) -> None:
             if logger.level == logging.NOTSET:
                 logger.setLevel(log_settings.level())
             logger.addHandler((handler or RunHandler)())
+
+
+# Remembered for the same reason as below; that of logging takes a lock.
+_named = lru_cache(maxsize=2)(logging.getLogger)
 
 
 @lru_cache(maxsize=8)
@@ -268,8 +272,14 @@ def _show(record: logging.LogRecord, run: RunContext | RunElsewhere, message: st
     if sys.stderr is None:
         # A program without a terminal.
         return
-    at = time.strftime("%H:%M:%S", time.localtime(record.created))
+    at = _time_of_day(int(record.created))
     sys.stderr.write(f"{at}.{int(record.msecs):03} {record.levelname:<8} {run.label}: {message}\n")
+
+
+@lru_cache(maxsize=1)
+def _time_of_day(seconds: int) -> str:
+    """A time here, for people. Remembered, since lines mostly come many a second."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _show_what_belongs_to_no_run(record: logging.LogRecord) -> None:

@@ -279,6 +279,33 @@ def test_hooks_of_a_cancelled_flow_are_called_to_their_end(orch: Orchestrator, l
     assert calls == ["crashed Crashed"]
 
 
+def test_hooks_of_a_crash_whose_write_was_run_twice_are_called(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its commit was in doubt, or what awaits it was cancelled. Seen to fail."""
+    calls = Calls()
+    database = orch.engine.database
+    write = database.write
+
+    def write_twice(operation: Any, *, after: Any = None) -> Any:
+        write(operation, after=after)
+        return write(operation, after=after)
+
+    @task
+    def stop() -> None:
+        raise SystemExit
+
+    @flow(**calls.all("crashed"))
+    def crawl() -> None:
+        stop()
+
+    monkeypatch.setattr(database, "write", write_twice)
+    with pytest.raises(SystemExit):
+        crawl()
+
+    assert calls == ["crashed Crashed"]
+
+
 def test_hooks_of_a_child_are_called_with_its_run(quick: Orchestrator) -> None:
     calls = Calls()
     child = flow(name="child", **calls.all("completion"))(succeed)

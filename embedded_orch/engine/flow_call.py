@@ -214,7 +214,7 @@ class FlowCall:
         ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
         if reason is not None:
             ending = results.cancelled(process.new_id(), process.now(), reason)
-        stored = yield from record_crash(self._interrupt(ending), f"flow run {self.name}")
+        stored = yield from record_crash(self._interrupt(ending), ending, f"flow run {self.name}")
         if stored is not None:
             state = self._own(results.state_of(stored)).with_error(error)
             self._log_end(state)

@@ -382,7 +382,7 @@ class TaskCall:
         stored: Proposal | None = None
         try:
             write = self._record.interrupt(ending)
-            stored = yield from record_crash(write, f"task run {self.name}")
+            stored = yield from record_crash(write, ending, f"task run {self.name}")
         finally:
             if stored is None and flow_run is not None:
                 # That failed, or was interrupted as well. The flow run tells of it with its end.

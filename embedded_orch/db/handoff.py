@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,7 +65,7 @@ def turn_to_begin() -> Awaitable[object] | None:
     return answer.wait()
 
 
-class _Mailbox:
+class _Mailbox(ABC):
     """What is to be done in one loop, in order, a few in each of its rounds.
 
     Any thread may put something in. It keeps no loop alive that nobody else does.
@@ -76,13 +77,13 @@ class _Mailbox:
         self._is_called = False
         self._begun = 0
 
+    @abstractmethod
     def answer(self) -> Answer:
         """An answer that a task of the loop can wait for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call_soon(self, loop: Any, function: Callable[[], object]) -> None:
         """Have a loop call a function; RuntimeError when it has ended."""
-        raise NotImplementedError
 
     def put(self, letter: Callable[[], object]) -> None:
         """Have something done in the loop that cannot raise; for nothing if the loop has ended."""

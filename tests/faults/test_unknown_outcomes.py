@@ -61,7 +61,7 @@ class Doubt:
         # What is run again is so in the thread in which it was run.
         self._here = threading.local()
         monkeypatch.setattr(Writer, "_in_one_transaction", self._in_group())
-        monkeypatch.setattr(Runner, "_run_on", self._on_server())
+        monkeypatch.setattr(Runner, "_run_in", self._on_server())
         if sessions:
             monkeypatch.setattr(Writer, "commit", self._in_session())
             monkeypatch.setattr(postgres_database, "commit", self._in_session_on_server())
@@ -90,7 +90,7 @@ class Doubt:
         return commit_and_raise
 
     def _on_server(self) -> Callable[..., Any]:
-        real = Runner._run_on
+        real = Runner._run_in
 
         def commit_and_raise(runner: Runner, *args: Any, is_read: bool) -> Any:
             answer = real(runner, *args, is_read=is_read)

@@ -16,6 +16,7 @@ import pytest
 from embedded_orch.db.flusher import Flusher
 from embedded_orch.engine import cancellation, connection, effects, futures, inputs, ownership
 from embedded_orch.engine import runner as runners
+from embedded_orch.engine import running as calls
 from embedded_orch.engine.transactions import Ask
 from embedded_orch.engine.upkeep import Upkeep
 from embedded_orch.engine.watching import Watch
@@ -141,6 +142,8 @@ def stepping(running: Machine) -> Iterator[None]:
             Ask: _ask,
         }.items():
             patches.setattr(effect, "perform_async", perform)
+        # No loop runs in which calls could take turns.
+        patches.setattr(calls, "_drive_async", lambda: (effects.drive_async, lambda: None))
         patches.setattr(futures.Future, "wait_async", _wait_for_future)
         patches.setattr(runners.Runner, "submit_async", _submit_async)
         patches.setattr(runners.Runner, "interrupt", _interrupt)

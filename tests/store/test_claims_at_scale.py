@@ -105,6 +105,7 @@ def rows_read(database: Database, *, limit: int) -> int:
         "scheduled_after": claims._BEGINNING,
         "scheduled_before": NOON,
         "limit": limit,
+        "claim_id": UUID(int=7),
     }
     return (
         _steps_on_sqlite(database, values)

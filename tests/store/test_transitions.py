@@ -193,6 +193,7 @@ def test_states_are_stored_on_one_path_only() -> None:
         "flow_run_state.insert_begun",
         "task_run_state.insert",
         "task_run_state.insert_begun",
+        "task_run_state.insert_ended",
         "task_run_state.insert_whole",
         "task_run.insert_whole",
         "claim.insert_first_states",

@@ -112,7 +112,6 @@ class FileGuard:
         self._has_write_lock = False
         self._change = threading.Lock()
         self._pins: list[int] = []
-        self._log_descriptor: int | None = None
         self._shm_identity: fork.FileIdentity | None = None
         self._readers: list[ReaderLock] = []
         self._is_abandoned = False
@@ -218,10 +217,12 @@ class FileGuard:
         """
         if not self._pins:
             return
-        with self._change:
-            if self._log_descriptor is None:
-                self._log_descriptor = self._open(f"{self.path}-wal")
-        os.fdatasync(self._log_descriptor)
+        # To be closed: SQLite locks no bytes of its log, so nothing is dropped by that.
+        log = self._open(f"{self.path}-wal")
+        try:
+            os.fdatasync(log)
+        finally:
+            os.close(log)
 
     def _open(self, path: str) -> int:
         try:
@@ -370,9 +371,6 @@ class FileGuard:
         self._readers.clear()
         while self._pins:
             os.close(self._pins.pop())
-        log, self._log_descriptor = self._log_descriptor, None
-        if log is not None:
-            os.close(log)
         descriptor, self._lock_descriptor = self._lock_descriptor, CLOSED
         if descriptor != CLOSED:
             os.close(descriptor)

@@ -36,7 +36,7 @@ class Effect(Protocol):
         """Do it in this thread."""
         ...
 
-    async def perform_async(self) -> Any:
+    def perform_async(self) -> Coroutine[Any, Any, Any]:
         """Do it without blocking the event loop."""
         ...
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,11 +19,13 @@ import embedded_orch
 from embedded_orch import flow, pause_flow_run, sleep_for, task, wait_for_signal
 from embedded_orch.errors import SignalTimeout
 from embedded_orch.task_runners import ProcessPoolTaskRunner
-from tests.programs import PATIENCE, environment
+from tests.warm_parent import talking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.warm_parent import Talking
 
 
 def trace(line: str) -> None:
@@ -283,40 +283,15 @@ def main(url: str, name: str, count: str) -> None:
             called(int(count))
 
 
-class Stopped:
-    """A process that has come to its point, and stays there."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def kill(self) -> None:
-        """SIGKILL: it gets no chance to write anything down."""
-        self.process.kill()
-        self.process.wait(PATIENCE)
-
-
 @contextmanager
 def stopped_at(
     point: str, url: str, name: str, count: int, *, trace: Path, **added: str
-) -> Iterator[Stopped]:
+) -> Iterator[Talking]:
     """A process of its own in which a flow has come to a point; killed at the end."""
     code = "import sys; from tests.crashing import main; main(*sys.argv[1:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, url, name, str(count)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(
-            STOP_AT=point,
-            TRACE=str(trace),
-            EMBEDDED_ORCH_HOME=os.environ["EMBEDDED_ORCH_HOME"],
-            **added,
-        ),
-    )
-    assert process.stdout is not None
-    try:
+    home = os.environ["EMBEDDED_ORCH_HOME"]
+    with talking(
+        *(code, url, name, count), STOP_AT=point, TRACE=str(trace), EMBEDDED_ORCH_HOME=home, **added
+    ) as process:
         assert process.stdout.readline() == f"{point}\n"
-        yield Stopped(process)
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        process.stdout.close()
+        yield process

@@ -23,7 +23,9 @@ from embedded_orch.engine.watching import Watch
 from embedded_orch.orchestrator import open_orchestrator
 from embedded_orch.process import Process, ProcessFacts, process_facts
 from embedded_orch.variables import Variable
+from tests.engine.waiting import until
 from tests.programs import PATIENCE, environment
+from tests.warm_parent import Talking, talking
 
 
 @task
@@ -123,7 +125,7 @@ def main(url: str, name: str, what: str) -> None:
 class Owning:
     """A process that runs a flow, and holds it."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Talking | subprocess.Popen[str]) -> None:
         self.process = process
         assert self.line() == "holds"
 
@@ -134,7 +136,11 @@ class Owning:
     def stop(self) -> None:
         """SIGSTOP, and it is stopped when this returns."""
         self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        until(lambda: self._scheduling_state() == "T", "it is stopped")
+
+    def _scheduling_state(self) -> str:
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0]
 
     def wake(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -151,6 +157,9 @@ class Owning:
         self.process.wait(PATIENCE)
 
 
+_PROGRAM = "import sys; from tests.owners import main; main(*sys.argv[1:])"
+
+
 @contextmanager
 def owning(
     url: str, name: str, what: str = "task", *, within: Sequence[str] = (), **added: str
@@ -164,13 +173,17 @@ def owning(
         within: a program that starts it, with its arguments.
         added: to its environment.
     """
-    code = "import sys; from tests.owners import main; main(*sys.argv[1:])"
+    added = {"EMBEDDED_ORCH_HOME": os.environ["EMBEDDED_ORCH_HOME"], **added}
+    if not within:
+        with talking(_PROGRAM, url, name, what, **added) as forked:
+            yield Owning(forked)
+        return
     process = subprocess.Popen(
-        [*within, sys.executable, "-c", code, url, name, what],
+        [*within, sys.executable, "-c", _PROGRAM, url, name, what],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(**{"EMBEDDED_ORCH_HOME": os.environ["EMBEDDED_ORCH_HOME"], **added}),
+        env=environment(**added),
     )
     try:
         yield Owning(process)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +28,7 @@ from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import passed, until
 from tests.opened import QUICK, Clock, flow_runs, opened, runs_of, states, the_flow_run, the_run_of
-from tests.programs import PATIENCE, environment
+from tests.warm_parent import talking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,14 +247,14 @@ def test_run_of_a_living_process_is_refused_until_it_dies(shared_url: str, trace
     with stopped_at("in work 1", shared_url, "in_sequence", 3, trace=trace) as process:
         with opened(shared_url) as orch:
             run = the_flow_run(orch)
-            refusal = f"running in process {process.process.pid} on"
+            refusal = f"running in process {process.pid} on"
             with pytest.raises(errors.RunNotResumable, match=refusal):
                 crashing.in_sequence.resume(run.id)
             with pytest.raises(errors.RunNotResumable, match=refusal):
                 crashing.in_sequence.resume(parameters={"count": 3})
 
             # A process that is stopped is not dead: there is no time-out that guesses.
-            os.kill(process.process.pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
             with pytest.raises(errors.RunNotResumable, match=refusal):
                 crashing.in_sequence.resume(run.id)
             assert states(the_flow_run(orch)) == ["Pending", "Running"]
@@ -311,20 +309,15 @@ with embedded_orch.open(sys.argv[1]):
     else:
         print("won", flush=True)
 """
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, file_url, str(run_id)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(TRACE=str(trace)),
-        )
-        for _ in range(2)
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    answers = [child.communicate("go\n", timeout=PATIENCE)[0] for child in children]
+    with (
+        talking(code, file_url, run_id, TRACE=str(trace)) as one,
+        talking(code, file_url, run_id, TRACE=str(trace)) as other,
+    ):
+        for child in (one, other):
+            assert child.stdout.readline() == "ready\n"
+        for child in (one, other):
+            print("go", file=child.stdin, flush=True)
+        answers = [child.stdout.read() for child in (one, other)]
 
     # The second may also come when the first is done: then it has the stored value.
     assert "won\n" in answers
@@ -418,17 +411,9 @@ from tests.crashing import Source
 with embedded_orch.open(sys.argv[1]):
     Source(0).read(3)
 """
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, file_url],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(STOP_AT="in work 2", TRACE=str(trace)),
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "in work 2\n"
-    child.kill()
-    child.wait(PATIENCE)
-    child.stdout.close()
+    with talking(code, file_url, STOP_AT="in work 2", TRACE=str(trace)) as child:
+        assert child.stdout.readline() == "in work 2\n"
+        child.kill()
 
     with opened(file_url) as orch:
         run = the_flow_run(orch)

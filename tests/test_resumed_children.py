@@ -7,8 +7,6 @@ them is done. A child that failed, or had completed, is told of in ``test_resume
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -21,13 +19,15 @@ from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import until
 from tests.opened import flow_runs, opened, states, the_flow_run
-from tests.programs import PATIENCE, environment
+from tests.programs import PATIENCE
+from tests.warm_parent import talking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from embedded_orch import Flow, FlowRun, Orchestrator
+    from tests.warm_parent import Talking
 
 pytestmark = pytest.mark.slow
 
@@ -120,25 +120,14 @@ with embedded_orch.open(sys.argv[1]):
 
 
 @contextmanager
-def child_resumed_elsewhere(url: str, orch: Orchestrator) -> Iterator[subprocess.Popen[str]]:
+def child_resumed_elsewhere(url: str, orch: Orchestrator) -> Iterator[Talking]:
     """Another process resumes the child by hand, which waits there."""
     child = of(orch, crashing.patient_child)
-    process = subprocess.Popen(
-        [sys.executable, "-c", RESUME_CHILD, url, str(child.id)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(**{name: os.environ[name] for name in ("TRACE", "EMBEDDED_ORCH_HOME")}),
-    )
-    try:
-        assert process.stdout is not None
+    added = {name: os.environ[name] for name in ("TRACE", "EMBEDDED_ORCH_HOME")}
+    with talking(RESUME_CHILD, url, child.id, **added) as process:
         assert process.stdout.readline() == "ready\n"
         until(lambda: states(of(orch, crashing.patient_child))[-1] == "Running", "the child runs")
         yield process
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @pytest.mark.parametrize("ending", ["completes", "dies"])
@@ -153,10 +142,8 @@ def test_a_child_that_runs_in_another_process_is_waited_for(
             child = of(orch, crashing.patient_child)
             if ending == "dies":
                 process.kill()
-                process.wait(PATIENCE)
             orch.send_signal(child.id, "go", 5)
             thread.join(PATIENCE)
-            assert process.stdout is not None
             said = process.stdout.read()
 
         assert answers == [[{9: (9, 90)}, [{0: (0, 0)}, 5]]]

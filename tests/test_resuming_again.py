@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,12 +12,14 @@ from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import until
 from tests.opened import flow_runs, opened, states, the_flow_run
-from tests.programs import PATIENCE, environment, run_program
+from tests.warm_parent import run_forked, talking
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from embedded_orch import Orchestrator
+    from tests.warm_parent import Talking
 
 BEGIN = """
 import sys
@@ -61,19 +61,16 @@ class Story:
 
     def dies(self, text: str, *arguments: object, at: int) -> None:
         """A process that is killed by the task number ``at``."""
-        ended = run_program(text, self.url, *arguments, DIES_FROM=str(at), **self._home)
+        ended = run_forked(text, self.url, *arguments, DIES_FROM=str(at), **self._home)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
 
-    def begins(self, text: str, *arguments: object) -> subprocess.Popen[bytes]:
+    def begins(self, text: str, *arguments: object) -> AbstractContextManager[Talking]:
         """A process that is to be killed."""
-        return subprocess.Popen(
-            [sys.executable, "-c", text, self.url, *map(str, arguments)],
-            env=environment(**self._home),
-        )
+        return talking(text, self.url, *arguments, **self._home)
 
     def says(self, text: str, *arguments: object, at: int = 99) -> str:
         """What a process that lives has to say."""
-        ended = run_program(text, self.url, *arguments, DIES_FROM=str(at), **self._home)
+        ended = run_forked(text, self.url, *arguments, DIES_FROM=str(at), **self._home)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout.strip()
 
@@ -174,13 +171,8 @@ def waits(url: str) -> bool:
 
 def kill_while_it_waits(story: Story, attempt: int) -> None:
     """A process resumes what crashed, and is killed when its run is in an attempt."""
-    process = story.begins(RESUME, 1)
-    try:
-        with opened(story.url) as orch:
-            until(lambda: the_flow_run(orch).run_count == attempt, "the attempt")
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
+    with story.begins(RESUME, 1), opened(story.url) as orch:
+        until(lambda: the_flow_run(orch).run_count == attempt, "the attempt")
 
 
 @pytest.mark.slow

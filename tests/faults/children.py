@@ -8,19 +8,26 @@ import json
 import os
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import embedded_orch
+from embedded_orch.db.statements import Catalog
 
 
+@cache
 def prepare_to_fork() -> None:
-    """Load every module of ours, for half of a child's time would go into that.
+    """Load every module of ours, and every statement, for half of a child's time would go there.
 
     Children share what is loaded, and collect no garbage of their parent's.
     """
     for module in pkgutil.walk_packages(embedded_orch.__path__, "embedded_orch."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    # Migrations are compared by it, and it is imported then.
+    importlib.import_module("hashlib")
+    for catalog in (Catalog("sqlite"), Catalog("postgres")):
+        catalog.load_all()
     gc.freeze()
 
 

@@ -27,7 +27,7 @@ from tests.faults.operations import Operation
 from tests.faults.power_cuts import OpenDatabase, TornOperation
 from tests.faults.recording_vfs import Log
 from tests.faults.watched_flows import watched_by
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 # So small that operations meet checkpoints, and what is wrong with them.
 CHECKPOINT_PAGES = 25
@@ -68,7 +68,7 @@ def prepared(operation: Operation, folder: Path) -> Path:
         from tests.faults.operations import OPERATIONS
         prepare(OPERATIONS[sys.argv[1]], sys.argv[2])
     """
-    ended = run_program(program, operation.name, made / "orch.db")
+    ended = run_forked(program, operation.name, made / "orch.db")
     assert ended.returncode in {0, -9}, ended.stderr
     # What the dead have left in the log belongs to the file from here on.
     connection = apsw.Connection(str(made / "orch.db"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,19 @@ import pytest
 from tests.faults.controls import CONTROLS
 from tests.faults.operations import OPERATIONS
 from tests.postgres_server import PostgresServer
-from tests.programs import environment
+from tests.warm_parent import run_forked
 
 ON_SERVER = [name for name, operation in OPERATIONS.items() if operation.is_on_server]
 
 
 def kill(where: str, operation: str, *arguments: object) -> dict[str, Any]:
     """What the program reports of an operation that it killed at some points."""
-    command = [sys.executable, "-m", "tests.faults.kill_points", where, "--operation", operation]
-    ended = subprocess.run(
-        [*command, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        env=environment(),
-        check=False,
-    )
+    program = """
+        import sys
+        from tests.faults.kill_points import main
+        sys.exit(main(sys.argv[1:]))
+    """
+    ended = run_forked(program, where, "--operation", operation, *arguments, patience=1800)
     assert ended.stdout, ended.stderr
     print(ended.stdout, ended.stderr)
     report: dict[str, Any] = json.loads(ended.stdout)

@@ -275,7 +275,7 @@ create index task_run_by_flow_run on task_run (flow_run_id, id);
 create index task_run_ended_outside_flows on task_run (state_type, end_time, id)
     where flow_run_id is null and end_time is not null;
 create index task_run_owned on task_run (owner_id)
-    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
+    where owner_id is not null and end_time is null;
 create index task_run_not_completed on task_run (state_type, id)
     where state_type is distinct from 'COMPLETED';
 

@@ -7,6 +7,8 @@
 --   durations   microseconds
 --   JSON        text, checked to be JSON
 --   booleans    0 or 1
+--   one of many a chain of "or", the frequent first: for "in" with more than two words SQLite makes a
+--               table of them each time that a statement runs
 
 create table flow (
     id       blob    not null primary key check (length(id) = 16),
@@ -105,9 +107,12 @@ create table flow_run (
     name                       text    not null,
     -- the current state, copied from its row in flow_run_state
     state_id                   blob,
-    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
-                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
-                                       'CANCELLING')),
+    state_type                 text    check (state_type = 'COMPLETED' or state_type = 'RUNNING'
+                                              or state_type = 'PENDING'
+                                              or state_type = 'SCHEDULED' or state_type = 'FAILED'
+                                              or state_type = 'CANCELLED'
+                                              or state_type = 'CRASHED' or state_type = 'PAUSED'
+                                              or state_type = 'CANCELLING'),
     state_name                 text,
     state_timestamp            integer,
     run_count                  integer not null default 0 check (run_count >= 0),
@@ -180,8 +185,11 @@ create table flow_run_state (
     flow_run_id    blob    not null references flow_run (id) on delete cascade,
     timestamp      integer not null,
     id             blob    not null check (length(id) = 16),     -- also the id of its event
-    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
-                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    type           text    not null check (type = 'COMPLETED' or type = 'RUNNING'
+                                           or type = 'PENDING' or type = 'SCHEDULED'
+                                           or type = 'FAILED' or type = 'CANCELLED'
+                                           or type = 'CRASHED' or type = 'PAUSED'
+                                           or type = 'CANCELLING'),
     name           text    not null,
     message        text,
     state_details  text    check (json_type(state_details) = 'object'),   -- null: all defaults
@@ -229,9 +237,12 @@ create table task_run (
     dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
     call_number                integer not null default 0 check (call_number >= 0),  -- the how-manieth of its task by its parent
     state_id                   blob,
-    state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',
-                                       'COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED',
-                                       'CANCELLING')),
+    state_type                 text    check (state_type = 'COMPLETED' or state_type = 'RUNNING'
+                                              or state_type = 'PENDING'
+                                              or state_type = 'SCHEDULED' or state_type = 'FAILED'
+                                              or state_type = 'CANCELLED'
+                                              or state_type = 'CRASHED' or state_type = 'PAUSED'
+                                              or state_type = 'CANCELLING'),
     state_name                 text,
     state_timestamp            integer,
     run_count                  integer not null default 0 check (run_count >= 0),
@@ -268,7 +279,7 @@ create index task_run_by_flow_run on task_run (flow_run_id, id);
 create index task_run_ended_outside_flows on task_run (state_type, end_time, id)
     where flow_run_id is null and end_time is not null;
 create index task_run_owned on task_run (owner_id)
-    where owner_id is not null and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED');
+    where owner_id is not null and end_time is null;
 create index task_run_not_completed on task_run (state_type, id)
     where state_type is distinct from 'COMPLETED';
 
@@ -276,8 +287,11 @@ create table task_run_state (
     task_run_id    blob    not null references task_run (id) on delete cascade,
     timestamp      integer not null,
     id             blob    not null check (length(id) = 16),
-    type           text    not null check (type in ('SCHEDULED', 'PENDING', 'RUNNING', 'COMPLETED',
-                           'FAILED', 'CANCELLED', 'CRASHED', 'PAUSED', 'CANCELLING')),
+    type           text    not null check (type = 'COMPLETED' or type = 'RUNNING'
+                                           or type = 'PENDING' or type = 'SCHEDULED'
+                                           or type = 'FAILED' or type = 'CANCELLED'
+                                           or type = 'CRASHED' or type = 'PAUSED'
+                                           or type = 'CANCELLING'),
     name           text    not null,
     message        text,
     state_details  text    check (json_type(state_details) = 'object'),

@@ -270,9 +270,7 @@ where task_run.id = :id;
 -- What a dead process was running outside of flows. Index: task_run_owned.
 select id
 from task_run
-where owner_id = :owner_id
-      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
-      and state_name <> 'NotReady'
+where owner_id = :owner_id and end_time is null and state_name <> 'NotReady'
 order by id
 limit :limit;
 

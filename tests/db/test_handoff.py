@@ -41,8 +41,15 @@ def in_thread(function: Callable[[], object]) -> None:
     thread.join(30)
 
 
-async def most_in_a_round(wait_of: Callable[[], Callable[[], Awaitable[object]]]) -> int:
-    """How many of many tasks went on in one round of the loop at most."""
+async def most_in_a_round(
+    wait_of: Callable[[], Callable[[], Awaitable[object]]], wake: Callable[[], object] | None = None
+) -> int:
+    """How many of many tasks went on in one round of the loop at most.
+
+    Args:
+        wait_of: what the next task waits for.
+        wake: called once all of them wait.
+    """
     rounds = [0]
 
     async def go_on(wait: Callable[[], Awaitable[object]]) -> None:
@@ -52,6 +59,9 @@ async def most_in_a_round(wait_of: Callable[[], Callable[[], Awaitable[object]]]
     async with anyio.create_task_group() as group:
         for _ in range(MANY):
             group.start_soon(go_on, wait_of())
+        if wake is not None:
+            await anyio.wait_all_tasks_blocked()
+            wake()
         while sum(rounds) < MANY:
             await anyio.lowlevel.checkpoint()
             rounds.append(0)
@@ -75,10 +85,11 @@ def test_answers_that_are_given_at_once_wake_a_few_tasks_in_a_round(loop: str) -
     async def main() -> int:
         answers = [answer_for_running_loop() for _ in range(MANY)]
         waits = iter([answer.wait for answer in answers])
-        in_thread(lambda: notify_all(answers))
-        return await most_in_a_round(lambda: next(waits))
+        return await most_in_a_round(
+            lambda: next(waits), wake=lambda: in_thread(lambda: notify_all(answers))
+        )
 
-    # Of the first round the tasks know only afterwards: they began when it was over.
+    # The task that counts may stand before or behind them in a round.
     assert anyio.run(main, backend=loop) <= 2 * handoff._MOST_IN_A_ROUND
 
 

@@ -125,6 +125,9 @@ class ResultFolder:
         Args:
             since: the number of the sub-folder to begin with, from 0 to 255; it goes round.
         """
+        if not os.path.isdir(self.path):
+            # Most databases have none, and are spared 256 looks for what is not in it.
+            return
         for number in range(256):
             shard = os.path.join(self.path, f"{(since + number) % 256:02x}")
             try:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import apsw
@@ -32,6 +32,8 @@ from tests.simulation.stepping import stepping
 from tests.simulation.threads import Cancelled, Killed, Thread, Wait
 from tests.simulation.virtual_process import VirtualProcess
 from tests.simulation.workload import WORKLOAD, Stumbled
+
+T = TypeVar("T")
 
 PROCESSES = 3
 _BACKGROUND = ("writer", "writer", "log", "watch", "sweep", "upkeep")
@@ -105,6 +107,9 @@ class Machine:
         self._names = 0
         self._looker = apsw.Connection(self.path)
         self._looker.execute("PRAGMA query_only = 1")
+        # Answers that hold until somebody commits, and the version of the file that they are of.
+        self._remembered: dict[str, Any] = {}
+        self._remembered_of = 0
 
     # -- what threads and patches ask of it ------------------------------------------------------
 
@@ -114,6 +119,10 @@ class Machine:
     def pass_seconds(self, seconds: float) -> None:
         """A plain function sleeps: nobody else runs meanwhile."""
         self.time += round(seconds * SECOND)
+
+    def monotonic(self) -> float:
+        """The clock in seconds that no fault sets, and that all processes of a host share."""
+        return self.time / SECOND
 
     def looks_dead(self, owner_id: UUID) -> bool:
         """Whether an owner has been stopped for so long that others take it for dead."""
@@ -152,6 +161,9 @@ class Machine:
 
     def roots(self) -> dict[UUID, tuple[str, int]]:
         """The runs that no other run made: their names in the workload, and their numbers."""
+        return self._remember("roots", self._find_roots)
+
+    def _find_roots(self) -> dict[UUID, tuple[str, int]]:
         rows = self.select(
             "SELECT flow_run.id, flow.name, parameters FROM flow_run JOIN flow ON flow.id = flow_id"
             " WHERE parent_task_run_id IS NULL ORDER BY flow_run.id"
@@ -160,6 +172,17 @@ class Machine:
             UUID(bytes=id): (name.replace("-", " "), json.loads(parameters)["number"])
             for id, name, parameters in rows
         }
+
+    def _remember(self, what: str, find: Callable[[], T]) -> T:
+        """The answer to a question about the file, which is asked again after a commit only."""
+        version = self._looker.pragma("data_version")
+        if version != self._remembered_of:
+            self._remembered.clear()
+            self._remembered_of = version
+        if what not in self._remembered:
+            self._remembered[what] = find()
+        found: T = self._remembered[what]
+        return found
 
     def select(self, sql: str) -> list[tuple[Any, ...]]:
         return list(self._looker.execute(sql))
@@ -491,7 +514,7 @@ class Machine:
             self.kill(process)
         if "locked" in self.met:
             # The lines of a task are there as soon as its end is, also where their commit failed.
-            self.ledger.violations += self._without_a_line()
+            self.ledger.violations += self._remember("lines", self._without_a_line)
         for run_id, before in watched.items():
             after = self._fingerprint(run_id)
             # Whoever takes a run, or buries who had it, begins another epoch, and may be anybody.

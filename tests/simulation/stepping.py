@@ -11,10 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from embedded_orch.db.flusher import Flusher
-from embedded_orch.engine import cancellation, connection, effects, futures, inputs, ownership
+from embedded_orch.db.sqlite import opening
+from embedded_orch.engine import (
+    cancellation,
+    connection,
+    effects,
+    futures,
+    inputs,
+    ownership,
+    recovering,
+    results,
+    run_logging,
+    watching,
+)
 from embedded_orch.engine import runner as runners
 from embedded_orch.engine import running as calls
 from embedded_orch.engine.transactions import Ask
@@ -115,6 +128,21 @@ def _no_thread(self: Any) -> None:
     """The machine does its turns."""
 
 
+def _looked_at(*args: Any) -> None:
+    """The file of a machine is ours, and lies where its template did."""
+
+
+def _encode_without_frames(error: BaseException) -> bytes:
+    """What is kept of an error, but for its traceback, which costs more than all else of it."""
+    of = type(error)
+    text = {"type": f"{of.__module__}:{of.__qualname__}", "message": str(error), "traceback": ""}
+    return msgspec.json.encode(text)
+
+
+def _show_nowhere(record: Any, run: Any, message: str) -> None:
+    """What runs log is kept in the database, where it is looked for; nobody reads a terminal."""
+
+
 def _no_pause(self: Any, steps: Any, most: int) -> bool:
     return all(number < most for number, _ in enumerate(steps, 1))
 
@@ -152,6 +180,13 @@ def stepping(running: Machine) -> Iterator[None]:
         patches.setattr(Upkeep, "after_flow_run", _no_thread)
         patches.setattr(Upkeep, "_go_through", _no_pause)
         patches.setattr(ownership.Owner, "life_of", life_of)
+        patches.setattr(run_logging, "_show", _show_nowhere)
+        patches.setattr(results, "_encode_error", _encode_without_frames)
+        for look in ("refuse_foreign_file", "refuse_network_filesystem"):
+            patches.setattr(opening, look, _looked_at)
+        # Or a machine would do something else when the real one is slow.
+        for clocked in (recovering, watching):
+            patches.setattr(clocked, "monotonic", running.monotonic)
         _running.append(running)
         try:
             yield

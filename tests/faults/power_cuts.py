@@ -26,18 +26,24 @@ apsw, and in ``orchestrator_workload``, flows on the orchestrator itself.
 State number n of a seed is a function of the seed, n and the log. SQLite salts its WAL from the
 operating system's entropy, so two recordings differ in those bytes, but not in what is done when.
 
+States that hold the same bytes are recovered once, and judged each: of what is cut often at the
+same place, many are alike.
+
     python -m tests.faults.power_cuts --workload runs --durability full --states 5000 --seed 7
+    python -m tests.faults.power_cuts --operation retention --durability normal
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from random import Random
 
 import apsw
@@ -124,6 +130,14 @@ class State(msgspec.Struct, frozen=True):
     number: int
     position: int
     files: dict[str, bytes]
+
+    def digest(self) -> bytes:
+        """The same for the same bytes under the same names, wherever in the log."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, content in sorted(self.files.items()):
+            digest.update(f"{name} {len(content)} ".encode())
+            digest.update(content)
+        return digest.digest()
 
 
 def killed_states(log: Log, *, every: int = 1) -> Iterator[State]:
@@ -213,10 +227,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct):
-    """The verdicts on many states, and in how many the work went on."""
+    """The verdicts on many states, how many differ, and in how many the work went on."""
 
     counts: dict[Verdict, int]
     findings: list[Finding]
+    different: int = 0
     went_on: int = 0
 
     @property
@@ -225,7 +240,7 @@ class Survey(msgspec.Struct):
 
     def __str__(self) -> str:
         allowed = f"{len(self.findings)} not allowed, work went on in {self.went_on}"
-        lines = [f"{self.states} states, {allowed}"]
+        lines = [f"{self.states} states, {allowed}, {self.different} of them different"]
         lines += [f"  {self.counts[verdict]:6}  {verdict.value}" for verdict in Verdict]
         lines += [
             f"  state {finding.state}, cut before entry {finding.position}: "
@@ -258,17 +273,29 @@ def survey(
     """
     history = History(log)
     result = Survey(counts=dict.fromkeys(Verdict, 0), findings=[])
+    recovered: dict[bytes, _Recovered] = {}
     for state in states:
-        with _restored(state, folder) as path:
-            verdict, detail = _verdict_on(path, state.position, history, check)
-            if go_on and verdict in allowed and state.number % go_on_every == 0:
-                stuck = _failure_of(go_on, path)
-                result.went_on += stuck is None
-                verdict, detail = (Verdict.STUCK, stuck) if stuck else (verdict, detail)
+        digest = state.digest()
+        goes_on = go_on is not None and state.number % go_on_every == 0
+        if digest in recovered and not goes_on:
+            verdict, detail = _verdict_on(recovered[digest], state.position, history)
+        else:
+            with _restored(state, folder) as path:
+                recovered[digest] = _what_is_left(path, check)
+                verdict, detail = _verdict_on(recovered[digest], state.position, history)
+                if go_on is not None and goes_on and verdict in allowed:
+                    stuck = _failure_of(go_on, path)
+                    result.went_on += stuck is None
+                    verdict, detail = (Verdict.STUCK, stuck) if stuck else (verdict, detail)
         result.counts[verdict] += 1
         if verdict not in allowed:
             result.findings.append(Finding(state.number, state.position, verdict, detail))
+    result.different = len(recovered)
     return result
+
+
+# The operations that a database holds, or what is wrong with it.
+_Recovered = frozenset[int] | tuple[Verdict, str]
 
 
 @contextmanager
@@ -281,14 +308,17 @@ def _restored(state: State, folder: str) -> Iterator[str]:
         yield os.path.join(fresh, "recorded.db")
 
 
-def _verdict_on(path: str, position: int, history: History, check: Check) -> tuple[Verdict, str]:
+def _what_is_left(path: str, check: Check) -> _Recovered:
     try:
-        held = _recover(path, check)
+        return _recover(path, check)
     except TornOperation as torn:
         return Verdict.TORN, str(torn)
     except apsw.Error as error:
         return Verdict.CORRUPT, f"{type(error).__name__}: {error}"
-    return history.judge(position, held)
+
+
+def _verdict_on(found: _Recovered, position: int, history: History) -> tuple[Verdict, str]:
+    return found if isinstance(found, tuple) else history.judge(position, found)
 
 
 def _failure_of(go_on: GoOn, path: str) -> str | None:
@@ -325,9 +355,9 @@ def main(arguments: list[str] | None = None) -> int:
     For ``off`` 0 means that damage was found, as it must be.
     """
     options = _parser().parse_args(arguments)
-    workload, check, go_on = _workload(options)
     with tempfile.TemporaryDirectory() as folder:
-        log = record(workload, durability=options.durability, folder=folder)
+        workload, check, go_on, held = _workload(options, folder)
+        log = record(workload, durability=options.durability, folder=folder, held_at_start=held)
         print(f"seed {options.seed}, durability {options.durability}, {len(log.entries)} entries")
         cuts = survey(
             log,
@@ -359,6 +389,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.power_cuts", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--workload", choices=("runs", "raw"), default="runs")
+    parser.add_argument("--operation", help="of tests.faults.operations, in place of a workload")
     parser.add_argument("--size", type=int, help="how many flow calls (runs) or operations (raw)")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--durability", choices=sorted(SYNCHRONOUS), default="full")
@@ -370,16 +401,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _workload(options: argparse.Namespace) -> tuple[Workload, Check, GoOn | None]:
+def _workload(
+    options: argparse.Namespace, folder: str
+) -> tuple[Workload, Check, GoOn | None, frozenset[int]]:
+    """What is recorded, how it is judged and goes on, and what is there before it."""
+    if options.operation:
+        from tests.faults.operation_subjects import RecordedOperation
+        from tests.faults.operations import OPERATIONS
+
+        operation = RecordedOperation(OPERATIONS[options.operation], Path(folder))
+        held = operation.lay_out(os.path.join(folder, "recorded.db"))
+        return operation, operation.held, operation.go_on, held
     size = {} if options.size is None else {"size": options.size}
     if options.workload == "raw":
         from tests.faults.raw_workload import RawWorkload, held_operations
 
-        return RawWorkload(threads=options.threads, **size), held_operations, None
+        return RawWorkload(threads=options.threads, **size), held_operations, None, frozenset()
     from tests.faults.orchestrator_workload import OrchestratorWorkload
 
     runs = OrchestratorWorkload(threads=options.threads, **size)
-    return runs, runs.held_operations, runs.go_on
+    return runs, runs.held_operations, runs.go_on, frozenset()
 
 
 if __name__ == "__main__":

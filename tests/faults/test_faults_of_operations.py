@@ -49,9 +49,19 @@ def failing_somewhere(
 
 
 def after_power_cuts(
-    operation: str, folder: Path, *, durability: str, states: int, seed: int, kills_every: int = 0
+    operation: str,
+    folder: Path,
+    *,
+    durability: str,
+    states: int,
+    seed: int,
+    kills_every: int = 0,
+    go_on_every: int = 10,
 ) -> list[Survey]:
-    """What power cuts leave of an operation, and, every so manieth, what kills leave."""
+    """What power cuts leave of an operation, and, every so manieth, what kills leave.
+
+    Of both, in every so manieth, it is brought to its end.
+    """
     workload = RecordedOperation(OPERATIONS[operation], folder)
     held = workload.lay_out(str(folder / "recorded.db"))
     log = record(workload, durability=durability, folder=str(folder), held_at_start=held)
@@ -68,7 +78,7 @@ def after_power_cuts(
             allowed=allowed,
             folder=str(folder),
             go_on=None if durability == "off" else workload.go_on,
-            go_on_every=10 * (kills_every if allowed is ALLOWED_AFTER_KILL else 1),
+            go_on_every=go_on_every * (kills_every if allowed is ALLOWED_AFTER_KILL else 1),
         )
         for states_of, allowed in chosen
     ]
@@ -153,7 +163,13 @@ def test_operation_through_thousands_of_power_cuts_keeps_its_promise(
     operation: str, durability: str, tmp_path: Path, seed: int
 ) -> None:
     found = after_power_cuts(
-        operation, tmp_path, durability=durability, states=5000, seed=seed, kills_every=1
+        operation,
+        tmp_path,
+        durability=durability,
+        states=5000,
+        seed=seed,
+        kills_every=1,
+        go_on_every=25,
     )
 
     assert [survey.findings for survey in found] == [[], []]

@@ -17,14 +17,20 @@ export PYTHONDONTWRITEBYTECODE :=
 python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check -qq
 run_stamp := $(VENV)/.installed-run
+test_stamp := $(VENV)/.installed-test
 dev_stamp := $(VENV)/.installed-dev
 soak_stamp := $(VENV)/.installed-soak
 demo_folder := build/demo
 demo := $(python) examples/stdlib_report.py --out $(demo_folder)
 kill_after ?= 300
+# What can come out otherwise on another Python: what flows and tasks are made of, values, threads,
+# loops, processes, the command. SQL, disks and servers are the same: one database shows the rest.
+short := -m 'not soak and not slow' -k 'not postgres' --backend file \
+    tests/cli tests/conformance tests/db tests/engine tests/testing tests/values \
+    tests/faults/test_foreign_code.py tests/faults/test_shutdown.py $(wildcard tests/test_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types bench bench-big bench-peers soak docs build clean
+.PHONY: help demo test short lint format types bench bench-big bench-peers soak docs build clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -39,6 +45,9 @@ demo: $(run_stamp) ## a report on the standard library: killed half way, then re
 
 test: $(dev_stamp) ## every test but the soaks, on a file, in memory and on a real Postgres
 	@$(if $(ram),TMPDIR=$(ram)) $(python) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+short: $(test_stamp) ## the tests that can come out otherwise on another Python
+	@$(if $(ram),TMPDIR=$(ram)) $(python) -m pytest -q -n $(WORKERS) --dist worksteal $(short) $(ARGS)
 
 soak: $(dev_stamp) $(soak_stamp) ## the tests that take minutes: stress, kill -9, power cuts
 	@$(python) -m pytest -m soak -o faulthandler_timeout=0 $(ARGS)
@@ -84,10 +93,15 @@ $(run_stamp): pyproject.toml | $(python)
 	@$(pip) install -e .
 	@touch $@
 
+$(test_stamp): pyproject.toml | $(python)
+	@echo 'Installing the package and what its tests import into $(VENV) ...'
+	@$(pip) install -e '.[test]'
+	@touch $@ $(run_stamp)
+
 $(dev_stamp): pyproject.toml | $(python)
 	@echo 'Installing the package, its tests and its tools into $(VENV) ...'
 	@$(pip) install -e '.[dev]'
-	@touch $@ $(run_stamp)
+	@touch $@ $(run_stamp) $(test_stamp)
 
 $(soak_stamp): pyproject.toml | $(dev_stamp)
 	@echo 'Installing what the long tests need into $(VENV) ...'

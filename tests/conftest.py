@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--seed N`` repeats the faults that a run of the tests has drawn."""
     parser.addoption("--seed", type=int, help="what faults are drawn by; told at the beginning")
     parser.addoption(
+        "--backend", choices=BACKENDS, help="run what runs on several databases on this one alone"
+    )
+    parser.addoption(
         "--machines", type=int, default=100_000, help="how many machines `make soak` simulates"
     )
 
@@ -40,6 +43,27 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.seed is None:
         is_soak = config.option.markexpr == "soak"
         config.option.seed = int.from_bytes(os.urandom(4), "big") if is_soak else 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the databases that were not asked for."""
+    if config.option.backend is None:
+        return
+    others = set(BACKENDS) - {config.option.backend}
+    left_out = [item for item in items if not others.isdisjoint(_backends_of(item))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _backends_of(item: pytest.Item) -> set[str]:
+    """What is said of the database in the parameters and fixtures of a test."""
+    called = getattr(item, "callspec", None)
+    named = (
+        {value for value in called.params.values() if isinstance(value, str)} if called else set()
+    )
+    return named | (
+        {"postgres"} if "postgres_server" in getattr(item, "fixturenames", ()) else set()
+    )
 
 
 def pytest_collection_finish() -> None:

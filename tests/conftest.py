@@ -107,6 +107,17 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def only_new_garbage() -> None:
+    """What is there by now is left out when the tests of a module collect garbage.
+
+    By the middle of a run that is so much, and so little of it theirs, that collecting is most of
+    what such a test costs.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def process() -> Process:
     """This process, with its real clock."""

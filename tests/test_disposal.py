@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = Path("/proc/self/fd")
 
-pytestmark = pytest.mark.skipif(
-    not DESCRIPTORS.exists(), reason="descriptors are counted in Linux's /proc"
-)
+pytestmark = [
+    pytest.mark.usefixtures("only_new_garbage"),
+    pytest.mark.skipif(not DESCRIPTORS.exists(), reason="descriptors are counted in Linux's /proc"),
+]
 
 
 @task

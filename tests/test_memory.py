@@ -52,6 +52,8 @@ class Seen:
 
 seen = Seen()
 
+pytestmark = pytest.mark.usefixtures("only_new_garbage")
+
 
 @pytest.fixture(autouse=True)
 def _nothing_seen() -> None:

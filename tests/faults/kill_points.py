@@ -185,7 +185,7 @@ def kill_at_points(
 ) -> Report:
     """Kill at every so manieth point, the first of them by the seed, and judge each time.
 
-    With ``until`` it ends when a problem says these words.
+    With ``until`` it begins at the end, and is over when a problem says these words.
     """
     template = ground.template()
     if operation.name != "opening":
@@ -193,7 +193,10 @@ def kill_at_points(
     count, found = _attempt(operation, ground, NEVER)
     if found or count is None:
         return Report(operation.name, 0, 0, [f"without a kill: {each}" for each in found])
-    chosen = [only] if only else range(1 + seed % every, count + 1, every)
+    chosen = [only] if only else list(range(1 + seed % every, count + 1, every))
+    if until:
+        # The first half of the points is the opening of the database.
+        chosen.reverse()
     kills = 0
     for point in chosen:
         left, found_here = _attempt(operation, ground, point)
@@ -229,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=1, help="every nth point only")
     parser.add_argument("--seed", type=int, default=0, help="at which point to begin")
     parser.add_argument("--at", type=int, help="one point only")
-    parser.add_argument("--until", help="stop when a problem says these words")
+    parser.add_argument("--until", help="go backwards, until a problem says so")
     options = parser.parse_args(arguments)
     os.environ.setdefault("EMBEDDED_ORCH_LOG_LEVEL", "CRITICAL")
     prepare_to_fork()

@@ -24,7 +24,7 @@ from embedded_orch.db.postgres import announcing
 from embedded_orch.db.sqlite import writer
 from embedded_orch.engine import log_queue
 from embedded_orch.engine.log_queue import LogQueue
-from embedded_orch.engine.run_logging import LONGEST_MESSAGE, RunLogger
+from embedded_orch.engine.run_logging import LONGEST_MESSAGE, RunHandler, RunLogger
 from embedded_orch.exceptions import MissingContextError
 from embedded_orch.logging import disable_run_logger, get_logger
 from embedded_orch.logging.loggers import LogEavesdropper, flow_run_logger, task_run_logger
@@ -61,6 +61,111 @@ def messages(orchestrator: Orchestrator, **filters: Any) -> list[str]:
     own = ("begins: ", "ends as ", "fails: ", "attempt ")
     lines = orchestrator.logs.find(**filters)
     return [line.message for line in lines if not line.message.startswith(own)]
+
+
+# -- what the engine says -------------------------------------------------------------------------
+
+
+def ends(orchestrator: Orchestrator) -> list[str]:
+    """The last lines of flow runs that are stored, whatever waits to be."""
+    found = orchestrator.database.read(
+        lambda tx: find_logs(tx, Lead(), LogConditions(), order="asc", after=None, limit=50)
+    )
+    return [line.message for line in found if line.message.startswith("ends as ")]
+
+
+class TestTheLastLine:
+    @pytest.fixture(autouse=True)
+    def nothing_else_stores_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Flusher, "wake_soon", lambda self: None)
+
+    def test_it_is_stored_with_the_end(self, url: str) -> None:
+        with opened(url) as orchestrator:
+            report()
+
+            assert [line.partition(" after")[0] for line in ends(orchestrator)] == [
+                "ends as Completed"
+            ]
+
+    def test_it_is_one_however_often_the_run_is_tried(self, orch: Orchestrator) -> None:
+        tries: list[int] = []
+
+        @flow(retries=1)
+        def twice() -> None:
+            tries.append(len(tries))
+            if len(tries) == 1:
+                raise ValueError
+
+        twice()
+
+        assert len(tries) == 2
+        assert [line.partition(" after")[0] for line in ends(orch)] == ["ends as Completed"]
+
+    def test_it_goes_to_the_handlers_of_the_program(
+        self, orch: Orchestrator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO):
+            report()
+
+        [record] = [record for record in caplog.records if record.message.startswith("ends as")]
+        assert ends(orch) == [record.message]
+        assert record.__dict__["flow_name"] == "report"
+        assert orch.logs.count() == 5
+
+    def test_it_is_kept_and_shown_where_the_program_has_no_handlers(
+        self,
+        orch: Orchestrator,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        report(0)
+
+        first, *_, last = capsys.readouterr().err.splitlines()
+        [stored] = ends(orch)
+        name = the_flow_run(orch).name
+        assert first.endswith(f"INFO     {name}: begins: flow 'report'")
+        assert last.endswith(f"INFO     {name}: {stored}")
+
+    def test_it_is_not_shown_where_the_program_wants_nothing_shown(
+        self,
+        orch: Orchestrator,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler()])
+        report(0)
+
+        assert capsys.readouterr().err == ""
+        assert len(ends(orch)) == 1
+
+    @pytest.mark.parametrize("place", ["logger", "handler"])
+    def test_a_filter_of_the_program_may_keep_it_out(
+        self, orch: Orchestrator, place: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def is_wanted(record: logging.LogRecord) -> bool:
+            return not record.getMessage().startswith("ends as")
+
+        report(0)
+        logger = logging.getLogger("embedded_orch.flow_runs")
+        [handler] = [each for each in logger.handlers if isinstance(each, RunHandler)]
+        filtered = logger if place == "logger" else handler
+        monkeypatch.setattr(filtered, "filters", [is_wanted])
+        report(0)
+
+        assert len(ends(orch)) == 1
+        assert sum(line.message.startswith("ends as") for line in orch.logs.find()) == 1
+
+    def test_it_is_left_out_below_the_level(
+        self, orch: Orchestrator, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        # The level is set with the first run of a process.
+        report(0)
+        before = len(list(orch.logs.find()))
+        with caplog.at_level(logging.WARNING, "embedded_orch.flow_runs"):
+            report(0)
+
+        assert [line.message for line in orch.logs.find()][before:] == ["starting"]
 
 
 # -- keeping ---------------------------------------------------------------------------------------
@@ -441,13 +546,37 @@ def test_lines_of_a_task_are_not_overtaken_by_an_end_that_goes_with_its_start(
     assert seen == [1]
 
 
+def seen_before_the_end(whose: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The last line that is stored when a run of a kind is about to be given its end."""
+    seen: list[str] = []
+    move, end = transitions.propose, flow_runs.propose_from
+
+    def look(tx: Transaction) -> None:
+        lines = find_logs(tx, Lead(), LogConditions(), order="desc", after=None, limit=1)
+        seen.extend(line.message for line in lines)
+
+    def watched(tx: Transaction, kind: Any, *, proposal: Any, **rest: Any) -> Any:
+        if kind == "task_run" and proposal.type == "COMPLETED":
+            look(tx)
+        return move(tx, kind, proposal=proposal, **rest)
+
+    def watched_end(tx: Transaction, *args: Any, **rest: Any) -> Any:
+        look(tx)
+        return end(tx, *args, **rest)
+
+    if whose == "task run":
+        for module in (transitions, task_runs, flow_runs):
+            monkeypatch.setattr(module, "propose", watched)
+    else:
+        monkeypatch.setattr(flow_runs, "propose_from", watched_end)
+    return seen
+
+
 @pytest.mark.parametrize("whose", ["task run", "flow run"])
 def test_lines_whose_commit_fails_go_with_the_state_that_waits_behind_them(
     url: str, whose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail: another process kept the file locked until just before the end was written."""
-    seen: list[str] = []
-    move = transitions.propose
     store_lines = log_queue.append
     failing = ["for once"]
 
@@ -456,18 +585,11 @@ def test_lines_whose_commit_fails_go_with_the_state_that_waits_behind_them(
             raise errors.DatabaseBusy(failing.pop())
         store_lines(tx, *args, **rest)
 
-    def watched(tx: Transaction, kind: Any, *, proposal: Any, **rest: Any) -> Any:
-        if kind == whose.replace(" ", "_") and proposal.type == "COMPLETED":
-            lines = find_logs(tx, Lead(), LogConditions(), order="desc", after=None, limit=1)
-            seen.extend(line.message for line in lines)
-        return move(tx, kind, proposal=proposal, **rest)
-
     @flow
     def logging_itself() -> None:
         get_run_logger().info("flowing")
 
-    for module in (transitions, task_runs, flow_runs):
-        monkeypatch.setattr(module, "propose", watched)
+    seen = seen_before_the_end(whose, monkeypatch)
     for module in (writer, announcing):
         monkeypatch.setattr(module, "_MOST_IN_A_GROUP", 1)
     with opened(url):

@@ -31,11 +31,12 @@ from embedded_orch.engine.outcome import outcome_of, settled
 from embedded_orch.engine.outside import outcome_outside
 from embedded_orch.engine.printing import keeping_prints
 from embedded_orch.engine.retrying import not_retriable
-from embedded_orch.engine.run_logging import listen, log_beginning, log_end, log_retry
+from embedded_orch.engine.run_logging import listen
 from embedded_orch.engine.tags import tags_of_run
+from embedded_orch.engine.telling import LastLine, log_beginning, log_end, log_retry
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
-from embedded_orch.states import State, StateType
+from embedded_orch.states import TERMINAL_TYPES, State, StateType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.records import Choices, Records
-    from embedded_orch.engine.run_logging import RunLogger
     from embedded_orch.engine.specs import FlowSpec
     from embedded_orch.store.flow_runs import NewFlowRun
 
@@ -103,7 +103,9 @@ class FlowCall:
         self._arguments = arguments
         self._caller = caller
         self._keeping = keeping_of(flow.options, engine.kept if caller is None else caller.keeping)
-        self._begun: tuple[FlowRunContext, RunLogger] | None = None
+        # The attempt that is on record as having begun, and what tells of its end.
+        self._begun: FlowRunContext | None = None
+        self._last_line: LastLine | None = None
         self._parent_task_run_id = parent_task_run_id
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
@@ -174,7 +176,8 @@ class FlowCall:
         try:
             yield take
             context = self._context()
-            self._begun = context, log_beginning(context)
+            log_beginning(context)
+            self._begun = context
             if self._refusal is not None:
                 state = yield from self._refuse(self._refusal)
             else:
@@ -346,9 +349,10 @@ class FlowCall:
         return state.of_run(flow_run_id=self.run_id, task_run_id=self._parent_task_run_id)
 
     def _log_end(self, state: State) -> None:
-        if self._begun is not None:
-            context, logger = self._begun
-            log_end(context, state, logger)
+        if self._last_line is not None and self._last_line.is_stored_with(state):
+            self._last_line.tell()
+        elif self._begun is not None:
+            log_end(self._begun, state)
 
     def _attempts(self, context: FlowRunContext) -> Steps[State]:
         """Call the function until a final state is accepted.
@@ -544,8 +548,12 @@ class FlowCall:
         )
 
     def _propose(self, proposal: Proposal) -> Write[Decision]:
-        is_cancelled = proposal.type is StateType.CANCELLED
-        return (self._record.end_cancelled if is_cancelled else self._record.propose)(proposal)
+        if proposal.type is StateType.CANCELLED:
+            return self._record.end_cancelled(proposal)
+        if self._begun is None or proposal.type not in TERMINAL_TYPES:
+            return self._record.propose(proposal)
+        self._last_line = LastLine(self._begun)
+        return self._record.propose(proposal, self._last_line)
 
     def _interrupt(self, ending: Proposal) -> Write[Decision]:
         is_cancelled = ending.type is StateType.CANCELLED

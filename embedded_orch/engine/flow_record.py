@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.engine import Engine
-    from embedded_orch.orchestration.values import Decision, Proposal
+    from embedded_orch.engine.telling import LastLine
+    from embedded_orch.orchestration.values import Decision, Proposal, Run
     from embedded_orch.store.flow_runs import NewFlowRun
 
 
@@ -36,7 +37,15 @@ class FlowRecord:
         has_loose_ends: whether task runs of it have ended, and the database could not be told.
     """
 
-    __slots__ = ("_engine", "_owes_hooks", "epoch", "has_loose_ends", "run_count", "run_id")
+    __slots__ = (
+        "_engine",
+        "_left",
+        "_owes_hooks",
+        "epoch",
+        "has_loose_ends",
+        "run_count",
+        "run_id",
+    )
 
     def __init__(self, engine: Engine, run_id: UUID | None, *, owes_hooks: bool) -> None:
         self.run_id = run_id or engine.process.new_id()
@@ -45,6 +54,8 @@ class FlowRecord:
         self.has_loose_ends = False
         self._engine = engine
         self._owes_hooks = owes_hooks
+        # How this process has left it, as far as it knows.
+        self._left: Run | None = None
 
     # -- taking it -------------------------------------------------------------------------------
 
@@ -67,10 +78,11 @@ class FlowRecord:
         now = states[0].timestamp
 
         def create(tx: Transaction) -> None:
-            self._engine.owner.register(tx)
             if caller is not None:
                 flow_runs.check_owner(tx, run_id=caller.run_id, epoch=caller.epoch)
-            flow_runs.create_flow_run(tx, new, states, now=now)
+            self._left = flow_runs.create_flow_run(
+                tx, new, states, now=now, register=lambda: self._engine.owner.register(tx)
+            )
             if is_to_run:
                 self._owe_hooks(tx)
 
@@ -115,6 +127,7 @@ class FlowRecord:
                 rerun_from=rerun_from,
             )
             self.run_count = run.run_count
+            self._left = run
             self._owe_hooks(tx)
 
         return Write(engine.database, take)
@@ -129,15 +142,24 @@ class FlowRecord:
 
     # -- its states ------------------------------------------------------------------------------
 
-    def propose(self, proposal: Proposal) -> Write[Decision]:
-        """A state for the run, by the rules; what it has logged is committed no later."""
-        now, epoch = self._engine.process.now(), self.epoch
-        return self._tying_up(
-            now,
-            lambda tx: flow_runs.propose_flow_state(
-                tx, run_id=self.run_id, proposal=proposal, now=now, epoch=epoch
-            ),
-        )
+    def propose(self, proposal: Proposal, last_line: LastLine | None = None) -> Write[Decision]:
+        """A state for the run, by the rules; what it has logged is committed no later.
+
+        Args:
+            proposal: the state.
+            last_line: stored with it, if the run ends by it.
+        """
+        now, left = self._engine.process.now(), self._left
+        assert left is not None, "it was made, or taken over"
+
+        def move(tx: Transaction) -> Decision:
+            decision = flow_runs.propose_from(tx, left, proposal, now=now, epoch=self.epoch)
+            self._left = decision.run
+            if last_line is not None:
+                last_line.store(tx, decision)
+            return decision
+
+        return self._tying_up(now, move)
 
     def end_cancelled(self, cancelled: Proposal) -> Write[Decision]:
         """Its end by a cancellation, and that of what it left unfinished."""

@@ -12,6 +12,7 @@ code is in (:func:`embedded_orch.engine.printing.run_here`).
 
 from __future__ import annotations
 
+import enum
 import logging
 import sys
 import time
@@ -19,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch.engine import log_settings
-from embedded_orch.engine.contexts import FlowRunContext, TaskRunContext
+from embedded_orch.engine.contexts import FlowRunContext
 from embedded_orch.engine.printing import run_here
 from embedded_orch.values.secret import in_use
 from embedded_orch.values.text import storable_text
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.contexts import RunContext
     from embedded_orch.engine.engine import Engine
-    from embedded_orch.states import State
 
 FLOW_RUNS, TASK_RUNS = "embedded_orch.flow_runs", "embedded_orch.task_runs"
 # What the engine has to say about a run, such as that a hook raised.
@@ -41,6 +41,8 @@ LONGEST_MESSAGE = 100_000
 # Of a record: the run that it is about.
 _RUN = "_embedded_orch_run"
 _KEPT = "_embedded_orch_kept"
+KEPT = {_KEPT: True}
+"""Attributes of a record that is kept already, and is for the handlers of the program."""
 _UNKNOWN = "<unknown>"
 _root = logging.getLogger()
 # One format for all: the message, a traceback, a stack.
@@ -104,10 +106,6 @@ def logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> Run
         extra: more attributes for its records.
     """
     listen()
-    return _logger_of(run, extra)
-
-
-def _logger_of(run: RunContext, extra: Mapping[str, object] | None = None) -> RunLogger:
     name = FLOW_RUNS if isinstance(run, FlowRunContext) else TASK_RUNS
     about = RunElsewhere(run.engine, run.flow_run_id, run.task_run_id, run.label)
     return RunLogger(_named(name), {**_attributes(run), **(extra or {}), _RUN: about})
@@ -212,7 +210,7 @@ class RunHandler(logging.Handler):
                 record.levelno, record.name, message, run.flow_run_id, run.task_run_id
             )
             if not _is_shown_by_others(record.name):
-                _show(record, run, message)
+                show(int(record.created * 1e6), record.levelno, run.label, message)
         except Exception:  # noqa: BLE001 - what is logged is a user's, and the user's code goes on
             self.handleError(record)
 
@@ -268,12 +266,55 @@ def _is_shown_by_others(name: str) -> bool:
     return False
 
 
-def _show(record: logging.LogRecord, run: RunContext | RunElsewhere, message: str) -> None:
+class Audience(enum.Enum):
+    """Who gets what is said through one of our loggers."""
+
+    TERMINAL = "our handler alone, which keeps it and shows it"
+    NOBODY = "our handler alone, and the program wants nothing shown"
+    OTHERS = "handlers of the program, beside ours"
+    UNKNOWN = "a filter, or a handler that is not as we have made it, says of each record"
+
+
+def audience_of(logger: logging.Logger) -> Audience:
+    """Who gets what is said through one of our loggers, as far as its handlers tell."""
+    if logger.filters or not _is_kept_as_ever(logger):
+        return Audience.UNKNOWN
+    found: Audience = Audience.TERMINAL
+    above: logging.Logger | None = logger
+    while above is not None:
+        for handler in above.handlers:
+            kind = type(handler)
+            if kind is logging.NullHandler:
+                if above is _root and found is Audience.TERMINAL:
+                    found = Audience.NOBODY
+            elif not isinstance(handler, RunHandler):
+                found = Audience.OTHERS
+        above = above.parent if above.propagate else None
+    return found
+
+
+def _is_kept_as_ever(logger: logging.Logger) -> bool:
+    for handler in logger.handlers:
+        if isinstance(handler, RunHandler):
+            return type(handler) is RunHandler and not handler.filters and not handler.level
+    return False
+
+
+def show(at: int, level: int, label: str, message: str) -> None:
+    """Show a line on standard error.
+
+    Args:
+        at: microseconds since 1970 UTC.
+        level: of the line.
+        label: of the run.
+        message: of the line.
+    """
     if sys.stderr is None:
         # A program without a terminal.
         return
-    at = _time_of_day(int(record.created))
-    sys.stderr.write(f"{at}.{int(record.msecs):03} {record.levelname:<8} {run.label}: {message}\n")
+    seconds, microseconds = divmod(at, 1_000_000)
+    time_of_day = f"{_time_of_day(seconds)}.{microseconds // 1000:03}"
+    sys.stderr.write(f"{time_of_day} {logging.getLevelName(level):<8} {label}: {message}\n")
 
 
 @lru_cache(maxsize=1)
@@ -287,40 +328,3 @@ def _show_what_belongs_to_no_run(record: logging.LogRecord) -> None:
     last = logging.lastResort
     if last is not None and record.levelno >= last.level and not _is_shown_by_others(record.name):
         last.handle(record)
-
-
-# -- what the engine says about a run --------------------------------------------------------------
-
-
-def log_beginning(run: FlowRunContext) -> RunLogger:
-    """A flow run begins, whose call has seen to it that we listen; returns its logger."""
-    how = f"begins: flow {run.flow.name!r}"
-    if run.caller is not None:
-        how += f", called by {run.caller.name}"
-    if run.run_count > 1:
-        how += f", attempt {run.run_count}"
-    logger = _logger_of(run)
-    logger.log(logging.INFO, how)
-    return logger
-
-
-def log_retry(run: RunContext, message: str | None) -> None:
-    """An attempt at a run failed, and there will be another."""
-    logger_of(run).warning("attempt %d failed, and is retried: %s", run.run_count, message)
-
-
-def log_end(run: FlowRunContext, state: State, logger: RunLogger) -> None:
-    """A flow run has ended."""
-    # Its function may have configured logging.
-    listen()
-    seconds = (run.engine.process.now() - run.start_time) / 1e6
-    level = logging.INFO if state.is_completed() else logging.ERROR
-    why = "" if state.is_completed() or not state.message else f": {state.message}"
-    logger.log(level, "ends as %s after %.2f s%s", state.name, seconds, why)
-    # It is the last line for now: other processes see it as soon as the end itself.
-    run.engine.logs.hand_over()
-
-
-def log_failure(run: TaskRunContext, message: str | None) -> None:
-    """A task run has failed for good."""
-    logger_of(run).error("fails: %s", message)

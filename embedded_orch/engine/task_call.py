@@ -28,9 +28,10 @@ from embedded_orch.engine.outcome import outcome_of, settled, tells_the_end
 from embedded_orch.engine.outside import is_too_large, outcome_outside, put_outside, read_recorded
 from embedded_orch.engine.printing import NOTHING, keeping_prints
 from embedded_orch.engine.retrying import not_retriable, weighed
-from embedded_orch.engine.run_logging import listen, log_failure, log_retry
+from embedded_orch.engine.run_logging import listen
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.task_record import TaskRecord
+from embedded_orch.engine.telling import log_failure, log_retry
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
 from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store import task_runs

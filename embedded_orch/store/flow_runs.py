@@ -18,6 +18,7 @@ from embedded_orch.store.transitions import (
     check_epoch,
     crash,
     encode_struct,
+    end_from,
     first_states,
     interrupt,
     propose,
@@ -85,9 +86,22 @@ class FlowRunRow(msgspec.Struct, frozen=True):
 
 
 def create_flow_run(
-    tx: Transaction, new: NewFlowRun, states: Sequence[Proposal], *, now: int
+    tx: Transaction,
+    new: NewFlowRun,
+    states: Sequence[Proposal],
+    *,
+    now: int,
+    register: Callable[[], object] | None = None,
 ) -> Run:
-    """Make a flow run in its first states; nothing when its id is there already."""
+    """Make a flow run in its first states; nothing when its id is there already.
+
+    Args:
+        tx: a write transaction.
+        new: the run.
+        states: its first ones.
+        now: microseconds since 1970 UTC.
+        register: writes its owner down, which is called where that is not so.
+    """
     run = Run(
         id=new.id,
         is_flow_run=True,
@@ -115,7 +129,10 @@ def create_flow_run(
     )
     made = tx.run("flow_run.insert", **fields)
     if not made:
-        # The first run of its flow, unless it is there already: then nothing happens again.
+        # The first run of its flow or of its owner, unless it is there already: then nothing
+        # happens again.
+        if register is not None:
+            register()
         ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
         made = tx.run("flow_run.insert", **fields)
     if made:
@@ -151,6 +168,27 @@ def propose_flow_state(
     return propose(
         tx, "flow_run", run_id=run_id, proposal=proposal, now=now, epoch=epoch, force=force
     )
+
+
+def propose_from(
+    tx: Transaction, run: Run, proposal: Proposal, *, now: int, epoch: int
+) -> Decision:
+    """Propose a state for a flow run whose owner knows how it has left it.
+
+    The same as :func:`propose_flow_state`. Where it would simply end, and is still as it was left,
+    it is not read first: what the rules ask for is known.
+
+    Args:
+        tx: a write transaction.
+        run: the run, after the state that its owner has given it last.
+        proposal: the state.
+        now: microseconds since 1970 UTC.
+        epoch: in which the owner has the run.
+    """
+    decision = end_from(tx, run, proposal, now=now, epoch=epoch)
+    if decision is not None:
+        return decision
+    return propose_flow_state(tx, run_id=run.id, proposal=proposal, now=now, epoch=epoch)
 
 
 def take_over(

@@ -97,6 +97,20 @@ def append(
     tx.run("log.append", flow_run_id=flow_run_id, lines=encode_struct(rows), is_asked=is_asked)
 
 
+def append_last(tx: Transaction, row: LogRow) -> None:
+    """Store a line of a run that is there; nothing when it is stored already."""
+    tx.run(
+        "log.append_last",
+        timestamp=row.timestamp,
+        id=row.id,
+        level=row.level,
+        name=row.name,
+        message=row.message,
+        flow_run_id=row.flow_run_id,
+        task_run_id=row.task_run_id,
+    )
+
+
 def find_logs(
     tx: Transaction,
     lead: Lead,

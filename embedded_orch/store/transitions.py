@@ -46,6 +46,8 @@ Kind = Literal["flow_run", "task_run"]
 
 # The states whose rules look at more than their type and name.
 _MATTER = frozenset({StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED, StateType.COMPLETED})
+# What tells when a run starts.
+_START_FIELDS = ("expected_start_time", "next_scheduled_start_time", "start_time")
 _NO_POLICY = Policy()
 _TYPES: dict[str | None, StateType | None] = {
     None: None,
@@ -97,6 +99,51 @@ def propose(
             tell_cache(tx, run_id, decision.proposal, now=now)
     if claim is not None and decision.verdict is not Verdict.ABORT:
         _settle_claim(tx, claim, decision.run, now=now)
+    return decision
+
+
+def end_from(
+    tx: Transaction, run: Run, proposal: Proposal, *, now: int, epoch: int
+) -> Decision | None:
+    """The plain end of a flow run as its owner has left it, without reading it.
+
+    Args:
+        tx: a write transaction.
+        run: the run, after the state that its owner has given it last.
+        proposal: the state.
+        now: microseconds since 1970 UTC.
+        epoch: in which the owner has the run.
+
+    Returns:
+        None where it is to be read first, and nothing was written: it is not as it was left, or
+        the rules do more than accept the state.
+    """
+    if run.state_type is not StateType.RUNNING or proposal.type not in TERMINAL_TYPES:
+        return None
+    if proposal.details.transition_id is not None:
+        return None
+    decision = decide(run, proposal, now=now)
+    after, state = decision.run, decision.proposal
+    if state is None or decision.verdict is not Verdict.ACCEPT or after.policy != run.policy:
+        return None
+    has_ended = tx.run(
+        "flow_run.end",
+        id=run.id,
+        last_state_id=run.state_id,
+        epoch=epoch,
+        state_id=after.state_id,
+        state_type=state.type.value,
+        state_name=after.state_name,
+        state_timestamp=after.state_timestamp,
+        end_time=after.end_time,
+        total_run_time=after.total_run_time,
+        now=now,
+    )
+    if not has_ended:
+        return None
+    _insert_state(tx, "flow_run", run.id, state)
+    if after.parent_task_run_id is not None:
+        _tell_parent(tx, after, state, now=now)
     return decision
 
 
@@ -270,10 +317,13 @@ def _store(
     _insert_state(tx, kind, after.id, state)
     fields = run_fields(after)
     if kind == "task_run":
-        fields["flow_run_run_count"] = after.flow_run_run_count
+        tx.run("task_run.update_state", flow_run_run_count=after.flow_run_run_count, **fields)
+    elif _starts_as_before(before, after):
+        for name in _START_FIELDS:
+            del fields[name]
+        tx.run("flow_run.update_state_begun", now=now, **fields)
     else:
-        fields["now"] = now
-    tx.run(f"{kind}.update_state", **fields)
+        tx.run("flow_run.update_state", now=now, **fields)
     if after.policy is not before.policy:
         tx.run(f"{kind}.update_policy", id=after.id, empirical_policy=encode_struct(after.policy))
     if after.parent_task_run_id is not None:
@@ -353,6 +403,14 @@ def run_fields(run: Run) -> dict[str, object]:
         "end_time": run.end_time,
         "total_run_time": run.total_run_time,
     }
+
+
+def _starts_as_before(before: Run, after: Run) -> bool:
+    return (
+        before.expected_start_time == after.expected_start_time
+        and before.next_scheduled_start_time == after.next_scheduled_start_time
+        and before.start_time == after.start_time
+    )
 
 
 def encode_struct(value: object) -> str:

@@ -166,9 +166,10 @@ create index flow_run_by_state on flow_run (state_type, id);
 create index flow_run_by_expected_start on flow_run (expected_start_time, id);
 -- what people list runs by
 create index flow_run_by_start on flow_run (coalesce(start_time, expected_start_time), id);
--- what may be resumed by the parameters it was called with; not what is put into queues
+-- what may be resumed by the parameters it was called with; not what is put into queues, and not what
+-- runs: of that there is little at a time, and each run would be put in and taken out again
 create index flow_run_unfinished on flow_run (flow_id, parameters_hash, id)
-    where state_type <> 'COMPLETED' and parameters_hash is not null;
+    where state_type <> 'COMPLETED' and state_type <> 'RUNNING' and parameters_hash is not null;
 -- what a claim reads, in the order in which it takes
 create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start_time, id)
     where state_type = 'SCHEDULED' and work_queue_id is not null;

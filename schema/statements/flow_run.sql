@@ -1,9 +1,6 @@
 -- Flow runs. The current state is copied onto the run in the transaction that stores it.
 
--- name: insert
--- A new run of a flow by its name, in its first state or states. Nothing when the id is there, a
--- repeat of the same write, when another run of the flow has its idempotency key, or when there is
--- no such flow yet. Index: name of flow.
+-- fragment: new
 insert into flow_run (
     id, flow_id, name, state_id, state_type, state_name, state_timestamp, run_count,
     expected_start_time, next_scheduled_start_time, start_time, end_time, total_run_time,
@@ -17,6 +14,32 @@ select
     :flow_version, :idempotency_key, :tags, :empirical_policy, :parent_task_run_id, :now, :now
 from flow
 where flow.name = :flow_name
+
+-- name: insert [sqlite]
+-- A new run of a flow by its name, in its first state or states. Nothing when the id is there, a
+-- repeat of the same write, when another run of the flow has its idempotency key, when there is no
+-- such flow yet, or when its owner is not written down as a process that lives. Indexes: name of
+-- flow, primary key of process.
+-- include: new
+      and (:owner_id is null
+          or exists (
+              select 1 from process where process.id = :owner_id and process.ended is null
+          ))
+on conflict do nothing;
+
+-- name: insert [postgres]
+-- The same; and nothing when the lease of the owner is half over, for it begins anew with each run.
+-- include: new
+      and (cast(:owner_id as uuid) is null
+          or exists (
+              select 1 from process
+              where process.id = :owner_id and process.ended is null
+                    and not coalesce(
+                        process.expires
+                            < cast(extract(epoch from now()) * 1000000 as bigint) + process.lease / 2,
+                        false
+                    )
+          ))
 on conflict do nothing;
 
 -- name: by_idempotency_key
@@ -56,6 +79,24 @@ set state_id = :state_id, state_type = :state_type, state_name = :state_name,
     next_scheduled_start_time = :next_scheduled_start_time, start_time = :start_time,
     end_time = :end_time, total_run_time = :total_run_time, updated = :now
 where id = :id;
+
+-- name: update_state_begun
+-- The same for a run that has begun before and goes on: when it was to start, and when it did, stay,
+-- and the indexes by them are not written. Index: primary key.
+update flow_run
+set state_id = :state_id, state_type = :state_type, state_name = :state_name,
+    state_timestamp = :state_timestamp, run_count = :run_count, end_time = :end_time,
+    total_run_time = :total_run_time, updated = :now
+where id = :id;
+
+-- name: end
+-- The end of a run, unless somebody has moved it from the state that its owner has left it in, or
+-- has taken it. Index: primary key.
+update flow_run
+set state_id = :state_id, state_type = :state_type, state_name = :state_name,
+    state_timestamp = :state_timestamp, end_time = :end_time, total_run_time = :total_run_time,
+    updated = :now
+where id = :id and state_id = :last_state_id and epoch = :epoch;
 
 -- name: update_policy
 -- What a run may do by itself, when a rule has changed it. Index: primary key.
@@ -148,13 +189,34 @@ join flow_run on flow_run.id = wanted.value::uuid
 order by flow_run.id
 for update of flow_run;
 
--- name: unfinished_with_parameters
+-- fragment: unfinished
+    select id
+    from flow_run
+    where flow_id = :flow_id and parameters_hash = :parameters_hash
+          and state_type <> 'COMPLETED' and state_type <> 'RUNNING' and parent_task_run_id is null
+    union all
+    select id
+    from flow_run
+
+-- name: unfinished_with_parameters [sqlite]
 -- The newest run of a flow with equal parameters that has not completed. One that another flow
--- called is continued by that flow. Index: flow_run_unfinished.
-select id, name, state_type, owner_id
-from flow_run
-where flow_id = :flow_id and parameters_hash = :parameters_hash and state_type <> 'COMPLETED'
-      and parent_task_run_id is null
+-- called is continued by that flow. Those that run are looked for among all that do: the plus keeps
+-- SQLite from reading all runs of the flow, and "is not distinct from" Postgres. Index: flow_run_unfinished, flow_run_by_state.
+select max(id) as id
+from (
+-- include: unfinished
+    where state_type = 'RUNNING' and +flow_id = :flow_id and parameters_hash = :parameters_hash
+          and parent_task_run_id is null
+) as found;
+
+-- name: unfinished_with_parameters [postgres]
+-- The same.
+select id
+from (
+-- include: unfinished
+    where state_type = 'RUNNING' and flow_id is not distinct from :flow_id
+          and parameters_hash = :parameters_hash and parent_task_run_id is null
+) as found
 order by id desc
 limit 1;
 

@@ -25,6 +25,12 @@ where not :is_asked or cast(:flow_run_id as uuid) is null
       or exists (select 1 from flow_run where id = :flow_run_id)
 on conflict (timestamp, id) do nothing;
 
+-- name: append_last
+-- A line of a run that is there. Nothing when it is stored already. Index: primary key.
+insert into log (timestamp, id, level, name, message, flow_run_id, task_run_id)
+values (:timestamp, :id, :level, :name, :message, :flow_run_id, :task_run_id)
+on conflict (timestamp, id) do nothing;
+
 -- Finding. A statement for each filter that leads by its index, and for both orders; the span of time
 -- is a part of the index. Every other filter is a condition that a NULL turns off. Terms are looked for
 -- in the message and in the name of the logger, whatever the case of their ASCII letters.

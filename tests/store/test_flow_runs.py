@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from embedded_orch import errors, times
 from embedded_orch.collections import FlowRuns
+from embedded_orch.engine import results
 from embedded_orch.engine.engine import Engine
 from embedded_orch.orchestration.values import Policy, Run, Verdict
 from embedded_orch.process import Process
-from embedded_orch.states import StateDetails, StateType
+from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 from embedded_orch.store import flow_runs, processes
 from tests.store.builders import (
     PATHS,
@@ -34,10 +35,11 @@ from tests.store.builders import (
 )
 
 if TYPE_CHECKING:
-    from embedded_orch.db.port import Database
+    from embedded_orch.db.port import Database, Transaction
     from embedded_orch.orchestration.values import Decision, Proposal
 
 UNKNOWN = UUID(int=5)
+RUNNING = StateType.RUNNING
 
 
 def flow_runs_in(database: Database) -> FlowRuns:
@@ -53,6 +55,11 @@ def propose(
             tx, run_id=run_id, proposal=proposal, now=now, epoch=epoch
         )
     )
+
+
+def propose_from(database: Database, left: Run, proposal: Proposal) -> Decision:
+    now = proposal.timestamp
+    return database.write(lambda tx: flow_runs.propose_from(tx, left, proposal, now=now, epoch=0))
 
 
 def take_over(
@@ -128,6 +135,36 @@ def test_making_a_run_twice_makes_one(database: Database, process: Process) -> N
 
     assert first == second
     assert everything(database) == written
+
+
+def test_owner_that_is_not_written_down_as_alive_is_written_down_with_its_run(
+    database: Database, process: Process
+) -> None:
+    """Seen to fail without the question after the process in the statement that makes a run."""
+    row = an_owner(database, process)
+    asked: list[bool] = []
+
+    def make() -> None:
+        new, states = a_new_flow_run(process, owner_id=row.id), proposals(process, RUNNING)
+
+        def operation(tx: Transaction) -> None:
+            def register() -> None:
+                asked.append(True)
+                processes.register(tx, row, now=process.now())
+
+            flow_runs.create_flow_run(tx, new, states, now=process.now(), register=register)
+
+        database.write(operation)
+
+    make()
+    asked.clear()
+    make()
+    assert asked == []
+    database.write(lambda tx: processes.end(tx, id=row.id, now=process.now()))
+    make()
+
+    assert asked == [True]
+    assert [each.id for each in database.read(processes.not_ended)] == [row.id]
 
 
 def test_runs_of_one_flow_share_its_row(database: Database, process: Process) -> None:
@@ -382,6 +419,75 @@ def test_owner_of_an_earlier_epoch_is_refused_and_writes_nothing(
     assert everything(database) == written
 
 
+class TestProposingToARunAsItsOwnerHasLeftIt:
+    """What is written is what proposing writes that reads the run first."""
+
+    @pytest.fixture
+    def left(self, database: Database, process: Process) -> Run:
+        new = a_new_flow_run(process)
+        states, now = proposals(process, RUNNING), process.now()
+        return database.write(lambda tx: flow_runs.create_flow_run(tx, new, states, now=now))
+
+    @pytest.mark.parametrize("type", sorted(TERMINAL_TYPES))
+    def test_it_ends(
+        self, database: Database, process: Process, left: Run, type: StateType
+    ) -> None:
+        ending = a_proposal(process, type, message="so it is")
+        read = flow_run(database, a_flow_run(database, process))
+
+        decision = propose_from(database, left, ending)
+
+        found = flow_run(database, left.id)
+        assert decision.verdict is Verdict.ACCEPT
+        assert (found.state, found.run_count) == (results.state_of(ending), 1)
+        assert (found.start_time, found.end_time) == (left.start_time, ending.timestamp)
+        assert found.total_run_time == ending.timestamp - (left.start_time or 0)
+        assert (found.epoch, found.name, found.tags) == (0, read.name, read.tags)
+        assert flow_history(database, left.id) == ["Pending", "Running", ending.name]
+
+    @pytest.mark.parametrize("retries", [0, 1])
+    def test_twice_answers_and_writes_the_same(
+        self, database: Database, process: Process, retries: int
+    ) -> None:
+        new = a_new_flow_run(process, policy=Policy(retries=retries))
+        states, now = proposals(process, RUNNING), process.now()
+        left = database.write(lambda tx: flow_runs.create_flow_run(tx, new, states, now=now))
+        failed = a_proposal(process, StateType.FAILED)
+
+        first = propose_from(database, left, failed)
+        written = everything(database)
+        second = propose_from(database, left, failed)
+
+        assert first.verdict is second.verdict
+        assert first.verdict is (Verdict.REJECT if retries else Verdict.ACCEPT)
+        assert everything(database) == written
+
+    def test_the_rules_are_asked_where_somebody_has_moved_it(
+        self, database: Database, process: Process, left: Run
+    ) -> None:
+        """Seen to fail without the last state in the statement."""
+        propose(database, left.id, a_proposal(process, StateType.CANCELLING))
+
+        decision = propose_from(database, left, a_proposal(process, StateType.COMPLETED))
+
+        assert decision.verdict is Verdict.REJECT
+        assert flow_history(database, left.id) == ["Pending", "Running", "Cancelling"]
+
+    def test_an_owner_of_an_earlier_epoch_is_refused_and_writes_nothing(
+        self, database: Database, process: Process, left: Run
+    ) -> None:
+        """Seen to fail without the epoch in the statement."""
+        database.write(
+            lambda tx: tx.run("flow_run.next_epoch", id=left.id, epoch=0, now=process.now())
+        )
+        written = everything(database)
+
+        with pytest.raises(errors.OwnershipLost, match=str(left.id)):
+            propose_from(database, left, a_proposal(process, StateType.COMPLETED))
+
+        assert everything(database) == written
+
+
 def test_somebody_who_owns_nothing_may_propose(database: Database, process: Process) -> None:
     run_id = a_flow_run(database, process)
     take_over(database, process, run_id)
@@ -531,6 +637,19 @@ def test_newest_unfinished_run_with_equal_parameters_is_found(
     a_flow_run(database, process, StateType.FAILED, parameters_hash=same, flow_name="copy")
 
     assert unfinished(database, same) == newest
+
+
+def test_unfinished_run_may_still_run(database: Database, process: Process) -> None:
+    """Of a process that died, whose runs nobody has set Crashed so far."""
+    digest = b"a" * 16
+    a_flow_run(database, process, StateType.FAILED, parameters_hash=digest)
+    newest = a_flow_run(database, process, RUNNING, parameters_hash=digest)
+    a_flow_run(database, process, RUNNING, parameters_hash=b"b" * 16)
+    a_flow_run(database, process, RUNNING, parameters_hash=digest, flow_name="copy")
+    child = {"parent_task_run_id": UNKNOWN}
+    a_flow_run(database, process, RUNNING, parameters_hash=digest, **child)
+
+    assert unfinished(database, digest) == newest
 
 
 @pytest.mark.parametrize("flow_name", ["etl", "never-run"])

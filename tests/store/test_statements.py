@@ -211,6 +211,7 @@ VALUES: dict[str, object] = {
     "interval": SECOND,
     "latest_due": NOON + SECOND,
     "lease": SECOND,
+    "level": 20,
     "life_slot": 1,
     "largest": 5,
     "limit": 2,

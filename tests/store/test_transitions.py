@@ -210,8 +210,9 @@ def test_states_are_stored_on_one_path_only() -> None:
             assert users(statement) == ["store/claims.py"]
     assert users("mending.history_of_") == ["store/mending.py"]
     calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
-    # Of a new run, of one that is new and has ended, and of a run that was decided on.
-    assert len(calls) == 3
+    # Of a new run, of one that is new and has ended, of a run that was decided on, and of one that
+    # was so as its owner knows it.
+    assert len(calls) == 4
 
 
 # -- the task run of a flow run that a flow called -----------------------------------------------

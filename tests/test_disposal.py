@@ -94,7 +94,7 @@ def database_of(kind: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize("way", ROUNDS)
 def test_rounds_on_one_orchestrator_leave_nothing(kind: str, tmp_path: Path, way: str) -> None:
     with opened(database_of(kind, tmp_path)):
-        leaves_nothing(ROUNDS[way], 50)
+        leaves_nothing(ROUNDS[way], 25)
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
@@ -102,7 +102,7 @@ def test_rounds_on_one_orchestrator_leave_nothing(kind: str, tmp_path: Path, way
 def test_rounds_with_an_orchestrator_each_leave_nothing(
     kind: str, tmp_path: Path, way: str
 ) -> None:
-    leaves_nothing(one_orchestrator(database_of(kind, tmp_path), way), 20)
+    leaves_nothing(one_orchestrator(database_of(kind, tmp_path), way), 10)
 
 
 @pytest.mark.soak

@@ -17,6 +17,8 @@ from embedded_orch.db.sqlite import long_reads
 from tests.opened import opened
 from tests.programs import PATIENCE, environment
 
+pytestmark = pytest.mark.slow
+
 PAGES = 50
 PAGE_BYTES = 4096
 MOST_BYTES = 20 * PAGES * PAGE_BYTES

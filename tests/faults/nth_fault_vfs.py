@@ -39,6 +39,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -84,6 +85,10 @@ class Fault(msgspec.Struct, frozen=True):
         return f"{self.kind.name} at {self.nth}{' and from then on' if self.sticky else ''}"
 
 
+def _calls_of(kind: FaultKind, named: Counter[str]) -> int:
+    return sum(named[call] for call in kind.calls)
+
+
 class FaultyVFS(apsw.VFS):
     """The default VFS with one fault in it. Safe for threads; unregistered by its maker.
 
@@ -92,12 +97,17 @@ class FaultyVFS(apsw.VFS):
 
     def __init__(self, name: str, fault: Fault) -> None:
         self.fault = fault
-        self.calls = 0
+        self.named: Counter[str] = Counter()
         self.armed = True
         self.raised: list[BaseException] = []
         self.first_failed: str | None = None
         self._lock = threading.Lock()
         super().__init__(name, "")
+
+    @property
+    def calls(self) -> int:
+        """How many calls of the kind there were that is to fail."""
+        return _calls_of(self.fault.kind, self.named)
 
     def pass_or_fail(self, call: str) -> None:
         """Count a call, and raise if it is the one.
@@ -105,12 +115,12 @@ class FaultyVFS(apsw.VFS):
         Raises:
             apsw.Error: the exception for the fault's code.
         """
-        if call not in self.fault.kind.calls:
-            return
         with self._lock:
             if not self.armed:
                 return
-            self.calls += 1
+            self.named[call] += 1
+            if call not in self.fault.kind.calls:
+                return
             late = self.calls - self.fault.nth
         if late == 0 or (late > 0 and self.fault.sticky):
             error = apsw.exception_for(self.fault.kind.code)
@@ -195,7 +205,12 @@ class Trial(msgspec.Struct, frozen=True):
     raised_but_durable: frozenset[int]
     came_back: frozenset[int]
     unknown: int
-    calls: int
+    named: Counter[str]
+
+    @property
+    def calls(self) -> int:
+        """How many calls of the fault's kind there were."""
+        return _calls_of(self.fault.kind, self.named)
 
 
 def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
@@ -228,7 +243,7 @@ def attempt(subject: Subject, fault: Fault, folder: str) -> Trial:
         raised_but_durable=frozenset(fates.unknown) & held,
         came_back=frozenset(n for n in held if fates.unknown.get(n, True) is False),
         unknown=len(fates.unknown),
-        calls=vfs.calls,
+        named=vfs.named,
     )
 
 
@@ -306,23 +321,23 @@ def sweep(
         at_most: positions per kind and way, evenly spread; None for all.
     """
     trials: list[Trial] = []
+    counts = count_calls(subject, folder)
     for kind in kinds:
-        count = count_calls(subject, kind, folder)
         for sticky in (False, True):
             trials += [
                 attempt(subject, Fault(kind, nth, sticky), folder)
-                for nth in _positions(count, at_most)
+                for nth in _positions(counts[kind], at_most)
             ]
     return Sweep(trials)
 
 
-def count_calls(subject: Subject, kind: FaultKind, folder: str) -> int:
-    """How many calls of a kind the script makes, and that all is well while none of them fails."""
-    never = Fault(kind, nth=1 << 62, sticky=False)
+def count_calls(subject: Subject, folder: str) -> dict[FaultKind, int]:
+    """How many calls of each kind the script makes, and that all is well while none fails."""
+    never = Fault(FaultKind.WRITE, nth=1 << 62, sticky=False)
     trial = attempt(subject, never, folder)
     if trial.violations or trial.unknown:
         raise AssertionError(f"the script fails without a fault: {trial}")
-    return trial.calls
+    return {kind: _calls_of(kind, trial.named) for kind in FaultKind}
 
 
 def _positions(count: int, at_most: int | None) -> Iterator[int]:

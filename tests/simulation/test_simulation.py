@@ -78,6 +78,8 @@ class TestMachine:
             machine = run_machine(seed, template, tmp_path)
             met.update(machine.met)
             met.update(name for name, _ in machine.ended.values())
+            if met.keys() >= {*FAULTS, *WORKLOAD}:
+                break
 
         assert set(met) == {*FAULTS, *WORKLOAD}
 

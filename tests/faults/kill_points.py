@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,20 +85,24 @@ class Countdown:
 # -- children --------------------------------------------------------------------------------------
 
 
-def act(operation: Operation, url: str, witness: Lines, kill_at: int) -> int:
-    """Do the operation, and die at a point; how many there were otherwise."""
+def act(operation: Operation, url: str, witness: Lines, kill_at: int) -> list[int]:
+    """Do the operation, and die at a point; else how many there were in opening, and in all."""
     countdown = Countdown(kill_at)
-    carry_on(operation, url, witness)
-    return countdown.points
+    points: list[int] = []
+    carry_on(operation, url, witness, opened=lambda: points.append(countdown.points))
+    return [*points, countdown.points]
 
 
-def carry_on(operation: Operation, url: str, witness: Lines) -> None:
-    """Bring the operation to its end."""
+def carry_on(
+    operation: Operation, url: str, witness: Lines, *, opened: Callable[[], object] = bool
+) -> None:
+    """Bring the operation to its end; ``opened`` is called in between."""
     with (
         operation.arranged(),
         watched_flows.watched_by(witness),
         embedded_orch.open(url) as orch,
     ):
+        opened()
         operation.act(orch)
 
 
@@ -182,20 +186,25 @@ def kill_at_points(
     seed: int = 0,
     only: int | None = None,
     until: str | None = None,
+    after_opening: bool = False,
 ) -> Report:
     """Kill at every so manieth point, the first of them by the seed, and judge each time.
 
+    With ``after_opening`` the database is open by then.
     With ``until`` it begins at the end, and is over when a problem says these words.
     """
     template = ground.template()
     if operation.name != "opening":
         in_child(lambda: prepare(operation, template))
-    count, found = _attempt(operation, ground, NEVER)
-    if found or count is None:
+    counts, found = _attempt(operation, ground, NEVER)
+    if found or counts is None:
         return Report(operation.name, 0, 0, [f"without a kill: {each}" for each in found])
+    in_opening, count = counts
     chosen = [only] if only else list(range(1 + seed % every, count + 1, every))
+    if after_opening:
+        chosen = [point for point in chosen if point > in_opening]
     if until:
-        # The first half of the points is the opening of the database.
+        # 68 of some 160 points are the opening of the database.
         chosen.reverse()
     kills = 0
     for point in chosen:
@@ -207,8 +216,10 @@ def kill_at_points(
     return Report(operation.name, count, kills, found)
 
 
-def _attempt(operation: Operation, ground: Ground, point: int) -> tuple[int | None, list[str]]:
-    """How many points there were, or None when it was killed, and what is wrong."""
+def _attempt(
+    operation: Operation, ground: Ground, point: int
+) -> tuple[list[int] | None, list[str]]:
+    """How many points there were, as ``act`` says; None when it was killed; and what is wrong."""
     url = ground.fresh()
     with tempfile.TemporaryDirectory() as folder:
         witness = Lines(Path(folder) / "witness")
@@ -232,6 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=1, help="every nth point only")
     parser.add_argument("--seed", type=int, default=0, help="at which point to begin")
     parser.add_argument("--at", type=int, help="one point only")
+    parser.add_argument("--after-opening", action="store_true", help="not while it is opened")
     parser.add_argument("--until", help="go backwards, until a problem says so")
     options = parser.parse_args(arguments)
     os.environ.setdefault("EMBEDDED_ORCH_LOG_LEVEL", "CRITICAL")
@@ -253,6 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             only=options.at,
             until=options.until,
+            after_opening=options.after_opening,
         )
         print(json.dumps(report._asdict()), flush=True)
         failed += bool(report.problems)

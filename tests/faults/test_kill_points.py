@@ -13,6 +13,13 @@ from tests.faults.operations import OPERATIONS
 from tests.postgres_server import PostgresServer
 from tests.warm_parent import run_forked
 
+# A new database, an old one, two whose owner has died, and two that are in order. All others open
+# one that is in order, too, which is the same 68 points: at length they are killed there as well.
+KILLED_IN_OPENING = {
+    *("opening", "migration", "recovery", "cancelling the dead"),
+    *("task", "variable"),
+}
+
 ON_SERVER = [name for name, operation in OPERATIONS.items() if operation.is_on_server]
 
 
@@ -36,7 +43,8 @@ def test_operation_that_is_killed_loses_nothing_and_does_nothing_twice(
     operation: str, tmp_path: Path, seed: int
 ) -> None:
     """Seen to fail when own SQL and the completion are two transactions, as below."""
-    report = kill(str(tmp_path), operation, "--every", 10, "--seed", seed)
+    options = [] if operation in KILLED_IN_OPENING else ["--after-opening"]
+    report = kill(str(tmp_path), operation, "--every", 10, "--seed", seed, *options)
 
     assert report["problems"] == []
     assert report["kills"] > 4

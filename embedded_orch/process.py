@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VERSION_AND_VARIANT = (7 << 76) | (0b10 << 62)
-_TAIL = (1 << 62) - 1
+# The last two bits are 0: ids that follow another one have them.
+_TAIL = (1 << 62) - 4
 # The tails of so many ids are drawn at once: a call of the operating system costs more than an id.
 _TAILS = Struct("256Q")
 _new = object.__new__
@@ -37,6 +38,16 @@ def uuid_of(number: int) -> UUID:
     _set_int(made, number)
     _set_safety(made, _NOT_KNOWN)
     return made
+
+
+def id_after(id: UUID, place: int) -> UUID:
+    """The id of something that is made together with another: of nothing else, and right after it.
+
+    Args:
+        id: of the other; made by :meth:`Process.new_id`.
+        place: which of the up to three that follow it, from 1.
+    """
+    return uuid_of(id.int | place)
 
 
 class ProcessFacts(NamedTuple):
@@ -155,7 +166,7 @@ class Process:
 
         The 12 bits after the milliseconds count 244 ns steps (RFC 9562 section 6.2, method 3), so
         ids sort by the time at which they were made; two made in one step, or after the clock was
-        set back, go on from the last.
+        set back, go on from the last. The three after it are kept for :func:`id_after`.
         """
         try:
             tail = self._tails.pop()

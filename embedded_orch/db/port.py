@@ -55,8 +55,11 @@ class Transaction(Protocol):
         """The first column of the first row, or None."""
         ...
 
-    def run(self, name: str, /, **values: object) -> int:
-        """Run a named statement; how many rows it changed."""
+    def run(self, name: str, given: Mapping[str, object] | None = None, /, **values: object) -> int:
+        """Run a named statement; how many rows it changed.
+
+        Values that stand in a mapping are given as that: naming them copies it twice.
+        """
         ...
 
     def whole(self, name: str, group: object, /, **values: object) -> tuple[Any, ...] | None:

@@ -335,13 +335,12 @@ class TaskRunContext:
     @property
     def is_in_transaction(self) -> bool:
         """Whether its end matters to a transaction: one here, one around it, or its hooks."""
+        if self.is_tracker:
+            return False
+        if self._transaction is not None or transaction_context.get() is not None:
+            return True
         hooks = self.task.options.hooks
-        return not self.is_tracker and (
-            self._transaction is not None
-            or transaction_context.get() is not None
-            or bool(hooks["on_commit"])
-            or bool(hooks["on_rollback"])
-        )
+        return bool(hooks["on_commit"] or hooks["on_rollback"])
 
     @property
     def connection(self) -> AnyConnection:

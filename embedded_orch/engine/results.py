@@ -172,13 +172,13 @@ def proposal_of(state: object, *, id: UUID, now: int) -> Proposal:
 
 def state_of(proposal: Proposal) -> State:
     """The state object of what was stored."""
-    return State(
-        id=proposal.id,
-        type=proposal.type,
-        name=proposal.name,
-        timestamp=proposal.timestamp,
+    return State.recorded(
+        proposal.id,
+        proposal.type,
+        proposal.name,
+        proposal.timestamp,
         message=proposal.message,
-        state_details=proposal.details,
+        details=proposal.details,
         data=proposal.data,
         data_format=proposal.data_format,
     )

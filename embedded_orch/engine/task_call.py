@@ -33,6 +33,7 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.task_record import TaskRecord
 from embedded_orch.engine.telling import log_failure, log_retry
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
+from embedded_orch.process import id_after
 from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.task_runs import NewTaskRun
@@ -278,13 +279,15 @@ class TaskCall:
         self._choose_name()
         process = self._engine.process
         now = process.now()
+        # An id made out of another costs a third of a new one.
         pending = Proposal(
-            id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now
+            id=id_after(self.run_id, 1), type=StateType.PENDING, name="Pending", timestamp=now
         )
+        running_id = id_after(self.run_id, 2)
         states = [pending]
         self._record.begin(self._new_run(key), states)
         if self._cache is not None and self._record.slots is None:
-            running = self._running(process.now())
+            running = self._running(running_id, process.now())
             taken = yield from self._cache.take(self._engine, self._record, running)
             if taken is not None:
                 self._record.is_start_awaited = True
@@ -296,7 +299,7 @@ class TaskCall:
             # The start goes with the state that is proposed first.
             return (yield from self._enter_running(None))
         began = now if self._cache is None else process.now()
-        running = self._running(began + 1)
+        running = self._running(running_id, began + 1)
         states.append(running)
         # In a run that was interrupted before, the start is awaited, so that a task that kills its
         # process each time is on record by name.
@@ -625,7 +628,7 @@ class TaskCall:
         process = self._engine.process
         pause = 1
         while True:
-            running = self._running(process.now(), follows=waiting)
+            running = self._running(process.new_id(), process.now(), follows=waiting)
             decision: Decision = yield self._record.propose(running, force=force)
             self._record.is_start_awaited = True
             if decision.verdict is Verdict.ACCEPT:
@@ -681,9 +684,9 @@ class TaskCall:
     def _has_running_hooks(self) -> bool:
         return bool(self._task.options.hooks["on_running"])
 
-    def _running(self, timestamp: int, *, follows: UUID | None = None) -> Proposal:
+    def _running(self, id: UUID, timestamp: int, *, follows: UUID | None = None) -> Proposal:
         return Proposal(
-            id=self._engine.process.new_id(),
+            id=id,
             type=StateType.RUNNING,
             name="Running",
             timestamp=timestamp,

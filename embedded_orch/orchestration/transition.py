@@ -33,7 +33,7 @@ from embedded_orch.orchestration.values import (
     Run,
     Verdict,
 )
-from embedded_orch.states import NO_DETAILS, StateType
+from embedded_orch.states import NO_DETAILS, StateType, is_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +130,48 @@ def begin(run: Run, pending: Proposal, running: Proposal) -> tuple[Run, list[Pro
         start_time=timestamp,
     )
     return begun, [pending, running]
+
+
+def is_plain_life(states: Sequence[Proposal], ending: Proposal) -> bool:
+    """Whether these begin a task run plainly, and complete it so that no rule has to be asked."""
+    return (
+        ending.type is StateType.COMPLETED
+        and ending.follows is None
+        and ending.details.cache_key is None
+        and is_plain_beginning(states)
+    )
+
+
+def live(
+    run: Run, pending: Proposal, running: Proposal, completed: Proposal
+) -> tuple[Decision, list[Proposal]]:
+    """A task run without a state after a plain life, and its three states as they are stored.
+
+    What :func:`begin` and then :func:`decide` make of them is worked out in one step: most task
+    runs are on record at once, from their beginning to their end.
+    """
+    began, ended = running.timestamp, completed.timestamp
+    if began <= pending.timestamp:
+        began = pending.timestamp + 1
+        running = msgspec.structs.replace(running, timestamp=began)
+    if ended <= began:
+        ended = began + 1
+        completed = msgspec.structs.replace(completed, timestamp=ended)
+    lived = msgspec.structs.replace(
+        run,
+        state_id=completed.id,
+        state_type=StateType.COMPLETED,
+        state_name=completed.name,
+        state_timestamp=ended,
+        state_details=completed.details,
+        has_value=is_value(completed.data_format),
+        run_count=1,
+        expected_start_time=pending.timestamp,
+        start_time=began,
+        end_time=ended,
+        total_run_time=ended - began,
+    )
+    return Decision(Verdict.ACCEPT, lived, proposal=completed), [pending, running, completed]
 
 
 @cache

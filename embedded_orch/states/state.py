@@ -129,6 +129,45 @@ class State(Generic[R]):
         elif data is not None:
             self._at_hand = data
 
+    @classmethod
+    def recorded(
+        cls,
+        id: UUID,
+        type: StateType,
+        name: str,
+        timestamp: int,
+        *,
+        message: str | None,
+        details: StateDetails,
+        data: bytes | None,
+        data_format: str | None,
+    ) -> State[Any]:
+        """A state as it is on record: nothing of it is to be found out or looked over.
+
+        Args:
+            id: of the state.
+            type: what the run does.
+            name: what people call it.
+            timestamp: when it was entered, in microseconds since 1970 UTC.
+            message: what happened, for people.
+            details: more of it.
+            data: what is stored of its value or its error.
+            data_format: how that is encoded.
+        """
+        state: State[Any] = object.__new__(cls)
+        state.id = id
+        state.type = type
+        state.name = name
+        state.timestamp_microseconds = timestamp
+        state.message = message
+        state.places = None
+        state._flow_run_id = state._task_run_id = None
+        state._details = details
+        state._at_hand = _ABSENT
+        state._data = data
+        state._data_format = data_format
+        return state
+
     @property
     def timestamp(self) -> datetime:
         """When it was entered, UTC."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.orchestration.transition import decide
+from embedded_orch.orchestration.transition import decide, is_plain_life, live
 from embedded_orch.orchestration.values import (
     NO_FACTS,
     CachedResult,
@@ -25,9 +25,7 @@ from embedded_orch.store.resumes import SUPERSEDED
 from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
-    is_whole,
     propose,
-    run_fields,
     store_first_states,
     store_whole,
     tell_cache,
@@ -184,13 +182,23 @@ def start_and_complete(
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
-    run, stored = first_states(_new_run(new), states, now=now)
-    facts = NO_FACTS if cached is None else Facts(cached=cached)
-    decision = decide(run, last, now=now, facts=facts)
-    if decision.proposal is not None:
-        stored.append(decision.proposal)
+    is_plain = cached is None and is_plain_life(states, last)
+    if is_plain:
+        decision, stored = live(_new_run(new), *states, last)
+    else:
+        run, stored = first_states(_new_run(new), states, now=now)
+        facts = NO_FACTS if cached is None else Facts(cached=cached)
+        decision = decide(run, last, now=now, facts=facts)
+        if decision.proposal is not None:
+            stored.append(decision.proposal)
     # On a server each statement is a round trip.
-    if is_all and tx.dialect == "postgres" and epoch is not None and is_whole(stored):
+    if (
+        is_all
+        and is_plain
+        and epoch is not None
+        and tx.dialect == "postgres"
+        and stored[-1].file is None
+    ):
         fields = _fields(new, decision.run, now=now)
         fields.update(whole_fields(stored), epoch=epoch)
         # All tasks of a flow run ask for that run's row.
@@ -199,7 +207,7 @@ def start_and_complete(
     if not _insert(tx, new, decision.run, now=now, epoch=epoch):
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
-    store_whole(tx, new.id, stored)
+    store_whole(tx, new.id, stored, is_plain=is_plain)
     if decision.verdict is Verdict.ACCEPT:
         tell_cache(tx, new.id, stored[-1], now=max(now, stored[-1].timestamp))
     return decision
@@ -218,33 +226,45 @@ def _insert(tx: Transaction, new: NewTaskRun, run: Run, *, now: int, epoch: int 
     """Insert a new run as it is after its first states; False when it is there."""
     fields = _fields(new, run, now=now)
     if new.flow_run_id is not None and epoch is not None:
-        if tx.run("task_run.insert_owned", epoch=epoch, **fields):
+        fields["epoch"] = epoch
+        if tx.run("task_run.insert_owned", fields):
             return True
+        del fields["epoch"]
         # It is lost, or the run is there; or the flow run is not, as the next statement finds.
         check_owner(tx, run_id=new.flow_run_id, epoch=epoch)
-    return bool(tx.run("task_run.insert", **fields))
+    return bool(tx.run("task_run.insert", fields))
 
 
 def _fields(new: NewTaskRun, run: Run, *, now: int) -> dict[str, object]:
     """A new run as it is after its first states, as columns."""
-    fields = run_fields(run)
-    fields.update(
-        flow_run_id=new.flow_run_id,
-        parent_task_run_id=new.parent_task_run_id,
-        name=new.name,
-        task_key=new.task_key,
-        dynamic_key=new.dynamic_key,
-        call_number=new.call_number,
-        source_hash=new.source_hash,
-        task_version=new.task_version,
-        tags=encode_struct(list(new.tags)) if new.tags else None,
-        task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
-        empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
-        owner_id=new.owner_id,
-        created=now,
-        flow_run_run_count=run.flow_run_run_count,
-    )
-    return fields
+    # In one piece: each insert costs as much as the binding of its value.
+    return {
+        "id": new.id,
+        "flow_run_id": new.flow_run_id,
+        "parent_task_run_id": new.parent_task_run_id,
+        "name": new.name,
+        "task_key": new.task_key,
+        "dynamic_key": new.dynamic_key,
+        "call_number": new.call_number,
+        "state_id": run.state_id,
+        "state_type": run.state_type.value if run.state_type is not None else None,
+        "state_name": run.state_name,
+        "state_timestamp": run.state_timestamp,
+        "run_count": run.run_count,
+        "flow_run_run_count": run.flow_run_run_count,
+        "expected_start_time": run.expected_start_time,
+        "next_scheduled_start_time": run.next_scheduled_start_time,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "total_run_time": run.total_run_time,
+        "source_hash": new.source_hash,
+        "task_version": new.task_version,
+        "tags": encode_struct(list(new.tags)) if new.tags else None,
+        "task_inputs": _encode_inputs(new.task_inputs) if new.task_inputs else None,
+        "empirical_policy": encode_struct(new.policy) if new.policy != _NO_POLICY else None,
+        "owner_id": new.owner_id,
+        "created": now,
+    }
 
 
 def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:

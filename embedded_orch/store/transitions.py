@@ -239,12 +239,23 @@ def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *,
         _tell_parent(tx, run, states[-1], now=now)
 
 
-def store_whole(tx: Transaction, run_id: UUID, states: Sequence[Proposal]) -> None:
-    """Append the states of a task run that has come to its end, its beginning among them."""
+def store_whole(
+    tx: Transaction, run_id: UUID, states: Sequence[Proposal], *, is_plain: bool
+) -> None:
+    """Append the states of a task run that has come to its end, its beginning among them.
+
+    Args:
+        tx: a write transaction.
+        run_id: the task run.
+        states: in their order.
+        is_plain: whether they are a plain life, see :func:`is_plain_life`.
+    """
     *beginning, end = states
     if end.file is not None:
         result_files.ensure(tx, end.file)
-    if is_plain_pending(beginning):
+    if is_plain:
+        tx.run("task_run_state.insert_whole", _life_fields(run_id, *states))
+    elif is_plain_pending(beginning):
         [pending] = beginning
         tx.run(
             "task_run_state.insert_ended",
@@ -254,23 +265,32 @@ def store_whole(tx: Transaction, run_id: UUID, states: Sequence[Proposal]) -> No
             pending_name=pending.name,
             **_state_fields(end),
         )
-        return
-    if not is_plain_beginning(beginning):
+    else:
         for state in states:
             _insert_state(tx, "task_run", run_id, state)
-        return
-    tx.run(
-        "task_run_state.insert_whole",
-        task_run_id=run_id,
-        **_beginning_fields(beginning),
-        **_state_fields(end),
-    )
 
 
-def is_whole(states: Sequence[Proposal]) -> bool:
-    """Whether these are all that a task run's coming to its end writes beside the run itself."""
-    *beginning, end = states
-    return is_plain_beginning(beginning) and end.file is None and not end.details.cache_key
+def _life_fields(
+    run_id: UUID, pending: Proposal, running: Proposal, end: Proposal
+) -> dict[str, object]:
+    # In one piece: what is put together of several is copied several times.
+    return {
+        "task_run_id": run_id,
+        "pending_timestamp": pending.timestamp,
+        "pending_id": pending.id,
+        "pending_name": pending.name,
+        "running_timestamp": running.timestamp,
+        "running_id": running.id,
+        "running_name": running.name,
+        "timestamp": end.timestamp,
+        "id": end.id,
+        "type": end.type.value,
+        "name": end.name,
+        "message": end.message,
+        "state_details": encode_details(end.details),
+        "data": end.data,
+        "data_format": end.data_format,
+    }
 
 
 def whole_fields(states: Sequence[Proposal]) -> dict[str, object]:

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedded_orch.orchestration.bookkeeping import bookkeep
-from embedded_orch.orchestration.transition import begin, decide, is_plain_beginning
+from embedded_orch.orchestration.transition import (
+    begin,
+    decide,
+    is_plain_beginning,
+    is_plain_life,
+    live,
+)
 from embedded_orch.orchestration.values import NO_FACTS, Policy, Proposal, Run
 from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 from tests.orchestration.runs import (
@@ -170,3 +176,52 @@ def test_beginning_in_one_step_is_the_two_states_one_by_one(
 )
 def test_beginning_that_says_more_is_no_plain_one(states: list[Proposal]) -> None:
     assert not is_plain_beginning(states)
+
+
+# -- a whole life, in one step --------------------------------------------------------------------
+
+
+@given(
+    st.integers(-2, 2),
+    st.integers(-2, 2),
+    st.integers(0, 3),
+    st.sampled_from([("json", b"1"), (None, None), ("error", b"{}")]),
+    st.none() | st.text(max_size=3),
+)
+def test_life_in_one_step_is_its_three_states_one_by_one(
+    began: int,
+    ended: int,
+    retries: int,
+    stored: tuple[str | None, bytes | None],
+    message: str | None,
+) -> None:
+    run = a_run(policy=Policy(retries=retries))
+    states = [
+        a_proposal(PENDING, id=an_id(2)),
+        a_proposal(RUNNING, id=an_id(3), timestamp=NOW + began),
+    ]
+    ending = a_proposal(
+        COMPLETED,
+        id=an_id(4),
+        timestamp=NOW + ended,
+        message=message,
+        data_format=stored[0],
+        data=stored[1],
+    )
+    begun, first_two = begin(run, *states)
+    last = decide(begun, ending, now=NOW)
+
+    assert is_plain_life(states, ending)
+    assert live(run, *states, ending) == (last, [*first_two, last.proposal])
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        a_proposal(FAILED),
+        a_proposal(COMPLETED, follows=an_id(9)),
+        a_proposal(COMPLETED, details=StateDetails(cache_key="k")),
+    ],
+)
+def test_end_that_the_rules_look_at_is_of_no_plain_life(ending: Proposal) -> None:
+    assert not is_plain_life([a_proposal(PENDING), a_proposal(RUNNING)], ending)

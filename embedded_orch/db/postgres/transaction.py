@@ -98,9 +98,9 @@ class PostgresTransaction:
         rows = self.rows(name, **values)
         return rows[0][0] if rows else None
 
-    def run(self, name: str, /, **values: object) -> int:
+    def run(self, name: str, given: Mapping[str, object] | None = None, /, **values: object) -> int:
         """Run a named statement; how many rows it changed."""
-        return self._execute(self._catalog[name], values).rowcount
+        return self._execute(self._catalog[name], given or values).rowcount
 
     def whole(self, name: str, group: object, /, **values: object) -> tuple[Any, ...] | None:
         """The first row of a statement that is all that its operation writes.

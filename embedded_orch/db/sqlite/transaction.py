@@ -57,10 +57,10 @@ class SQLiteTransaction:
         rows = self.rows(name, **values)
         return rows[0][0] if rows else None
 
-    def run(self, name: str, /, **values: object) -> int:
+    def run(self, name: str, given: Mapping[str, object] | None = None, /, **values: object) -> int:
         """Run a named statement; how many rows it changed."""
         statement = self._catalog[name]
-        self._execute(statement.sql, statement.bind(values))
+        self._execute(statement.sql, statement.bind(given or values))
         return self.connection.changes()
 
     def whole(self, name: str, _group: object, /, **values: object) -> tuple[Any, ...] | None:

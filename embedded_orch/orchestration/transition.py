@@ -143,13 +143,14 @@ def is_plain_life(states: Sequence[Proposal], ending: Proposal) -> bool:
 
 
 def live(
-    run: Run, pending: Proposal, running: Proposal, completed: Proposal
+    run: Run, beginning: Sequence[Proposal], completed: Proposal
 ) -> tuple[Decision, list[Proposal]]:
     """A task run without a state after a plain life, and its three states as they are stored.
 
     What :func:`begin` and then :func:`decide` make of them is worked out in one step: most task
     runs are on record at once, from their beginning to their end.
     """
+    pending, running = beginning
     began, ended = running.timestamp, completed.timestamp
     if began <= pending.timestamp:
         began = pending.timestamp + 1

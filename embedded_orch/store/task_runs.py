@@ -184,7 +184,7 @@ def start_and_complete(
     """
     is_plain = cached is None and is_plain_life(states, last)
     if is_plain:
-        decision, stored = live(_new_run(new), *states, last)
+        decision, stored = live(_new_run(new), states, last)
     else:
         run, stored = first_states(_new_run(new), states, now=now)
         facts = NO_FACTS if cached is None else Facts(cached=cached)

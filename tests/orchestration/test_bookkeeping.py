@@ -212,7 +212,7 @@ def test_life_in_one_step_is_its_three_states_one_by_one(
     last = decide(begun, ending, now=NOW)
 
     assert is_plain_life(states, ending)
-    assert live(run, *states, ending) == (last, [*first_two, last.proposal])
+    assert live(run, states, ending) == (last, [*first_two, last.proposal])
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,8 @@ def settings_of(connection: apsw.Connection) -> dict[str, Any]:
         "wal_autocheckpoint",
         "trusted_schema",
     )
-    return {name: connection.pragma(name) for name in names}
+    found = {name: connection.pragma(name) for name in names}
+    return {**found, "plans_once": connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1)}
 
 
 @pytest.mark.parametrize(("durability", "synchronous"), [("off", 0), ("normal", 1), ("full", 2)])
@@ -167,6 +168,7 @@ def test_every_connection_has_the_settings(path: Path, durability: str, synchron
             "busy_timeout": 4500,
             "wal_autocheckpoint": 0,
             "trusted_schema": 0,
+            "plans_once": 1,
         }
         for each in found
     )
@@ -184,6 +186,7 @@ def test_the_settings_that_nobody_chose(path: Path) -> None:
         "busy_timeout": 60_000,
         "wal_autocheckpoint": 0,
         "trusted_schema": 0,
+        "plans_once": 1,
     }
 
 

@@ -90,6 +90,9 @@ def _secure(connection: apsw.Connection, options: SQLiteOptions) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    # A plan is made once for a statement, and not anew for each set of values: what some of our
+    # statements cost was for the most part that (one that deletes a row 46 us instead of 10).
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     connection.set_busy_timeout(int(options.busy_timeout_seconds * 1000))
     connection.convert_binding = _convert_binding
     connection.create_scalar_function("has_all", _has_all, 2, deterministic=True)

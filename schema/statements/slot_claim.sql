@@ -11,6 +11,62 @@ values (
 )
 on conflict (claim_id, limit_id) do nothing;
 
+-- name: take [sqlite]
+-- All the slots that a claim on one limit asks for, where nothing is in its way: they do not decay,
+-- they are free, nobody has waited for them longer, the claim is new, and its process is written down.
+-- Else there is no id of a limit, and a row without is ignored: were they selected to be inserted,
+-- SQLite would copy them into a table of its own first, which takes ten times as long.
+-- Index: unique name, primary keys, slot_claim_by_limit.
+insert or ignore into slot_claim (
+    limit_id, claim_id, state, slots, owner_id, holder_type, holder_id, since, lease, expires
+)
+values (
+    (
+        select limits.id
+        from concurrency_limit as limits
+        join process on process.id = :owner_id
+        where limits.name = :name and limits.is_active and limits.slot_decay_per_second = 0
+              and process.ended is null
+              and :slots <= limits.slot_limit - (
+                  select coalesce(sum(slots), 0)
+                  from slot_claim
+                  where limit_id = limits.id and state = 'HOLDING'
+              )
+              and (:passes_waiters
+                  or not exists (
+                      select 1
+                      from slot_claim
+                      where limit_id = limits.id and state = 'WAITING' and claim_id < :claim_id
+                  ))
+    ),
+    :claim_id, 'HOLDING', :slots, :owner_id, :holder_type, :holder_id, :now, :lease, :now + :lease
+);
+
+-- name: take [postgres]
+-- The same. The limit was locked before, by a statement of its own: this one sees what was taken
+-- until then.
+insert into slot_claim (
+    claim_id, limit_id, state, slots, owner_id, holder_type, holder_id, since, lease, expires
+)
+select :claim_id, limits.id, 'HOLDING', cast(:slots as integer), process.id, :holder_type,
+       :holder_id, :now, :lease,
+       cast(extract(epoch from statement_timestamp()) * 1000000 as bigint) + cast(:lease as bigint)
+from concurrency_limit as limits
+join process on process.id = :owner_id and process.ended is null
+where limits.name = :name and limits.is_active and limits.slot_decay_per_second = 0
+      and cast(:slots as integer) <= limits.slot_limit - (
+          select coalesce(sum(slots), 0)
+          from slot_claim
+          where limit_id = limits.id and state = 'HOLDING'
+      )
+      and (cast(:passes_waiters as boolean)
+          or not exists (
+              select 1
+              from slot_claim
+              where limit_id = limits.id and state = 'WAITING' and claim_id < :claim_id
+          ))
+on conflict (claim_id, limit_id) do nothing;
+
 -- name: of_claim
 -- What a claim is about, with what its limits say. Index: primary key.
 select slot_claim.limit_id, slot_claim.state, slot_claim.slots, limits.name,

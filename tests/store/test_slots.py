@@ -55,7 +55,16 @@ class Slots:
         return Claim(names=tuple(sorted(names)), slots=slots, **named)
 
     def take(self, claim: Claim, *, now: int = NOON, waits: bool = False) -> Answer:
-        return self.database.write(lambda tx: slots.take(tx, claim, now=now, waits=waits))
+        """As the engine does: by one statement, or else by those that look at everything."""
+        return self.database.write(
+            lambda tx: (
+                slots.take_at_once(tx, claim, now=now)
+                or slots.take(tx, claim, now=now, waits=waits)
+            )
+        )
+
+    def take_at_once(self, claim: Claim) -> Answer | None:
+        return self.database.write(lambda tx: slots.take_at_once(tx, claim, now=NOON))
 
     def release(self, claim: Claim, *, now: int = NOON) -> None:
         self.database.write(lambda tx: slots.release(tx, claim_id=claim.id, now=now))
@@ -303,6 +312,60 @@ class TestLimits:
         assert held.database.write(lambda tx: limits.delete(tx, name="db"))
         assert not held.database.write(lambda tx: limits.delete(tx, name="db"))
         assert held.take(waiting, waits=True) == Answer(is_taken=True, known=())
+
+
+class TestTakingAtOnce:
+    """One statement takes what it may, and nothing where there is more to be looked at."""
+
+    def test_takes_what_is_free(self, held: Slots) -> None:
+        held.limit("db", 3)
+        held.take(held.claim("db"))
+
+        answer = held.take_at_once(held.claim("db", slots=2))
+
+        assert answer == Answer(is_taken=True, known=("db",))
+        assert held.taken("db") == 3
+
+    def test_takes_nothing_that_is_not_free(self, held: Slots) -> None:
+        held.limit("db", 3)
+        held.take(held.claim("db"))
+
+        assert held.take_at_once(held.claim("db", slots=3)) is None
+        assert held.taken("db") == 1
+
+    def test_takes_nothing_for_who_came_after_one_who_waits(self, held: Slots) -> None:
+        held.limit("db", 2)
+        held.take(held.claim("db"))
+        held.take(held.claim("db", slots=2), waits=True)
+
+        assert held.take_at_once(held.claim("db")) is None
+        assert held.take_at_once(held.claim("db", passes_waiters=True)) is not None
+
+    def test_takes_nothing_twice(self, held: Slots) -> None:
+        held.limit("db", 2)
+        claim = held.claim("db")
+        held.take(claim)
+
+        assert held.take_at_once(claim) is None
+        assert held.taken("db") == 1
+
+    def test_leaves_limits_alone_that_are_counted_otherwise(self, held: Slots) -> None:
+        held.limit("api", 2, decay=1.0)
+        held.limit("off", 2)
+        held.update("off", is_active=False)
+        held.limit("one", 1)
+        held.limit("two", 1)
+
+        assert held.take_at_once(held.claim("api")) is None
+        assert held.take_at_once(held.claim("off")) is None
+        assert held.take_at_once(held.claim("nobody")) is None
+        assert held.take_at_once(held.claim("one", "two")) is None
+
+    def test_takes_nothing_for_a_process_that_is_not_written_down(self, held: Slots) -> None:
+        held.limit("db", 1)
+
+        assert held.take_at_once(held.claim("db", owner_id=held.process.new_id())) is None
+        assert held.taken("db") == 0
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)

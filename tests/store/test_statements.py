@@ -219,6 +219,7 @@ VALUES: dict[str, object] = {
     "on_crash": "fail",
     "owes_hooks": False,
     "parameters_hash": b"\1" * 32,
+    "passes_waiters": False,
     "paused": False,
     "pid": 1,
     "pid_started": 1,

@@ -19,6 +19,7 @@ import embedded_orch
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.sqlite.database import SQLiteDatabase
+from embedded_orch.db.sqlite.guard import FileGuard
 from embedded_orch.db.sqlite.options import Durability
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from tests.db.contract.probe import Background
@@ -341,6 +342,43 @@ def test_a_log_that_cannot_be_synced_ahead_is_left_to_the_checkpoint(
             insert(orch, number)
         assert log_bytes(path) // 4096 < 100
         assert orch.sql("select count(*) from row").scalar() == 300
+
+
+@pytest.fixture
+def another(path: Path) -> Iterator[FileGuard]:
+    """Another process, as far as locks go."""
+    guard = FileGuard(str(path), busy_timeout=1)
+    yield guard
+    guard.close()
+
+
+@needs_open_file_locks
+def test_one_process_at_a_time_checkpoints(path: Path, another: FileGuard) -> None:
+    """Seen to fail when each does: each waits for the disk, and has all the others wait."""
+    with embedded_orch.open(path, checkpoint_pages=100) as orch:
+        log = file_of(orch)._writer.checkpoints
+        assert log is not None
+        assert another.begin_checkpoint()
+        lengths = [insert(orch, number) or log.log_pages for number in range(300)]
+        another.end_checkpoint()
+        while log.log_pages >= 100:
+            insert(orch, 300)
+
+        assert 190 < max(lengths) < 250
+        assert another.begin_checkpoint()
+
+
+@needs_open_file_locks
+def test_a_checkpoint_of_another_process_that_never_ends_is_not_waited_for(
+    path: Path, another: FileGuard
+) -> None:
+    """Seen to fail when it is: the log grows for as long as that process is stopped."""
+    with embedded_orch.open(path, checkpoint_pages=50) as orch:
+        assert another.begin_checkpoint()
+        for number in range(300):
+            insert(orch, number)
+
+        assert 100 <= log_bytes(path) // 4096 < 150
 
 
 def test_the_last_close_empties_the_log(path: Path) -> None:

@@ -69,10 +69,20 @@ class Checkpoints:
 
     def run_if_due(self) -> None:
         """Copy what can be copied, once the log is long enough."""
-        if self.log_pages >= self._due_at:
+        if self.log_pages < self._due_at:
+            return
+        is_ours = self._guard is None or self._guard.begin_checkpoint()
+        # Another process is at it, so it is due to none of the others: each would wait for the
+        # disk, and keep all from writing for a moment. Not so when the log grows as if it were not.
+        if not is_ours and self.log_pages < self._due_at + self._pages:
+            return
+        try:
             if self.syncs_ahead:
                 self._sync_log()
             self._run(apsw.SQLITE_CHECKPOINT_PASSIVE, holding_readers=True)
+        finally:
+            if is_ours and self._guard is not None:
+                self._guard.end_checkpoint()
 
     def empty_log(self, *, holding_readers: bool) -> None:
         """Copy all of the log and cut it to nothing.

@@ -54,14 +54,21 @@ from embedded_orch.db import fork
 from embedded_orch.db.file_locks import (
     CLOSED,
     has_open_file_locks,
-    lock_file,
+    no_lock,
     open_lock_file,
     read_lock,
     set_lock,
     unlock_file,
+    write_lock,
 )
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.reader_lock import ReaderLock
+from embedded_orch.db.sqlite.waiting_line import (
+    LONGEST_PAUSE_SECONDS,
+    PlaceInLine,
+    lock_file_in_turn,
+    pause_seconds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -73,9 +80,10 @@ _PIN_SHM = read_lock(128)
 # that can take them exclusively is the last: it checkpoints with all other locks skipped, and
 # unlinks -wal and -shm.
 _PIN_DATABASE = read_lock(0x40000002, 510)
+# Of the lock file. It is another kind of lock than its ``flock``, and they do not meet.
+_CHECKPOINTS = write_lock(0)
+_CHECKPOINTS_NO_MORE = no_lock(0)
 
-_FIRST_PAUSE_SECONDS = 50e-6
-_LONGEST_PAUSE_SECONDS = 2e-3
 # How long readers are held back at most, whatever the file says.
 _LONGEST_HOLD_SECONDS = 0.25
 _STAMP_BYTES = 8
@@ -141,16 +149,24 @@ class FileGuard:
             # The kernel would say yes: to it, both are the same owner.
             raise RuntimeError(f"{self.path}: the write lock is held already in this process")
         try:
-            lock_file(self._lock_descriptor)
+            lock_file_in_turn(self._lock_descriptor)
         except (OSError, ValueError) as error:
             self.check_usable(error)
+            self._wait_in_line(self.busy_timeout if patience is None else patience)
+        self._has_write_lock = True
+
+    def _wait_in_line(self, patience: float) -> None:
+        place = PlaceInLine(lambda: self._lock_descriptor, patience=patience)
+        try:
             self.wait_for(
-                partial(lock_file, self._lock_descriptor),
+                place.attempt,
                 holder="another process has been writing or checkpointing",
                 locked=self.lock_path,
                 patience=patience,
+                pause_seconds=place.pause_seconds,
             )
-        self._has_write_lock = True
+        finally:
+            place.leave()
 
     def release_write(self) -> None:
         """Let other processes write. May be called when the lock was not acquired."""
@@ -171,6 +187,27 @@ class FileGuard:
             yield
         finally:
             self.release_write()
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def begin_checkpoint(self) -> bool:
+        """Whether no other process is about to checkpoint; until :meth:`end_checkpoint` none is.
+
+        It keeps nobody from anything: where it is not known, the answer is yes.
+        """
+        if not self.has_open_file_locks:
+            return True
+        try:
+            set_lock(self._lock_descriptor, _CHECKPOINTS)
+        except (OSError, ValueError):
+            # ValueError: it is closed.
+            return False
+        return True
+
+    def end_checkpoint(self) -> None:
+        """Another process may, the next time."""
+        if self.has_open_file_locks and self._lock_descriptor != CLOSED:
+            set_lock(self._lock_descriptor, _CHECKPOINTS_NO_MORE)
 
     # -- staying open --------------------------------------------------------------------------
 
@@ -292,7 +329,7 @@ class FileGuard:
             # ahead than anybody may ask for was written before the last one.
             if not 0 < ahead <= _LONGEST_HOLD_SECONDS or now > deadline:
                 return
-            time.sleep(min(ahead, _LONGEST_PAUSE_SECONDS))
+            time.sleep(min(ahead, LONGEST_PAUSE_SECONDS))
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -303,11 +340,11 @@ class FileGuard:
         holder: str,
         locked: str,
         patience: float | None = None,
+        pause_seconds: Callable[[float], float] = pause_seconds,
     ) -> None:
         """Try until it works, with short pauses: the kernel has no waiting with a time limit."""
         longest = self.busy_timeout if patience is None else patience
         began = time.monotonic()
-        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 attempt()
@@ -323,8 +360,7 @@ class FileGuard:
             except OSError as error:
                 self.check_usable(error)
                 raise
-            time.sleep(min(pause, max(0.0, longest - waited)))
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            time.sleep(min(pause_seconds(waited), max(0.0, longest - waited)))
 
     def check_open(self) -> None:
         """Raise if the guard is closed, or belongs to the parent of this process."""

@@ -16,7 +16,7 @@ from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import passed, until
 from tests.opened import QUICK, opened, states, stores_logs, the_flow_run, the_run_of
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -435,7 +435,7 @@ def test_task_that_kills_its_process_is_named_when_its_start_is_awaited(
 ) -> None:
     path = tmp_path / "orch.db"
 
-    done = run_program(DIES, path, "before")
+    done = run_forked(DIES, path, "before")
 
     assert done.returncode == -9
     with embedded_orch.open(path, **QUICK) as orch:
@@ -446,11 +446,11 @@ def test_task_that_kills_its_process_is_named_when_its_start_is_awaited(
 @pytest.mark.slow
 def test_task_that_kills_its_process_again_is_named_in_the_resumed_run(tmp_path: Path) -> None:
     path = tmp_path / "orch.db"
-    assert run_program(DIES, path, "announced").returncode == -9
+    assert run_forked(DIES, path, "announced").returncode == -9
     with embedded_orch.open(path, **QUICK) as orch:
         run_id = the_flow_run(orch).id
 
-    assert run_program(DIES, path, "announced", run_id).returncode == -9
+    assert run_forked(DIES, path, "announced", run_id).returncode == -9
 
     with embedded_orch.open(path, **QUICK) as orch:
         [run] = orch.task_runs.find()

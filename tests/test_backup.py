@@ -17,7 +17,7 @@ from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.sqlite import copying
 from embedded_orch.db.sqlite.connecting import APPLICATION_ID
 from tests.postgres_server import PostgresServer
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 
 @pytest.fixture(params=["file", "truncate", "memory"])
@@ -352,7 +352,7 @@ def test_one_that_is_killed_leaves_no_half_copy_under_its_name(
         fill(orch, megabytes=1)
         doubled([1])
 
-        killed = run_program(KILLED, path, target, point)
+        killed = run_forked(KILLED, path, target, point)
 
         assert killed.returncode == -9, killed.stderr
         assert target.exists() is is_there

@@ -24,7 +24,7 @@ from embedded_orch.cache_policies import (
 from embedded_orch.tasks import task_input_hash
 from tests.engine.waiting import until
 from tests.opened import Clock, opened, runs_of, states
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 
 @pytest.fixture
@@ -547,7 +547,7 @@ class TestTurns:
         """What a killed process held is free once its death is known, which the waiter asks for."""
         url = str(tmp_path / "orch.db")
         with opened(url) as orch:
-            killed = run_program(HOLDS_A_LOCK_AND_DIES, url)
+            killed = run_forked(HOLDS_A_LOCK_AND_DIES, url)
             assert killed.returncode == 7, killed.stderr
             assert orch.sql("select count(*) from cache_lock").scalar() == 1
             doubling = Doubling(cache_policy=held())

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from textwrap import dedent
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -17,7 +14,8 @@ from embedded_orch import Orchestrator, task
 from embedded_orch.concurrency.sync import concurrency
 from tests.engine.waiting import passed, until
 from tests.opened import opened
-from tests.programs import PATIENCE, environment
+from tests.programs import PATIENCE
+from tests.warm_parent import Talking, talking
 
 pytestmark = pytest.mark.parametrize("url", ["file", "postgres"], indirect=True)
 
@@ -64,26 +62,13 @@ RUN = """
     """
 
 
-@contextmanager
-def program(text: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+def program(text: str, *arguments: object) -> AbstractContextManager[Talking]:
     """A process that runs beside this one; killed at the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", dedent(text), *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # The home, since the file that tells who lives beside a server lies there.
-        env=environment(EMBEDDED_ORCH_HOME=os.environ["EMBEDDED_ORCH_HOME"]),
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate(timeout=PATIENCE)
+    # The home, since the file that tells who lives beside a server lies there.
+    return talking(text, *arguments, EMBEDDED_ORCH_HOME=os.environ["EMBEDDED_ORCH_HOME"])
 
 
-def holds(process: subprocess.Popen[str]) -> bool:
-    assert process.stdout is not None
+def holds(process: Talking) -> bool:
     return process.stdout.readline() == "holds\n"
 
 
@@ -139,7 +124,6 @@ def test_a_killed_process_that_waits_holds_up_nobody(orch: Orchestrator, url: st
     with concurrency("db"), program(HOLD, url) as waiter:
         until(lambda: waiting(orch) == 1, "a place")
         waiter.kill()
-        waiter.wait(PATIENCE)
 
     with concurrency("db", timeout_seconds=PATIENCE):
         assert waiting(orch) == 0
@@ -148,9 +132,7 @@ def test_a_killed_process_that_waits_holds_up_nobody(orch: Orchestrator, url: st
 def test_a_process_notices_what_another_gives_back(orch: Orchestrator, url: str) -> None:
     with program(HOLD, url) as holder:
         assert holds(holder)
-        assert holder.stdin is not None
         holder.stdin.close()
-        holder.stdin = None
 
         with concurrency("db", timeout_seconds=PATIENCE):
             assert orch.concurrency_limits.get("db").active_slots == 1
@@ -183,7 +165,6 @@ def test_the_slot_of_a_killed_task_run_goes_to_the_next(orch: Orchestrator, url:
         assert holds(holder)
         assert orch.concurrency_limits.get("tag:etl").active_slots == 1
         holder.kill()
-        holder.wait(PATIENCE)
 
         assert work() == 1
 

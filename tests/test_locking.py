@@ -16,7 +16,7 @@ from embedded_orch.locking.memory import MemoryLockManager
 from embedded_orch.locking.protocol import LockManager
 from tests.engine.waiting import until
 from tests.opened import opened
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 
 @pytest.fixture(params=["memory", "files"])
@@ -123,9 +123,9 @@ def test_another_process_is_excluded_and_its_death_frees_the_key(tmp_path: Path)
     """
     locks = FileSystemLockManager(tmp_path)
     locks.acquire_lock("key", "here")
-    assert run_program(program, tmp_path).stdout == "False\n"
+    assert run_forked(program, tmp_path).stdout == "False\n"
     locks.release_lock("key", "here")
-    assert run_program(program, tmp_path).stdout == "True\n"
+    assert run_forked(program, tmp_path).stdout == "True\n"
 
     assert locks.acquire_lock("key", "here", acquire_timeout=0)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 import threading
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from embedded_orch.states import StateType
 from embedded_orch.store import retention as store
 from tests.engine.waiting import until
 from tests.opened import Clock, opened
-from tests.programs import PATIENCE, environment, run_program
+from tests.programs import PATIENCE, run_program
 from tests.store.builders import PATHS, a_flow_run, a_task_run
+from tests.warm_parent import run_forked, talking
 
 DAY = timedelta(days=1)
 TABLES = (
@@ -438,14 +438,7 @@ class TestKilled:
             with opened(str(path), retention=False):
                 book()
                 fails(return_state=True)
-            program = subprocess.run(
-                [sys.executable, "-c", PRUNING, str(path), str(nth)],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                env=environment(),
-                check=False,
-            )
+            program = run_forked(PRUNING, path, nth)
             with opened(str(path), retention=False) as orch:
                 assert orch.check() == []
                 for run in orch.flow_runs.find(flow_name="fails"):
@@ -488,25 +481,17 @@ def test_several_processes_at_once_remove_each_run_once(
     with opened(url, retention=False):
         for _ in range(20):
             book()
-    pruning = [
-        subprocess.Popen(
-            [sys.executable, "-c", PRUNING_TOO, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(EMBEDDED_ORCH_HOME=str(tmp_path / "home")),
-        )
-        for _ in range(3)
-    ]
-    try:
+    with ExitStack() as stack:
+        home = str(tmp_path / "home")
+        pruning = [
+            stack.enter_context(talking(PRUNING_TOO, url, EMBEDDED_ORCH_HOME=home))
+            for _ in range(3)
+        ]
         for each in pruning:
-            assert each.stdout is not None
             assert each.stdout.readline() == "open\n"
-        answers = [each.communicate("go\n", timeout=PATIENCE)[0] for each in pruning]
-    finally:
         for each in pruning:
-            each.kill()
-            each.wait(PATIENCE)
+            print("go", file=each.stdin, flush=True)
+        answers = [each.stdout.read() for each in pruning]
 
     removed = [json.loads(answer) for answer in answers]
     assert [sum(each) for each in zip(*removed, strict=True)] == [60, 80]

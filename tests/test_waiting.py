@@ -27,7 +27,7 @@ from tests import crashing
 from tests.crashing import stopped_at
 from tests.engine.waiting import until
 from tests.opened import Clock, opened, states, the_flow_run
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -450,7 +450,7 @@ def test_a_signal_of_another_process_reaches_a_waiting_run(shared_url: str) -> N
         with orch:
             until(lambda: has_come_to_a_wait(orch), "the wait")
             run_id = the_flow_run(orch).id
-        said.append(run_program(SEND, shared_url, run_id).stdout)
+        said.append(run_forked(SEND, shared_url, run_id).stdout)
 
     said: list[str] = []
     with opened(shared_url) as orch:
@@ -471,7 +471,7 @@ def test_a_signal_that_is_sent_while_no_process_runs_the_run_counts(
         process.kill()
     with opened(shared_url) as orch:
         run_id = the_flow_run(orch).id
-        assert run_program(SEND, shared_url, run_id).stdout == "True\n"
+        assert run_forked(SEND, shared_url, run_id).stdout == "True\n"
 
         [run] = orch.resume_crashed(crashing.waiting)
 

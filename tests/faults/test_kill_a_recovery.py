@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import run_program
+from tests.warm_parent import run_forked
 
 pytestmark = pytest.mark.parametrize("url", ["file", "postgres"], indirect=True)
 
@@ -21,7 +21,7 @@ PROGRAM = """
 def kills(url: str, home: Path, *, step: int) -> int:
     """How often a recovery was killed, at every so manieth point, with nothing wrong after."""
     home.mkdir()
-    ended = run_program(PROGRAM, url, step, patience=900, EMBEDDED_ORCH_HOME=str(home))
+    ended = run_forked(PROGRAM, url, step, patience=900, EMBEDDED_ORCH_HOME=str(home))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return int(json.loads(ended.stdout)["attempts"]) - 1
 

@@ -615,6 +615,61 @@ def test_called_flow_has_its_own_retries(orch: Orchestrator) -> None:
     assert the_flow_run(orch, flow_name="child").run_count == 2
 
 
+def test_called_flow_begins_and_ends_with_its_task_run_by_one_commit_each(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow
+    def child() -> None:
+        return None
+
+    @flow
+    def parent() -> None:
+        monkeypatch.setattr(orch.database, "write", counted)
+        child()
+        monkeypatch.undo()
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        writes.append(args)
+        return write(*args, **kwargs)
+
+    writes: list[Any] = []
+    write = orch.database.write
+    parent()
+
+    assert len(writes) == 2
+    [tracker] = orch.task_runs.find()
+    assert states(tracker) == ["Pending", "Running", "Completed"]
+
+
+def test_call_that_cannot_be_recorded_leaves_a_task_run_that_says_so(
+    orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start of the task run goes with its end, where that of the flow run fails."""
+
+    @flow
+    def child() -> None:
+        return None
+
+    @flow
+    def parent() -> str:
+        monkeypatch.setattr("embedded_orch.store.flow_runs.create_flow_run", refuse)
+        try:
+            child()
+        except errors.DatabaseError as error:
+            return str(error)
+        finally:
+            monkeypatch.undo()
+        return "nothing was raised"
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise errors.ConstraintViolated("for once")
+
+    assert parent() == "for once"
+    [tracker] = orch.task_runs.find()
+    assert states(tracker) == ["Pending", "Running", "Failed"]
+    assert orch.flow_runs.count(flow_name="child") == 0
+
+
 def test_retried_flow_takes_the_value_of_a_child_that_completed(orch: Orchestrator) -> None:
     called: list[str] = []
 

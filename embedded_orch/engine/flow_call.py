@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.records import Choices, Records
     from embedded_orch.engine.specs import FlowSpec
+    from embedded_orch.engine.task_record import TaskRecord
     from embedded_orch.store.flow_runs import NewFlowRun
 
     # What takes a run, and the state that its first attempt begins with.
@@ -81,7 +82,7 @@ class FlowCall:
         arguments: by parameter.
         run_id: the run; a new one when not given.
         caller: the flow run that calls it, if any.
-        parent_task_run_id: the task run of the caller that tracks it.
+        tracker: the record of the caller's task run that tracks it, whose start goes with its own.
         choices: what was chosen for this resume; those of the caller when not given.
     """
 
@@ -93,7 +94,7 @@ class FlowCall:
         *,
         run_id: UUID | None = None,
         caller: FlowRunContext | None = None,
-        parent_task_run_id: UUID | None = None,
+        tracker: TaskRecord | None = None,
         choices: Choices | None = None,
     ) -> None:
         self._engine = engine
@@ -106,11 +107,13 @@ class FlowCall:
         # The attempt that is on record as having begun, and what tells of its end.
         self._begun: FlowRunContext | None = None
         self._last_line: LastLine | None = None
-        self._parent_task_run_id = parent_task_run_id
+        self._parent_task_run_id = None if tracker is None else tracker.run_id
         self._tags = tags_of_run(flow.tags)
         # What a flow calls shares its fate: it is continued by its caller, or not at all.
         self._on_crash: OnCrash = flow.options.on_crash if caller is None else caller.on_crash
-        self._record = FlowRecord(engine, run_id, owes_hooks=has_final_hooks(flow.options))
+        self._record = FlowRecord(
+            engine, run_id, owes_hooks=has_final_hooks(flow.options), tracker=tracker
+        )
         self._choices = choices if caller is None else caller.choices
         self._has_records = False
         self._refusal: Exception | None = None
@@ -174,7 +177,7 @@ class FlowCall:
         watch.add(self._cancellation)
         has_ended = False
         try:
-            yield take
+            yield from self._record.taken(take)
             context = self._context()
             log_beginning(context)
             self._begun = context

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.effects import Steps
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.task_record import TaskRecord
     from embedded_orch.engine.telling import LastLine
     from embedded_orch.orchestration.values import Decision, Proposal, Run
     from embedded_orch.store.flow_runs import NewFlowRun
@@ -29,6 +31,7 @@ class FlowRecord:
         run_id: the run; a new one when not given.
         owes_hooks: whether hooks are to be called at its end, by whoever finds it should this
             process die.
+        tracker: the task run that tracks it, whose start goes with its own.
 
     Attributes:
         run_id: the flow run.
@@ -41,19 +44,28 @@ class FlowRecord:
         "_engine",
         "_left",
         "_owes_hooks",
+        "_tracker",
         "epoch",
         "has_loose_ends",
         "run_count",
         "run_id",
     )
 
-    def __init__(self, engine: Engine, run_id: UUID | None, *, owes_hooks: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        run_id: UUID | None,
+        *,
+        owes_hooks: bool,
+        tracker: TaskRecord | None = None,
+    ) -> None:
         self.run_id = run_id or engine.process.new_id()
         self.epoch = 0
         self.run_count = 1
         self.has_loose_ends = False
         self._engine = engine
         self._owes_hooks = owes_hooks
+        self._tracker = tracker
         # How this process has left it, as far as it knows.
         self._left: Run | None = None
 
@@ -77,16 +89,31 @@ class FlowRecord:
         """
         now = states[0].timestamp
 
+        tracker = self._tracker
+
         def create(tx: Transaction) -> None:
-            if caller is not None:
+            # The start of the task run asks for the owner as well.
+            has_parent_begun = tracker is not None and tracker.insert_if_missing(tx)
+            if caller is not None and not has_parent_begun:
                 flow_runs.check_owner(tx, run_id=caller.run_id, epoch=caller.epoch)
             self._left = flow_runs.create_flow_run(
-                tx, new, states, now=now, register=lambda: self._engine.owner.register(tx)
+                tx,
+                new,
+                states,
+                now=now,
+                register=lambda: self._engine.owner.register(tx),
+                has_parent_begun=has_parent_begun,
             )
             if is_to_run:
                 self._owe_hooks(tx)
 
         return Write(self._engine.database, create)
+
+    def taken(self, take: Write[None]) -> Steps[None]:
+        """Have what makes the run, or takes it over, committed."""
+        yield take
+        if self._tracker is not None:
+            self._tracker.is_start_awaited = True
 
     def take_over(
         self,
@@ -151,9 +178,12 @@ class FlowRecord:
         """
         now, left = self._engine.process.now(), self._left
         assert left is not None, "it was made, or taken over"
+        parent = None if self._tracker is None else self._tracker.begun
 
         def move(tx: Transaction) -> Decision:
-            decision = flow_runs.propose_from(tx, left, proposal, now=now, epoch=self.epoch)
+            decision = flow_runs.propose_from(
+                tx, left, proposal, now=now, epoch=self.epoch, parent=parent
+            )
             self._left = decision.run
             if last_line is not None:
                 last_line.store(tx, decision)

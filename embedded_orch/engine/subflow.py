@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.resuming import Owned
     from embedded_orch.engine.specs import FlowSpec
+    from embedded_orch.engine.task_record import TaskRecord
     from embedded_orch.states import State
     from embedded_orch.store.flow_runs import FlowRunRow
 
@@ -58,17 +59,15 @@ def subflow_steps(
     """
     engine = caller.engine
 
-    def body(task_run_id: UUID, arguments: Mapping[str, Any]) -> Steps[tuple[State, bool]]:
-        return _child_steps(flow, arguments, caller, task_run_id)
+    def body(tracker: TaskRecord, arguments: Mapping[str, Any]) -> Steps[tuple[State, bool]]:
+        return _child_steps(flow, arguments, caller, tracker)
 
     tracker = TaskSpec(
         flow.function,
         name=flow.name,
         signature=flow.signature,
         is_async=flow.is_async,
-        options=TaskOptions(
-            {"tags": flow.tags, "record_start": "before", **flow.options.keeping_given}
-        ),
+        options=TaskOptions({"tags": flow.tags, **flow.options.keeping_given}),
     )
     return TaskCall(
         engine,
@@ -82,11 +81,11 @@ def subflow_steps(
 
 
 def _child_steps(
-    flow: FlowSpec, arguments: Mapping[str, Any], caller: FlowRunContext, task_run_id: UUID
+    flow: FlowSpec, arguments: Mapping[str, Any], caller: FlowRunContext, tracker: TaskRecord
 ) -> Steps[tuple[State, bool]]:
     """Run the child, or go on with the one that an earlier attempt has called.
 
-    Whatever state it enters, its task run enters in the same transaction.
+    Whatever state it enters, its task run enters in the same transaction, the first ones too.
 
     Returns:
         Its final state, and whether the task run is in that already.
@@ -94,14 +93,14 @@ def _child_steps(
     engine = caller.engine
     child = None
     if caller.has_records:
-        child = yield from _child_to_continue(engine, caller, task_run_id)
+        child = yield from _child_to_continue(engine, caller, tracker.run_id)
     while child is not None and not _is_completed(child):
         try:
             return (yield from take_over_steps(engine, flow, child, arguments, caller=caller)), True
         except errors.RunNotResumable:
             # Somebody has taken it, or it has ended, since it was read.
             before = child.epoch, child.state
-            child = yield from _child_to_continue(engine, caller, task_run_id)
+            child = yield from _child_to_continue(engine, caller, tracker.run_id)
             if child is not None and (child.epoch, child.state) == before:
                 raise
     if child is not None and child.state is not None:
@@ -109,7 +108,7 @@ def _child_steps(
         known, value = yield from read_recorded(*child.state.stored, keeping)
         if known:
             return child.state.with_value(value), False
-    call = FlowCall(engine, flow, arguments, caller=caller, parent_task_run_id=task_run_id)
+    call = FlowCall(engine, flow, arguments, caller=caller, tracker=tracker)
     return (yield from call.create_and_run()), True
 
 

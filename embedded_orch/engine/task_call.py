@@ -69,9 +69,10 @@ class TaskCall:
         parent: the task run that makes the call, if any.
         wait_for: runs that have to have completed first, beside those among the arguments.
         upstream: task runs that arguments are known to come from, by parameter.
-        body: what to do as the function, given the task run's id and the arguments: its final
-            state is that of the call, and whether the task run was told of it already. The task's
-            own function when not given.
+        body: what to do as the function, given the record of the task run and the arguments: its
+            final state is that of the call, and whether the task run was told of it already. It
+            writes the start, with that of the run which it begins. The task's own function when
+            not given.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class TaskCall:
         parent: TaskRunContext | None,
         wait_for: object = None,
         upstream: Mapping[str, Sequence[UUID]] | None = None,
-        body: Callable[[UUID, Mapping[str, Any]], Steps[tuple[State, bool]]] | None = None,
+        body: Callable[[TaskRecord, Mapping[str, Any]], Steps[tuple[State, bool]]] | None = None,
     ) -> None:
         self._engine = engine
         self._task = task
@@ -270,6 +271,8 @@ class TaskCall:
     def _begin(self, key: str) -> Steps[State | None]:
         """Record the start: announced, unless it has to be on disk before the function runs.
 
+        That of a run which only stands for another goes with the start of that one.
+
         Returns:
             The final state, where a cached result makes an end of it.
         """
@@ -311,7 +314,7 @@ class TaskCall:
         if is_awaited:
             yield self._record.write_start()
             self._record.is_start_awaited = True
-        else:
+        elif self._body is None:
             self._record.announce_start()
         yield from self._has_begun(running)
         return None
@@ -440,7 +443,7 @@ class TaskCall:
                 if not_kept is not None or tells_the_end(value):
                     told = yield from self._told(value, not_kept)
             else:
-                final, is_told = yield from self._body(self.run_id, self._arguments)
+                final, is_told = yield from self._body(self._record, self._arguments)
                 if is_told:
                     return final
                 # Raised here and not in the body, where a StopIteration would end its generator.

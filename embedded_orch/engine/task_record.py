@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Announced, Transaction
     from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.tag_slots import TagSlots
-    from embedded_orch.orchestration.values import CachedResult, Decision, Proposal
+    from embedded_orch.orchestration.values import CachedResult, Decision, Proposal, Run
     from embedded_orch.store.slots import Claim
     from embedded_orch.store.task_runs import NewTaskRun
 
@@ -43,6 +43,7 @@ class TaskRecord:
         slots: of its tags, taken and given back with its states, if there are limits.
         is_start_awaited: whether the start is known to be committed.
         ending: its completion, while that is on its way to the database and may go with the start.
+        begun: the run as its start has left it, where that went with a run called by it.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class TaskRecord:
         "_epoch",
         "_start",
         "_start_states",
+        "begun",
         "completion_hooks",
         "ending",
         "is_start_awaited",
@@ -73,6 +75,7 @@ class TaskRecord:
         self.slots: TagSlots | None = None
         self.is_start_awaited = False
         self.ending: Proposal | None = None
+        self.begun: Run | None = None
         self._engine = engine
         self._epoch = epoch
         self._caller = caller
@@ -125,10 +128,13 @@ class TaskRecord:
             )
             self._owe_hooks(tx, self._decided)
 
-    def insert_if_missing(self, tx: Transaction) -> None:
-        """The start did not reach the database, and goes with that of a task run called by it.
+    def insert_if_missing(self, tx: Transaction) -> bool:
+        """The start did not reach the database, and goes with that of a run called by it.
 
         Without it, what completes inside would belong to a run that nobody finds again.
+
+        Returns:
+            Whether it was written here.
         """
         if self._caller is not None:
             self._caller.insert_if_missing(tx)
@@ -137,7 +143,9 @@ class TaskRecord:
             if start.owner_id is not None:
                 self._engine.owner.ensure_registered(tx)
             now = states[0].timestamp
-            task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
+            self.begun = task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
+            return True
+        return False
 
     def _insert_missing_start(self, tx: Transaction) -> None:
         """The start did not reach the database, or may not have: it goes with this state."""

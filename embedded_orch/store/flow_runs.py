@@ -92,6 +92,7 @@ def create_flow_run(
     *,
     now: int,
     register: Callable[[], object] | None = None,
+    has_parent_begun: bool = False,
 ) -> Run:
     """Make a flow run in its first states; nothing when its id is there already.
 
@@ -101,6 +102,7 @@ def create_flow_run(
         states: its first ones.
         now: microseconds since 1970 UTC.
         register: writes its owner down, which is called where that is not so.
+        has_parent_begun: whether the task run that tracks it has begun in this transaction.
     """
     run = Run(
         id=new.id,
@@ -136,7 +138,7 @@ def create_flow_run(
         ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
         made = tx.run("flow_run.insert", **fields)
     if made:
-        store_first_states(tx, run, stored, now=now)
+        store_first_states(tx, run, stored, now=now, has_parent_begun=has_parent_begun)
     return run
 
 
@@ -171,7 +173,13 @@ def propose_flow_state(
 
 
 def propose_from(
-    tx: Transaction, run: Run, proposal: Proposal, *, now: int, epoch: int
+    tx: Transaction,
+    run: Run,
+    proposal: Proposal,
+    *,
+    now: int,
+    epoch: int,
+    parent: Run | None = None,
 ) -> Decision:
     """Propose a state for a flow run whose owner knows how it has left it.
 
@@ -184,8 +192,9 @@ def propose_from(
         proposal: the state.
         now: microseconds since 1970 UTC.
         epoch: in which the owner has the run.
+        parent: the task run that tracks it, as its start has left it, where that is known.
     """
-    decision = end_from(tx, run, proposal, now=now, epoch=epoch)
+    decision = end_from(tx, run, proposal, now=now, epoch=epoch, parent=parent)
     if decision is not None:
         return decision
     return propose_flow_state(tx, run_id=run.id, proposal=proposal, now=now, epoch=epoch)

@@ -103,7 +103,13 @@ def propose(
 
 
 def end_from(
-    tx: Transaction, run: Run, proposal: Proposal, *, now: int, epoch: int
+    tx: Transaction,
+    run: Run,
+    proposal: Proposal,
+    *,
+    now: int,
+    epoch: int,
+    parent: Run | None = None,
 ) -> Decision | None:
     """The plain end of a flow run as its owner has left it, without reading it.
 
@@ -113,6 +119,7 @@ def end_from(
         proposal: the state.
         now: microseconds since 1970 UTC.
         epoch: in which the owner has the run.
+        parent: the task run that tracks it, as its start has left it, where that is known.
 
     Returns:
         None where it is to be read first, and nothing was written: it is not as it was left, or
@@ -126,23 +133,11 @@ def end_from(
     after, state = decision.run, decision.proposal
     if state is None or decision.verdict is not Verdict.ACCEPT or after.policy != run.policy:
         return None
-    has_ended = tx.run(
-        "flow_run.end",
-        id=run.id,
-        last_state_id=run.state_id,
-        epoch=epoch,
-        state_id=after.state_id,
-        state_type=state.type.value,
-        state_name=after.state_name,
-        state_timestamp=after.state_timestamp,
-        end_time=after.end_time,
-        total_run_time=after.total_run_time,
-        now=now,
-    )
-    if not has_ended:
+    if not tx.run("flow_run.end", epoch=epoch, now=now, **_end_fields(run, after)):
         return None
     _insert_state(tx, "flow_run", run.id, state)
-    if after.parent_task_run_id is not None:
+    is_told = parent is not None and _end_parent(tx, parent, after, state, now=now)
+    if after.parent_task_run_id is not None and not is_told:
         _tell_parent(tx, after, state, now=now)
     return decision
 
@@ -227,11 +222,28 @@ def first_states(
     return run, stored
 
 
-def store_first_states(tx: Transaction, run: Run, states: Sequence[Proposal], *, now: int) -> None:
-    """Append the first states of a run that was inserted as it is after them."""
+def store_first_states(
+    tx: Transaction,
+    run: Run,
+    states: Sequence[Proposal],
+    *,
+    now: int,
+    has_parent_begun: bool = False,
+) -> None:
+    """Append the first states of a run that was inserted as it is after them.
+
+    Args:
+        tx: a write transaction.
+        run: the run.
+        states: its states.
+        now: microseconds since 1970 UTC.
+        has_parent_begun: whether the task run that tracks it has begun in this transaction.
+    """
     kind: Kind = "flow_run" if run.is_flow_run else "task_run"
     if is_plain_beginning(states):
         tx.run(f"{kind}_state.insert_begun", **{f"{kind}_id": run.id}, **_beginning_fields(states))
+        if has_parent_begun:
+            return
     else:
         for state in states:
             _insert_state(tx, kind, run.id, state)
@@ -371,16 +383,29 @@ def _tell_parent(tx: Transaction, run: Run, state: Proposal, *, now: int) -> Non
     is_there = (parent.state_type, parent.state_name) == (state.type, state.name)
     if is_there and state.data is None:
         return
-    copy = msgspec.structs.replace(
-        state,
-        id=_companion_id(state.id),
-        details=msgspec.structs.replace(
-            state.details, child_flow_run_id=run.id, transition_id=None
-        ),
-    )
-    decision = decide(parent, copy, now=now, facts=facts, force=True)
+    decision = decide(parent, _copy_for_parent(run, state), now=now, facts=facts, force=True)
     if decision.proposal is not None:
         _store(tx, "task_run", parent, decision.run, decision.proposal, now=now)
+
+
+def _end_parent(tx: Transaction, parent: Run, run: Run, state: Proposal, *, now: int) -> bool:
+    """:func:`_tell_parent` for the end of the task run as its start has left it.
+
+    Returns:
+        False where it is to be read first, and nothing was written: somebody has moved it.
+    """
+    decision = decide(parent, _copy_for_parent(run, state), now=now, force=True)
+    after, copy = decision.run, decision.proposal
+    if copy is None or not tx.run("task_run.end", **_end_fields(parent, after)):
+        return False
+    _insert_state(tx, "task_run", parent.id, copy)
+    return True
+
+
+def _copy_for_parent(run: Run, state: Proposal) -> Proposal:
+    """The state of a flow run as that of the task run that tracks it."""
+    details = msgspec.structs.replace(state.details, child_flow_run_id=run.id, transition_id=None)
+    return msgspec.structs.replace(state, id=_companion_id(state.id), details=details)
 
 
 def _companion_id(id: UUID) -> UUID:
@@ -422,6 +447,20 @@ def run_fields(run: Run) -> dict[str, object]:
         "start_time": run.start_time,
         "end_time": run.end_time,
         "total_run_time": run.total_run_time,
+    }
+
+
+def _end_fields(before: Run, after: Run) -> dict[str, object]:
+    """What the end of a run changes, and the state that it has to be in for that, as columns."""
+    return {
+        "id": before.id,
+        "last_state_id": before.state_id,
+        "state_id": after.state_id,
+        "state_type": None if after.state_type is None else after.state_type.value,
+        "state_name": after.state_name,
+        "state_timestamp": after.state_timestamp,
+        "end_time": after.end_time,
+        "total_run_time": after.total_run_time,
     }
 
 

@@ -132,6 +132,13 @@ set state_id = :state_id, state_type = :state_type, state_name = :state_name,
     flow_run_run_count = :flow_run_run_count
 where id = :id;
 
+-- name: end
+-- The end of a run, unless somebody has moved it from its last state. Index: primary key.
+update task_run
+set state_id = :state_id, state_type = :state_type, state_name = :state_name,
+    state_timestamp = :state_timestamp, end_time = :end_time, total_run_time = :total_run_time
+where id = :id and state_id = :last_state_id;
+
 -- name: find_call
 -- The record of one call, with what its last state holds. Index: task_run_by_call.
 select task_run.id, task_run.state_type, current.data, current.data_format, task_run.source_hash

@@ -30,7 +30,9 @@ from tests.store.builders import (
     a_proposal,
     a_task_run,
     an_owner,
+    everything,
     flow_run,
+    proposals,
     task_history,
     task_run,
 )
@@ -210,9 +212,9 @@ def test_states_are_stored_on_one_path_only() -> None:
             assert users(statement) == ["store/claims.py"]
     assert users("mending.history_of_") == ["store/mending.py"]
     calls = re.findall(r"(?<!def )_insert_state\(", sources[package / "store/transitions.py"])
-    # Of a new run, of one that is new and has ended, of a run that was decided on, and of one that
-    # was so as its owner knows it.
-    assert len(calls) == 4
+    # Of a new run, of one that is new and has ended, of a run that was decided on; and of one that
+    # was so as its owner knows it, and of the task run that tracks it.
+    assert len(calls) == 5
 
 
 # -- the task run of a flow run that a flow called -----------------------------------------------
@@ -267,6 +269,74 @@ def test_flow_run_whose_tracking_task_run_is_gone_moves_alone(
     child = a_flow_run(database, process, parent_task_run_id=process.new_id())
 
     assert put(database, "flow_run", child, a_proposal(process, StateType.FAILED)).run.end_time
+
+
+class TestATrackingTaskRunThatBeganWithItsFlowRun:
+    """The owner of both knows how it has left them."""
+
+    @pytest.fixture
+    def begun(self, database: Database, process: Process) -> tuple[Run, Run]:
+        task = a_new_task_run(process, flow_run_id=a_flow_run(database, process))
+        new = a_new_flow_run(process, parent_task_run_id=task.id)
+        now = process.now()
+
+        def operation(tx: Transaction) -> tuple[Run, Run]:
+            states = proposals(process, StateType.RUNNING)
+            tracker = task_runs.start_task_run(tx, task, states, now=now, epoch=0)
+            states = proposals(process, StateType.RUNNING)
+            child = flow_runs.create_flow_run(tx, new, states, now=now, has_parent_begun=True)
+            return tracker, child
+
+        return database.write(operation)
+
+    def end(self, database: Database, begun: tuple[Run, Run], ending: Proposal) -> Decision:
+        tracker, child = begun
+        return database.write(
+            lambda tx: flow_runs.propose_from(
+                tx, child, ending, now=ending.timestamp, epoch=0, parent=tracker
+            )
+        )
+
+    def test_ends_with_it(
+        self, database: Database, process: Process, begun: tuple[Run, Run]
+    ) -> None:
+        tracker, child = begun
+        value = {"data": b"1", "data_format": "json"}
+        ending = a_proposal(process, StateType.COMPLETED, message="why", **value)
+
+        decision = self.end(database, begun, ending)
+
+        assert decision.verdict is Verdict.ACCEPT
+        assert flow_names(database, child.id) == ["Pending", "Running", "Completed"]
+        assert task_history(database, tracker.id) == ["Pending", "Running", "Completed"]
+        row = task_run(database, tracker.id)
+        assert row.state is not None
+        assert (row.state.message, row.state.stored) == ("why", (b"1", "json"))
+        assert row.state.state_details.child_flow_run_id == child.id
+        assert row.end_time == ending.timestamp
+        assert row.total_run_time == ending.timestamp - (tracker.start_time or 0)
+
+    def test_follows_it_where_somebody_has_moved_it(
+        self, database: Database, process: Process, begun: tuple[Run, Run]
+    ) -> None:
+        """Seen to fail without the last state in the statement."""
+        tracker, _ = begun
+        put(database, "task_run", tracker.id, a_proposal(process, StateType.CANCELLING), force=True)
+
+        self.end(database, begun, a_proposal(process, StateType.COMPLETED))
+
+        assert task_history(database, tracker.id)[-2:] == ["Cancelling", "Completed"]
+        row = task_run(database, tracker.id)
+        assert row.total_run_time < (row.end_time or 0) - (tracker.start_time or 0)
+
+    def test_ends_once(self, database: Database, process: Process, begun: tuple[Run, Run]) -> None:
+        ending = a_proposal(process, StateType.FAILED)
+
+        self.end(database, begun, ending)
+        written = everything(database)
+        self.end(database, begun, ending)
+
+        assert everything(database) == written
 
 
 def flow_names(database: Database, run_id: UUID) -> list[str]:

@@ -146,7 +146,6 @@ def creating(
         arguments = flow.parameters.filled(arguments)
         flow.parameters.converted(arguments)
     new = new_flow_run(
-        process,
         flow,
         arguments,
         id=process.new_id(),

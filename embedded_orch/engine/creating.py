@@ -13,11 +13,9 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.options import OnCrash
     from embedded_orch.engine.specs import FlowSpec
-    from embedded_orch.process import Process
 
 
 def new_flow_run(
-    process: Process,
     flow: FlowSpec,
     arguments: Mapping[str, Any],
     *,
@@ -32,7 +30,6 @@ def new_flow_run(
     """A flow run with what it is called with, as far as that can be stored.
 
     Args:
-        process: whose ids.
         flow: that is called.
         arguments: by parameter.
         id: of the run.
@@ -46,7 +43,8 @@ def new_flow_run(
     parameters, unstored = values.encode_parameters(arguments)
     return NewFlowRun(
         id=id,
-        flow_id=process.new_id(),
+        # The first run of a flow gives it its own id: another would be made for each run.
+        flow_id=id,
         flow_name=flow.name,
         name=name,
         owner_id=owner_id,

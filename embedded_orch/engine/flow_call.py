@@ -119,7 +119,8 @@ class FlowCall:
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
         self.run_id = self._record.run_id
-        self.name = run_name(engine.process.random_bytes(4))
+        # The last bits of an id are random.
+        self.name = run_name((self.run_id.int & 0xFFFFFFFF).to_bytes(4, "big"))
         self._cancellation = Cancellation(
             self.run_id, self.name, None if caller is None else caller.cancellation
         )
@@ -235,7 +236,6 @@ class FlowCall:
 
     def _new_run(self) -> NewFlowRun:
         return new_flow_run(
-            self._engine.process,
             self._flow,
             self._given,
             id=self.run_id,

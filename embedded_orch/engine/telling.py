@@ -91,7 +91,7 @@ class LastLine:
         self._stored_with: UUID | None = None
         self._run = run
         self._now = process.now()
-        self._id = process.new_id()
+        self._id = f"{process.new_id().int:032x}"
         self._said: tuple[int, str] = (0, "")
         # Its function may have configured logging.
         listen()
@@ -112,10 +112,8 @@ class LastLine:
         level, text = self._said = self.of(state.type, state.name, state.message)
         if self._audience is Audience.UNKNOWN or not _flow_runs.isEnabledFor(level):
             return
-        logs.append_last(
-            tx,
-            logs.LogRow(self._now, self._id, level, FLOW_RUNS, kept(text), self._run.run_id, None),
-        )
+        row = logs.NewLogRow(self._now, self._id, level, FLOW_RUNS, kept(text), None)
+        logs.append(tx, self._run.run_id, [row], now=self._now)
         self._stored_with = state.id
 
     def is_stored_with(self, state: State) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from embedded_orch.process import uuid_of
 from embedded_orch.store.transitions import encode_struct
 
 if TYPE_CHECKING:
@@ -94,21 +95,21 @@ def append(
     # server one may be made in a transaction that is still open, so only late lines are asked. Late
     # both ways: a clock that was set forward and back tells nothing of how long they have waited.
     is_asked = tx.dialect == "sqlite" or any(abs(now - row.timestamp) > _LATE for row in rows)
-    tx.run("log.append", flow_run_id=flow_run_id, lines=encode_struct(rows), is_asked=is_asked)
-
-
-def append_last(tx: Transaction, row: LogRow) -> None:
-    """Store a line of a run that is there; nothing when it is stored already."""
-    tx.run(
-        "log.append_last",
-        timestamp=row.timestamp,
-        id=row.id,
-        level=row.level,
-        name=row.name,
-        message=row.message,
-        flow_run_id=row.flow_run_id,
-        task_run_id=row.task_run_id,
-    )
+    if len(rows) > 1:
+        tx.run("log.append", flow_run_id=flow_run_id, lines=encode_struct(rows), is_asked=is_asked)
+        return
+    for row in rows:
+        tx.run(
+            "log.append_one",
+            timestamp=row.timestamp,
+            id=uuid_of(int(row.id, 16)),
+            level=row.level,
+            name=row.name,
+            message=row.message,
+            flow_run_id=flow_run_id,
+            task_run_id=row.task_run_id,
+            is_asked=is_asked,
+        )
 
 
 def find_logs(

@@ -25,10 +25,21 @@ where not :is_asked or cast(:flow_run_id as uuid) is null
       or exists (select 1 from flow_run where id = :flow_run_id)
 on conflict (timestamp, id) do nothing;
 
--- name: append_last
--- A line of a run that is there. Nothing when it is stored already. Index: primary key.
+-- name: append_one [sqlite]
+-- The same for one line: most batches of a short run have no more. Index: primary key.
 insert into log (timestamp, id, level, name, message, flow_run_id, task_run_id)
-values (:timestamp, :id, :level, :name, :message, :flow_run_id, :task_run_id)
+select :timestamp, :id, :level, :name, :message, :flow_run_id, :task_run_id
+where not :is_asked or :flow_run_id is null
+      or exists (select 1 from flow_run where id = :flow_run_id)
+on conflict (timestamp, id) do nothing;
+
+-- name: append_one [postgres]
+-- The same.
+insert into log (timestamp, id, level, name, message, flow_run_id, task_run_id)
+select :timestamp, :id, cast(:level as integer), :name, :message, cast(:flow_run_id as uuid),
+       cast(:task_run_id as uuid)
+where not :is_asked or cast(:flow_run_id as uuid) is null
+      or exists (select 1 from flow_run where id = :flow_run_id)
 on conflict (timestamp, id) do nothing;
 
 -- Finding. A statement for each filter that leads by its index, and for both orders; the span of time

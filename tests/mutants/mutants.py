@@ -86,6 +86,20 @@ MUTANTS: dict[str, Mutant] = {
         "    if run.state_id is proposal:\n",
         ("tests/orchestration/test_flow_rules.py",),
     ),
+    "epoch of an end": Mutant(
+        "the owner of a run that was taken over does not end it",
+        "schema/statements/flow_run.sql",
+        "where id = :id and state_id = :last_state_id and epoch = :epoch;\n",
+        "where id = :id and state_id = :last_state_id and :epoch = 0;\n",
+        ("tests/store/test_flow_runs.py::TestProposingToARunAsItsOwnerHasLeftIt",),
+    ),
+    "state before an end": Mutant(
+        "a run that somebody has moved ends as the rules say",
+        "schema/statements/flow_run.sql",
+        "where id = :id and state_id = :last_state_id and epoch = :epoch;\n",
+        "where id = :id and :last_state_id <> :id and epoch = :epoch;\n",
+        ("tests/store/test_flow_runs.py::TestProposingToARunAsItsOwnerHasLeftIt",),
+    ),
     "take-over look-up": Mutant(
         "a take-over that is run a second time is the first one",
         "embedded_orch/store/flow_runs.py",

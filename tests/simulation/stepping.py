@@ -26,6 +26,7 @@ from embedded_orch.engine import (
     recovering,
     results,
     run_logging,
+    telling,
     watching,
 )
 from embedded_orch.engine import runner as runners
@@ -139,7 +140,7 @@ def _encode_without_frames(error: BaseException) -> bytes:
     return msgspec.json.encode(text)
 
 
-def _show_nowhere(record: Any, run: Any, message: str) -> None:
+def _show_nowhere(at: int, level: int, label: str, message: str) -> None:
     """What runs log is kept in the database, where it is looked for; nobody reads a terminal."""
 
 
@@ -180,7 +181,8 @@ def stepping(running: Machine) -> Iterator[None]:
         patches.setattr(Upkeep, "after_flow_run", _no_thread)
         patches.setattr(Upkeep, "_go_through", _no_pause)
         patches.setattr(ownership.Owner, "life_of", life_of)
-        patches.setattr(run_logging, "_show", _show_nowhere)
+        for shown in (run_logging, telling):
+            patches.setattr(shown, "show", _show_nowhere)
         patches.setattr(results, "_encode_error", _encode_without_frames)
         for look in ("refuse_foreign_file", "refuse_network_filesystem"):
             patches.setattr(opening, look, _looked_at)

@@ -31,6 +31,9 @@ from tests.warm_parent import run_forked
 
 # So small that operations meet checkpoints, and what is wrong with them.
 CHECKPOINT_PAGES = 25
+# How long runs wait for an answer: their states are looked at long after they were recorded, and
+# what had not come by then would have come too late.
+_PATIENCE_OF_STATES = 24 * 3600.0
 # Long enough for the threads of an operation to wait for each other, on a busy machine too.
 _BUSY_TIMEOUT_SECONDS = 0.5
 
@@ -300,6 +303,7 @@ class RecordedOperation:
             log.mark(begun=0)
         with (
             self.operation.arranged(),
+            mock.patch.object(watched_flows, "patience_seconds", _PATIENCE_OF_STATES),
             watched_by(MarksOfCalls(log, self._numbers)),
             embedded_orch.open(
                 open_database.path,

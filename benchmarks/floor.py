@@ -11,8 +11,10 @@ import os
 import time
 from binascii import b2a_base64
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import apsw
 
@@ -86,17 +88,29 @@ def new_flow_run(connection: apsw.Connection) -> bytes:
 
 
 @contextmanager
-def raw_tasks(folder: Path, count: int, *, synchronous: str = "normal") -> Generator[Work]:
-    """The floor of ``count`` sequential tasks."""
+def raw_tasks(
+    folder: Path, count: int, *, synchronous: str = "normal", threads: int = 1
+) -> Generator[Work]:
+    """The floor of ``count`` tasks: one after the other, or fed by threads to one connection."""
     path = str(folder / "orch.db")
     embedded_orch.open(path).close()
     connection = open_raw(path, synchronous=synchronous)
     flow_run_id = new_flow_run(connection)
 
-    def work(stopwatch: Stopwatch) -> None:
+    turn = Lock()
+
+    def write(number: int) -> None:
+        with turn:
+            write_task(connection, flow_run_id, number)
+
+    def in_sequence(stopwatch: Stopwatch) -> None:
         with stopwatch:
             for number in range(count):
                 write_task(connection, flow_run_id, number)
 
-    yield work
+    def fed_by_threads(stopwatch: Stopwatch) -> None:
+        with ThreadPoolExecutor(threads) as pool, stopwatch:
+            list(pool.map(write, range(count)))
+
+    yield in_sequence if threads == 1 else fed_by_threads
     connection.close()

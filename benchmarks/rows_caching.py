@@ -33,4 +33,4 @@ def _hits(folder: Path) -> Generator[Work]:
         yield work
 
 
-ROWS = [Row("cached hit on a file", _HITS, _hits)]
+ROWS = [Row("cached hit on a file", _HITS, _hits, target="100 us")]

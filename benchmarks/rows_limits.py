@@ -48,7 +48,12 @@ def _one_slot(folder: Path, work: Work, *, url: str | None = None) -> Generator[
 
 
 ROWS = [
-    Row("slot taken and given back, file", _BLOCKS, partial(_one_slot, work=_alone)),
+    Row(
+        "slot taken and given back, file",
+        _BLOCKS,
+        partial(_one_slot, work=_alone),
+        target="200 us",
+    ),
     Row(
         "slot taken and given back, memory",
         _BLOCKS,
@@ -58,5 +63,6 @@ ROWS = [
         "gap between holders, 8 threads on 1 slot, file",
         _BLOCKS,
         partial(_one_slot, work=_contended),
+        target="2 ms",
     ),
 ]

@@ -73,7 +73,7 @@ ROWS = [
         1,
         partial(_process, program=_IMPORT),
         partial(_process, program=_BARE),
-        "75 ms more than bare",
+        "60 ms more than bare",
     ),
     Row(
         "the drivers alone, over a bare interpreter",
@@ -86,13 +86,13 @@ ROWS = [
         1,
         partial(_process, program=_FIRST_FLOW, keep_file=False),
         partial(_process, program=_BARE),
-        "250 ms",
+        "180 ms",
     ),
     Row(
         "process with a first flow and task, existing file",
         1,
         partial(_process, program=_FIRST_FLOW),
         partial(_process, program=_BARE),
-        "200 ms",
+        "150 ms",
     ),
 ]

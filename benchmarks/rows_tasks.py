@@ -11,6 +11,7 @@ import embedded_orch
 from benchmarks.floor import raw_tasks
 from benchmarks.measuring import Row, Stopwatch, Work
 from embedded_orch import flow, task
+from embedded_orch.engine.runner import DEFAULT_WORKERS
 
 _TASKS = 500
 
@@ -70,29 +71,33 @@ ROWS = [
         _TASKS,
         partial(_ours, run=in_sequence, durability="normal"),
         partial(raw_tasks, count=_TASKS),
-        "at most 3 x the floor",
+        "at most 2 x the floor",
     ),
     Row(
         "sequential task, file, durability full",
         _TASKS,
         partial(_ours, run=in_sequence, durability="full"),
         partial(raw_tasks, count=_TASKS, synchronous="full"),
+        "at most 1.5 x the floor",
     ),
     Row(
         "sequential task, memory",
         _TASKS,
         partial(_ours, run=in_sequence, url=":memory:", durability="normal"),
+        target="100 us",
     ),
     Row(
         "mapped task, file",
         _TASKS,
         partial(_ours, run=mapped, durability="normal"),
-        partial(raw_tasks, count=_TASKS),
+        partial(raw_tasks, count=_TASKS, threads=DEFAULT_WORKERS),
+        "at most 2 x the floor",
     ),
     Row(
         "empty flow, file",
         _TASKS,
         partial(_ours, run=_flows_in_sequence, durability="normal"),
+        target="500 us",
     ),
     Row(
         "subflow, file",

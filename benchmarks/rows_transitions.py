@@ -82,5 +82,5 @@ def _run_again(orch: Orchestrator, run_id: UUID) -> None:
 ROWS = [
     Row("transition decided", _TRANSITIONS, _decided),
     Row("transition stored, memory", _TRANSITIONS, partial(_stored, url=":memory:")),
-    Row("transition stored, file", _TRANSITIONS, _stored),
+    Row("transition stored, file", _TRANSITIONS, _stored, target="125 us"),
 ]

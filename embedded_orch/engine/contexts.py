@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedded_orch.engine import log_settings
 from embedded_orch.engine.cancellation import Cancellation
-from embedded_orch.engine.identity import call_digest, digest_key
 from embedded_orch.engine.links import Links
+from embedded_orch.engine.occurrences import Occurrences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +48,7 @@ class FlowRunContext:
         log_prints: whether what it prints is kept.
         caller: the flow run that calls it, if any.
         links: which task run made which objects.
+        occurrences: which of equal calls a call is.
         keeping: how its value is kept, and those of what it calls that say nothing else.
         cancellation: of the run, which somebody may ask for.
         is_over: whether the attempt has ended, with all that it submitted.
@@ -57,7 +58,6 @@ class FlowRunContext:
         "__weakref__",
         "_counting",
         "_numbers",
-        "_occurrences",
         "_pauses",
         "_runner",
         "_waits",
@@ -75,6 +75,7 @@ class FlowRunContext:
         "log_prints",
         "match",
         "name",
+        "occurrences",
         "on_change",
         "on_crash",
         "parameters",
@@ -135,7 +136,7 @@ class FlowRunContext:
         self.is_over = False
         # A state of one of its task runs could not be written: it is not what its row says.
         self.has_loose_ends = False
-        self._occurrences: dict[bytes, int] = {}
+        self.occurrences = Occurrences(lets_go=not has_records)
         self._counting = threading.Lock()
         self._runner: Runner | None = None
         self._pauses = 0
@@ -156,20 +157,6 @@ class FlowRunContext:
     def calls_made(self, parent: UUID | None, task_key: str) -> int:
         """How many calls of a task one caller has made in this attempt."""
         return self._numbers.get((parent, task_key), 0)
-
-    def dynamic_key(
-        self, task: TaskSpec, parent: UUID | None, arguments: Mapping[str, object]
-    ) -> str:
-        """Which call of the task this is: by its parent, its inputs, and the how-manieth of equals.
-
-        Equal calls are told apart by order alone, so it does not matter which of them a thread
-        brings first.
-        """
-        digest = call_digest(parent, task.key, arguments)
-        with self._counting:
-            occurrence = self._occurrences.get(digest, 0)
-            self._occurrences[digest] = occurrence + 1
-        return digest_key(digest, occurrence)
 
     def next_pause(self, key: str | None) -> str:
         """The key of the next pause of the run: its place, when none is given."""

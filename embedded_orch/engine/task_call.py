@@ -19,7 +19,7 @@ from embedded_orch.engine.contexts import (
 )
 from embedded_orch.engine.effects import Read, Sleep
 from embedded_orch.engine.hooks import call_task_hooks
-from embedded_orch.engine.identity import position_key
+from embedded_orch.engine.identity import call_digest, digest_key, position_key
 from embedded_orch.engine.inputs import futures_in, is_plain, resolve
 from embedded_orch.engine.interruption import ProcessDied, record_crash
 from embedded_orch.engine.keeping import keeping_of
@@ -125,7 +125,7 @@ class TaskCall:
         elif self._flow_run is not None:
             found = self._flow_run.links.runs_of(self._arguments)
             self._upstream = {**found, **self._upstream} if found else self._upstream
-        key = self._dynamic_key()
+        key = yield from self._dynamic_key()
         recorded = None if self._flow_run is None else self._find_record(self._flow_run, key)
         if recorded is not None:
             self.run_id = self._record.run_id = recorded.id
@@ -166,12 +166,27 @@ class TaskCall:
         self._wait_for = None
         return resolved.obstacle
 
-    def _dynamic_key(self) -> str:
-        if self._flow_run is None:
+    def _dynamic_key(self) -> Steps[str]:
+        """Which call of the task this is: by its parent, its inputs, and the how-manieth of equals.
+
+        Equal calls are told apart by order alone, so it does not matter which of them a thread
+        brings first.
+        """
+        flow_run = self._flow_run
+        if flow_run is None:
             return f"{self._task.key}-{self.run_id}"
-        if self._flow_run.match == "position":
+        if flow_run.match == "position":
             return position_key(self._parent, self._number)
-        return self._flow_run.dynamic_key(self._task, self._parent, self._arguments)
+        digest = call_digest(self._parent, self._task.key, self._arguments)
+        occurrence = flow_run.occurrences.next_of(digest)
+        if occurrence is None:
+            flow_run_id, first = flow_run.run_id, digest_key(digest, 0)
+            recorded: int = yield Read(
+                self._engine.database,
+                lambda tx: task_runs.count_equal_calls(tx, flow_run_id, first_key=first),
+            )
+            occurrence = flow_run.occurrences.next_after(digest, recorded)
+        return digest_key(digest, occurrence)
 
     def _find_record(self, flow_run: FlowRunContext, key: str) -> RecordedCall | None:
         """What an earlier attempt at the flow run has on record of this call.

@@ -276,6 +276,18 @@ def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:
     )
 
 
+def count_equal_calls(tx: Transaction, flow_run_id: UUID, *, first_key: str) -> int:
+    """How many calls of a flow run are equal to one, counted by the number of the last of them.
+
+    Args:
+        tx: a transaction.
+        flow_run_id: the flow run.
+        first_key: the dynamic key of the first of them.
+    """
+    count: int = tx.value("task_run.count_equal_calls", flow_run_id=flow_run_id, first=first_key)
+    return count
+
+
 def propose_task_state(
     tx: Transaction,
     *,

@@ -235,7 +235,7 @@ create table task_run (
     parent_task_run_id         uuid,
     name                       text    collate "C" not null,
     task_key                   text    not null,     -- the function's qualified name
-    dynamic_key                text    not null,     -- which call of it: parent, inputs, occurrence
+    dynamic_key                text    collate "C" not null,     -- which call of it: parent, inputs, occurrence
     call_number                integer not null default 0 check (call_number >= 0),  -- the how-manieth of its task by its parent
     state_id                   uuid,
     state_type                 text    check (state_type in ('SCHEDULED', 'PENDING', 'RUNNING',

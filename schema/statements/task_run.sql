@@ -148,6 +148,15 @@ left join task_run_state as current
 where task_run.flow_run_id = :flow_run_id and task_run.task_key = :task_key
       and task_run.dynamic_key = :dynamic_key;
 
+-- name: count_equal_calls
+-- One more than the number that the last of them has behind its key; the first has none. "." is what
+-- follows on "-". Index: task_run_by_call.
+select coalesce(max(cast(
+           coalesce(nullif(substr(dynamic_key, length(cast(:first as text)) + 2), ''), '0') as bigint
+       )) + 1, 0)
+from task_run
+where flow_run_id = :flow_run_id and dynamic_key >= :first and dynamic_key < :first || '.';
+
 -- name: recorded_calls
 -- What a run has on record, in the order in which the calls were made. Index: task_run_by_flow_run.
 select id, parent_task_run_id, task_key, dynamic_key, call_number, state_type, state_name,

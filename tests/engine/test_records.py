@@ -14,6 +14,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedded_orch.engine.identity import call_digest, digest_key
 from embedded_orch.engine.read_ahead import RecordedValues
 from embedded_orch.engine.records import Records
 from embedded_orch.errors import RunChanged
@@ -22,6 +23,9 @@ from tests.engine.test_identity import a_task, an_attempt, load, store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from embedded_orch.engine.contexts import FlowRunContext
+    from embedded_orch.engine.specs import TaskSpec
 
 CALLER = UUID(int=1)
 
@@ -46,6 +50,13 @@ CALLS = st.builds(
 RECORDED = st.lists(st.tuples(CALLS, st.sampled_from(["COMPLETED", "CRASHED", None])), max_size=8)
 
 
+def key_of(context: FlowRunContext, spec: TaskSpec, call: Call) -> str:
+    digest = call_digest(call.caller, spec.key, {"x": call.input})
+    occurrence = context.occurrences.next_of(digest)
+    assert occurrence is not None
+    return digest_key(digest, occurrence)
+
+
 def on_record(calls: Sequence[tuple[Call, str | None]]) -> list[RecordedCall]:
     """What a run that made these calls has on record."""
     context = an_attempt()
@@ -53,7 +64,7 @@ def on_record(calls: Sequence[tuple[Call, str | None]]) -> list[RecordedCall]:
     for place, (call, state) in enumerate(calls):
         spec = TASKS[call.task]
         number = context.next_number(spec, call.caller)
-        key = context.dynamic_key(spec, call.caller, {"x": call.input})
+        key = key_of(context, spec, call)
         if state is not None:
             found.append(
                 RecordedCall(
@@ -100,7 +111,7 @@ class Attempt:
             record = self.records.find(
                 spec.key,
                 call.caller,
-                key=self.context.dynamic_key(spec, call.caller, {"x": call.input}),
+                key=key_of(self.context, spec, call),
                 number=numbers[place],
                 source_hash="s",
                 name=f"new {place}",

@@ -62,7 +62,7 @@ def lock_file_in_turn(descriptor: int) -> None:
 
 def pause_seconds(waited: float) -> float:
     """How long who has waited for so many seconds pauses: shortly first, for most writes are."""
-    return min(max(waited / 8, _SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+    return min(max(waited / 32, _SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
 
 class PlaceInLine:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Literal
     from uuid import UUID
 
-    from embedded_orch.db.port import Announced, Database
+    from embedded_orch.db.port import Database
     from embedded_orch.process import Process
     from embedded_orch.states import State
     from embedded_orch.store.slots import Claim
@@ -49,8 +49,7 @@ class Engine:
     Attributes:
         on_call: is told the name of each flow and task "before" and "after" its function is called,
             for tests; None for nobody.
-        unreturned: claims on slots that are not known to be given back although their time came, by
-            id, each with the write that was announced to do it.
+        unreturned: claims on slots that could not be given back when their time came, by id.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Engine:
         self.owner = Owner(database, process, life_path, lease_seconds=lease_seconds)
         self.recovery = Recovery(database, process, self.owner)
         self.room = room or WaitingRoom()
-        self.unreturned: dict[UUID, tuple[Claim, Announced | None]] = {}
+        self.unreturned: dict[UUID, Claim] = {}
         self.leases = Leases(
             database,
             process,

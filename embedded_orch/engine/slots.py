@@ -29,7 +29,7 @@ from embedded_orch.store import slots
 from embedded_orch.store.slots import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from embedded_orch.db.port import Transaction
@@ -262,65 +262,42 @@ class Line:
 
 
 def give_back(engine: Engine, claim: Claim) -> Steps[None]:
-    """Give back what a claim holds, and its place where it waits.
-
-    On a file nobody waits for the commit: whoever takes slots next in this process commits it with
-    that, and other processes look again after some time in any case. What a crash loses of it ends
-    with the process. On a server others are told, so there it is committed first.
-    """
-    if engine.database.hints is None:
-        _announce_return(engine, claim)
-    else:
-        try:
-            yield Write(engine.database, _releasing(engine, claim))
-        except errors.OrchestratorError as failure:
-            # It must not stand in the way of what is raised.
-            _warn(claim, failure)
-            _announce_return(engine, claim)
+    """Give back what a claim holds, and its place where it waits."""
+    now = engine.process.now()
+    try:
+        yield Write(engine.database, lambda tx: slots.release(tx, claim_id=claim.id, now=now))
+    except errors.OrchestratorError as failure:
+        # It must not stand in the way of what is raised.
+        _owe(engine, claim)
+        _log.warning("slots of %s could not be given back yet: %s", ", ".join(claim.names), failure)
     freed(engine, claim)
 
 
-def _releasing(engine: Engine, claim: Claim) -> Callable[[Transaction], None]:
-    return partial(slots.release, claim_id=claim.id, now=engine.process.now())
+def _owe(engine: Engine, claim: Claim) -> None:
+    """Have a claim given back later: in the background, since other processes may wait for it.
 
-
-def _warn(claim: Claim, failure: BaseException) -> None:
-    _log.warning("slots of %s could not be given back yet: %s", ", ".join(claim.names), failure)
-
-
-def _announce_return(engine: Engine, claim: Claim) -> None:
-    """Have a claim given back in the background, since other processes may wait for it.
-
-    Should that fail, it is with the next thing that this process does about slots, and at the
+    Should that fail too, it is with the next thing that this process does about slots, and at the
     latest it ends with the process.
     """
-    announced = None
+    engine.unreturned[claim.id] = claim
+    now = engine.process.now()
     try:
-        announced = engine.database.announce(_releasing(engine, claim))
-    except errors.OrchestratorError as failure:
-        # The database is closed, or fails.
-        _warn(claim, failure)
-    engine.unreturned[claim.id] = claim, announced
+        engine.database.announce(partial(slots.release, claim_id=claim.id, now=now))
+    except errors.OrchestratorError:
+        # The database is closed, or fails still.
+        return
 
 
 def give_back_owed(engine: Engine) -> Steps[None]:
     """Give back what could not be given back when its time came, as far as that can be done now."""
-    for claim, announced in list(engine.unreturned.values()) if engine.unreturned else ():
-        if announced is not None:
-            if not announced.is_done:
-                # It is committed before whatever this process writes next.
-                continue
-            if announced.error is None:
-                engine.unreturned.pop(claim.id, None)
-                continue
-            _warn(claim, announced.error)
-            engine.unreturned[claim.id] = claim, None
+    for claim in list(engine.unreturned.values()) if engine.unreturned else ():
+        now, claim_id = engine.process.now(), claim.id
         try:
-            yield Write(engine.database, _releasing(engine, claim))
+            yield Write(engine.database, partial(slots.release, claim_id=claim_id, now=now))
         except errors.OrchestratorError:
             # As before: it is tried again.
             return
-        engine.unreturned.pop(claim.id, None)
+        engine.unreturned.pop(claim_id, None)
         freed(engine, claim)
 
 

@@ -468,9 +468,11 @@ def test_without_a_limit_a_tag_costs_one_lookup_and_no_tag_nothing(
     for name in ("rows", "row", "run", "value"):
         real = getattr(transaction, name)
 
-        def counted(self: Any, statement: str, /, *, _real: Any = real, **values: Any) -> Any:
+        def counted(
+            self: Any, statement: str, /, *given: Any, _real: Any = real, **values: Any
+        ) -> Any:
             asked.append(statement)
-            return _real(self, statement, **values)
+            return _real(self, statement, *given, **values)
 
         monkeypatch.setattr(transaction, name, counted)
 

@@ -194,8 +194,7 @@ class FlowCall:
             yield from self._call_final_hooks(state)
             return state
         except errors.DatabaseError as error:
-            # What cannot be written now is written as soon as it can be.
-            self._engine.unrecorded.note(self.run_id, self._record.epoch, error)
+            self._note_unrecorded(error)
             raise
         except (Exception, GeneratorExit):
             # The run is not ours any more: there is nothing to record.
@@ -211,6 +210,12 @@ class FlowCall:
             owner.finish(self.run_id, self._cancellation)
             if self._caller is None:
                 self._engine.upkeep.after_flow_run()
+
+    def _note_unrecorded(self, error: errors.DatabaseError) -> None:
+        """What cannot be written now is written as soon as it can be."""
+        self._engine.unrecorded.note(self.run_id, self._record.epoch, error)
+        if self._caller is not None:
+            self._caller.has_loose_ends = True
 
     def _record_interruption(self, error: BaseException) -> Steps[None]:
         """Ctrl-C, SystemExit or a cancelled task, whether it met the function or a wait of ours."""

@@ -37,7 +37,7 @@ class FlowRecord:
         run_id: the flow run.
         epoch: in which this process owns it.
         run_count: which attempt it is in.
-        has_loose_ends: whether task runs of it have ended, and the database could not be told.
+        has_loose_ends: whether runs that it called have ended, and the database could not be told.
     """
 
     __slots__ = (
@@ -232,6 +232,7 @@ class FlowRecord:
                     new_id=new_id,
                     message="the database could not be told how it ended",
                 )
+                self._engine.unrecorded.settle_with(tx)
             return decision
 
         return self._after_its_lines(operation)

@@ -1,8 +1,8 @@
 """Flow runs of this process whose end could not be written: the disk was full, the server away.
 
 Their state still says that they run, and their process lives, so nobody else may set it right. It
-is set right before this process runs its next flow. If there is none, the runs are given up with
-everything else when the orchestrator is closed.
+is set right with the end of the run that called them, else before this process runs its next flow.
+If there is none, the runs are given up with everything else when the orchestrator is closed.
 """
 
 from __future__ import annotations
@@ -73,6 +73,23 @@ class Unrecorded:
                 return
             else:
                 self._forget(run_id, epoch)
+
+    def settle_with(self, tx: Transaction) -> None:
+        """Write down what there is with the end of a run that called it.
+
+        Once that end is on record another process may resume the caller, and it waits for what was
+        called as long as that runs here.
+        """
+        with self._lock:
+            runs = list(self._runs.items())
+        for run_id, (epoch, message) in runs:
+            if self._owner.has_at_work(run_id):
+                continue
+            try:
+                self._crash(tx, run_id=run_id, epoch=epoch, message=message)
+            except (errors.RunNotFound, errors.OwnershipLost):
+                # As above; struck off the next time, when this is known to be committed.
+                continue
 
     def _crash(self, tx: Transaction, run_id: UUID, epoch: int, message: str) -> None:
         found = flow_runs.get_flow_runs(tx, [run_id])

@@ -9,7 +9,7 @@ import pytest
 from embedded_orch import errors, flow, task
 from embedded_orch.concurrency.sync import concurrency
 from embedded_orch.orchestrator import Orchestrator
-from tests.opened import opened, states, the_flow_run, the_run_of
+from tests.opened import flow_runs, opened, states, the_flow_run, the_run_of
 
 
 @task(record_start="before")
@@ -41,6 +41,28 @@ def failing_once(
         patches.setattr(database, "write", fail)
 
     return fail_next
+
+
+def test_called_flow_whose_end_could_not_be_written_is_crashed_with_its_caller(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: who resumed the caller elsewhere waited while this process lived."""
+    with opened(url) as orchestrator:
+        fail_next = failing_once(orchestrator, monkeypatch)
+
+        @flow
+        def child() -> None:
+            fail_next()
+
+        @flow
+        def report() -> None:
+            child()
+
+        assert report(return_state=True).is_failed()
+
+        called = [run for run in flow_runs(orchestrator) if run.parent_task_run_id is not None]
+        assert [run.state_name for run in called] == ["Crashed"]
+        assert "its end could not be written" in called[0].state.message
 
 
 class TestTaskWhoseEndCouldNotBeWritten:

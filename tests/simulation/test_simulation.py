@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from embedded_orch.engine import contexts, task_record
+from embedded_orch.engine import task_record
+from embedded_orch.engine.task_call import TaskCall
 from embedded_orch.orchestration.values import Decision, Verdict
 from embedded_orch.store import flow_runs, transitions
 from tests.simulation.faults import FAULTS
@@ -86,12 +87,13 @@ class TestMachine:
 
 
 def forget_what_was_completed(patches: pytest.MonkeyPatch) -> None:
-    original = contexts.FlowRunContext.dynamic_key
+    original = TaskCall._dynamic_key
 
-    def another(self: Any, *args: Any) -> str:
-        return f"{original(self, *args)}-{self.epoch}"
+    def another(self: Any) -> Any:
+        key = yield from original(self)
+        return f"{key}-{self._flow_run.epoch}"
 
-    patches.setattr(contexts.FlowRunContext, "dynamic_key", another)
+    patches.setattr(TaskCall, "_dynamic_key", another)
 
 
 def announce_completions(patches: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,16 @@ def id_after(id: UUID, place: int) -> UUID:
     return uuid_of(id.int | place)
 
 
+def random_bits(id: UUID, count: int) -> int:
+    """Bits of an id that are as random as any; the last two are not.
+
+    Args:
+        id: made by :meth:`Process.new_id`.
+        count: how many bits, up to 60.
+    """
+    return id.int >> 2 & (1 << count) - 1
+
+
 class ProcessFacts(NamedTuple):
     """What tells one process from all others, for people and for other hosts.
 

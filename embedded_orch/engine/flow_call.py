@@ -36,6 +36,7 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.telling import LastLine, log_beginning, log_end, log_retry
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
+from embedded_orch.process import random_bits
 from embedded_orch.states import TERMINAL_TYPES, State, StateType
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ class FlowCall:
         self._refusal: Exception | None = None
         self._refusal_message: str | None = None
         self.run_id = self._record.run_id
-        # The last bits of an id are random.
-        self.name = run_name((self.run_id.int & 0xFFFFFFFF).to_bytes(4, "big"))
+        self.name = run_name(random_bits(self.run_id, 32).to_bytes(4, "big"))
         self._cancellation = Cancellation(
             self.run_id, self.name, None if caller is None else caller.cancellation
         )

@@ -33,7 +33,7 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.task_record import TaskRecord
 from embedded_orch.engine.telling import log_failure, log_retry
 from embedded_orch.orchestration.values import Decision, Proposal, Verdict
-from embedded_orch.process import id_after
+from embedded_orch.process import id_after, random_bits
 from embedded_orch.states import NO_DETAILS, State, StateType
 from embedded_orch.store import task_runs
 from embedded_orch.store.task_runs import NewTaskRun
@@ -115,7 +115,9 @@ class TaskCall:
         self._around = surrounding()
         self.run_id = self._record.run_id
         self._number = 0 if flow_run is None else flow_run.next_number(task, self._parent)
-        self.name = task.name if flow_run is None else f"{task.name}-{self.run_id.int & 0xFFF:03x}"
+        self.name = task.name
+        if flow_run is not None:
+            self.name += f"-{random_bits(self.run_id, 12):03x}"
 
     def steps(self) -> Steps[State]:
         """Run it; returns the final state, or raises what interrupted it."""

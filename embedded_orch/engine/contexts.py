@@ -134,7 +134,7 @@ class FlowRunContext:
         )
         self.log_prints = prints_are_kept(flow, caller)
         self.is_over = False
-        # A state of one of its task runs could not be written: it is not what its row says.
+        # A state of a run that it called could not be written: it is not what its row says.
         self.has_loose_ends = False
         self.occurrences = Occurrences(lets_go=not has_records)
         self._counting = threading.Lock()

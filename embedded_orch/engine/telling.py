@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.contexts import FlowRunContext, RunContext, TaskRunContext
-    from embedded_orch.orchestration.values import Decision
+    from embedded_orch.orchestration.values import Decision, Proposal
     from embedded_orch.states import State
 
 _flow_runs = logging.getLogger(FLOW_RUNS)
@@ -64,8 +64,7 @@ def log_end(run: FlowRunContext, state: State) -> None:
     """A flow run has ended, and its last line is not stored."""
     # Its function may have configured logging.
     listen()
-    line = LastLine(run)
-    level, text = line.of(state.type, state.name, state.message)
+    level, text = _how_it_ended(run, run.engine.process.now(), state)
     logger_of(run).log(level, "%s", text)
     # It is the last line for now: other processes see it as soon as the end itself.
     run.engine.logs.hand_over()
@@ -109,7 +108,7 @@ class LastLine:
         state = decision.proposal
         if state is None or state.type not in TERMINAL_TYPES:
             return
-        level, text = self._said = self.of(state.type, state.name, state.message)
+        level, text = self._said = _how_it_ended(self._run, self._now, state)
         if self._audience is Audience.UNKNOWN or not _flow_runs.isEnabledFor(level):
             return
         row = logs.NewLogRow(self._now, self._id, level, FLOW_RUNS, kept(text), None)
@@ -128,16 +127,11 @@ class LastLine:
         elif self._audience is Audience.OTHERS:
             logger_of(self._run, KEPT).log(level, "%s", text)
 
-    def of(self, type: StateType, name: str, message: str | None) -> tuple[int, str]:
-        """Its level and its text.
 
-        Args:
-            type: of the state in which the run has ended.
-            name: of the state.
-            message: of the state.
-        """
-        seconds = (self._now - self._run.start_time) / 1e6
-        is_completed = type is StateType.COMPLETED
-        why = "" if is_completed or not message else f": {message}"
-        level = logging.INFO if is_completed else logging.ERROR
-        return level, f"ends as {name} after {seconds:.2f} s{why}"
+def _how_it_ended(run: FlowRunContext, now: int, state: State | Proposal) -> tuple[int, str]:
+    """The level and the text of the line that tells of an end."""
+    seconds = (now - run.start_time) / 1e6
+    is_completed = state.type is StateType.COMPLETED
+    why = "" if is_completed or not state.message else f": {state.message}"
+    level = logging.INFO if is_completed else logging.ERROR
+    return level, f"ends as {state.name} after {seconds:.2f} s{why}"

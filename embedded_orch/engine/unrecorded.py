@@ -54,9 +54,7 @@ class Unrecorded:
         """Write down what can be by now; what cannot is kept for the next time."""
         if not self._runs:
             return
-        with self._lock:
-            runs = list(self._runs.items())
-        for run_id, (epoch, message) in runs:
+        for run_id, (epoch, message) in self._noted():
             if self._owner.has_at_work(run_id):
                 # It was resumed here meanwhile, and ends by itself.
                 self._forget(run_id, epoch)
@@ -80,9 +78,7 @@ class Unrecorded:
         Once that end is on record another process may resume the caller, and it waits for what was
         called as long as that runs here.
         """
-        with self._lock:
-            runs = list(self._runs.items())
-        for run_id, (epoch, message) in runs:
+        for run_id, (epoch, message) in self._noted():
             if self._owner.has_at_work(run_id):
                 continue
             try:
@@ -90,6 +86,10 @@ class Unrecorded:
             except (errors.RunNotFound, errors.OwnershipLost):
                 # As above; struck off the next time, when this is known to be committed.
                 continue
+
+    def _noted(self) -> list[tuple[UUID, tuple[int, str]]]:
+        with self._lock:
+            return list(self._runs.items())
 
     def _crash(self, tx: Transaction, run_id: UUID, epoch: int, message: str) -> None:
         found = flow_runs.get_flow_runs(tx, [run_id])

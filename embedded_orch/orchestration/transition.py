@@ -116,18 +116,16 @@ def begin(run: Run, pending: Proposal, running: Proposal) -> tuple[Run, list[Pro
     What :func:`decide` makes of them one by one, by force, is worked out in one step: each task
     run and flow run begins so.
     """
-    timestamp = max(running.timestamp, pending.timestamp + 1)
-    if timestamp != running.timestamp:
-        running = msgspec.structs.replace(running, timestamp=timestamp)
+    running = _later(running, pending.timestamp)
     begun = msgspec.structs.replace(
         run,
         state_id=running.id,
         state_type=StateType.RUNNING,
         state_name=running.name,
-        state_timestamp=timestamp,
+        state_timestamp=running.timestamp,
         run_count=1,
         expected_start_time=pending.timestamp,
-        start_time=timestamp,
+        start_time=running.timestamp,
     )
     return begun, [pending, running]
 
@@ -151,13 +149,9 @@ def live(
     runs are on record at once, from their beginning to their end.
     """
     pending, running = beginning
+    running = _later(running, pending.timestamp)
+    completed = _later(completed, running.timestamp)
     began, ended = running.timestamp, completed.timestamp
-    if began <= pending.timestamp:
-        began = pending.timestamp + 1
-        running = msgspec.structs.replace(running, timestamp=began)
-    if ended <= began:
-        ended = began + 1
-        completed = msgspec.structs.replace(completed, timestamp=ended)
     lived = msgspec.structs.replace(
         run,
         state_id=completed.id,
@@ -175,6 +169,17 @@ def live(
     return Decision(Verdict.ACCEPT, lived, proposal=completed), [pending, running, completed]
 
 
+def _later(proposal: Proposal, before: int) -> Proposal:
+    """A state as it is stored after one that was entered at a time.
+
+    After a clock that was set back, or for the second state in one microsecond: (run, timestamp) is
+    the key of a history, and its order.
+    """
+    if proposal.timestamp > before:
+        return proposal
+    return msgspec.structs.replace(proposal, timestamp=before + 1)
+
+
 @cache
 def _questions(
     is_flow_run: bool, force: bool, current: StateType | None, intended: StateType
@@ -189,15 +194,11 @@ def _questions(
 
 def _stored(run: Run, proposal: Proposal, policy: Policy, facts: Facts) -> tuple[Proposal, Run]:
     """The state as it is stored, and the run after it."""
-    timestamp = proposal.timestamp
-    if run.state_timestamp is not None and timestamp <= run.state_timestamp:
-        # A clock that was set back, or two states in one microsecond: (run, timestamp) is the
-        # key of a history, and its order.
-        timestamp = run.state_timestamp + 1
     details = proposal.details
     if proposal.type is StateType.SCHEDULED and details.scheduled_time is None:
         moment = times.datetime_from_microseconds(proposal.timestamp)
         details = msgspec.structs.replace(details, scheduled_time=moment)
-    if timestamp != proposal.timestamp or details is not proposal.details:
-        proposal = msgspec.structs.replace(proposal, timestamp=timestamp, details=details)
+        proposal = msgspec.structs.replace(proposal, details=details)
+    if run.state_timestamp is not None:
+        proposal = _later(proposal, run.state_timestamp)
     return proposal, bookkeep(run, proposal, policy, facts)

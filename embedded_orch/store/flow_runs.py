@@ -129,14 +129,14 @@ def create_flow_run(
         now=now,
         **run_fields(run),
     )
-    made = tx.run("flow_run.insert", **fields)
+    made = tx.run("flow_run.insert", fields)
     if not made:
         # The first run of its flow or of its owner, unless it is there already: then nothing
         # happens again.
         if register is not None:
             register()
         ensure_flow(tx, id=new.flow_id, name=new.flow_name, now=now)
-        made = tx.run("flow_run.insert", **fields)
+        made = tx.run("flow_run.insert", fields)
     if made:
         store_first_states(tx, run, stored, now=now, has_parent_begun=has_parent_begun)
     return run

@@ -124,16 +124,7 @@ def take_at_once(tx: Transaction, claim: Claim, *, now: int) -> Answer | None:
     _lock(tx, claim.names)
     [name] = claim.names
     is_taken = tx.run(
-        "slot_claim.take",
-        claim_id=claim.id,
-        name=name,
-        slots=claim.slots,
-        owner_id=claim.owner_id,
-        holder_type=claim.holder_type,
-        holder_id=claim.holder_id,
-        now=now,
-        lease=claim.lease,
-        passes_waiters=claim.passes_waiters,
+        "slot_claim.take", name=name, passes_waiters=claim.passes_waiters, **_fields(claim, now)
     )
     return Answer(is_taken=True, known=claim.names) if is_taken else None
 
@@ -331,17 +322,24 @@ def _insert(
 ) -> None:
     tx.run(
         "slot_claim.insert",
-        claim_id=claim.id,
         limit_id=limit.id,
         claim_state=state,
-        slots=claim.slots,
-        owner_id=claim.owner_id,
-        holder_type=claim.holder_type,
-        holder_id=claim.holder_id,
-        now=now,
-        lease=claim.lease,
         expires=None if claim.lease is None else lease_now + claim.lease,
+        **_fields(claim, now),
     )
+
+
+def _fields(claim: Claim, now: int) -> dict[str, object]:
+    """What a claim says of itself, on whichever limit, as columns."""
+    return {
+        "claim_id": claim.id,
+        "slots": claim.slots,
+        "owner_id": claim.owner_id,
+        "holder_type": claim.holder_type,
+        "holder_id": claim.holder_id,
+        "now": now,
+        "lease": claim.lease,
+    }
 
 
 def _expire(tx: Transaction, limits: Sequence[Limit], now: int) -> int:

@@ -26,6 +26,7 @@ from embedded_orch.store.transitions import (
     encode_struct,
     first_states,
     propose,
+    run_fields,
     store_first_states,
     store_whole,
     tell_cache,
@@ -237,34 +238,24 @@ def _insert(tx: Transaction, new: NewTaskRun, run: Run, *, now: int, epoch: int 
 
 def _fields(new: NewTaskRun, run: Run, *, now: int) -> dict[str, object]:
     """A new run as it is after its first states, as columns."""
-    # In one piece: each insert costs as much as the binding of its value.
-    return {
-        "id": new.id,
-        "flow_run_id": new.flow_run_id,
-        "parent_task_run_id": new.parent_task_run_id,
-        "name": new.name,
-        "task_key": new.task_key,
-        "dynamic_key": new.dynamic_key,
-        "call_number": new.call_number,
-        "state_id": run.state_id,
-        "state_type": run.state_type.value if run.state_type is not None else None,
-        "state_name": run.state_name,
-        "state_timestamp": run.state_timestamp,
-        "run_count": run.run_count,
-        "flow_run_run_count": run.flow_run_run_count,
-        "expected_start_time": run.expected_start_time,
-        "next_scheduled_start_time": run.next_scheduled_start_time,
-        "start_time": run.start_time,
-        "end_time": run.end_time,
-        "total_run_time": run.total_run_time,
-        "source_hash": new.source_hash,
-        "task_version": new.task_version,
-        "tags": encode_struct(list(new.tags)) if new.tags else None,
-        "task_inputs": _encode_inputs(new.task_inputs) if new.task_inputs else None,
-        "empirical_policy": encode_struct(new.policy) if new.policy != _NO_POLICY else None,
-        "owner_id": new.owner_id,
-        "created": now,
-    }
+    fields = run_fields(run)
+    fields.update(
+        flow_run_id=new.flow_run_id,
+        parent_task_run_id=new.parent_task_run_id,
+        name=new.name,
+        task_key=new.task_key,
+        dynamic_key=new.dynamic_key,
+        call_number=new.call_number,
+        source_hash=new.source_hash,
+        task_version=new.task_version,
+        tags=encode_struct(list(new.tags)) if new.tags else None,
+        task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
+        empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
+        owner_id=new.owner_id,
+        created=now,
+        flow_run_run_count=run.flow_run_run_count,
+    )
+    return fields
 
 
 def _encode_inputs(inputs: Mapping[str, Sequence[UUID]]) -> str:

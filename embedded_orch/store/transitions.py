@@ -241,7 +241,7 @@ def store_first_states(
     """
     kind: Kind = "flow_run" if run.is_flow_run else "task_run"
     if is_plain_beginning(states):
-        tx.run(f"{kind}_state.insert_begun", **{f"{kind}_id": run.id}, **_beginning_fields(states))
+        tx.run(f"{kind}_state.insert_begun", {f"{kind}_id": run.id, **_beginning_fields(states)})
         if has_parent_begun:
             return
     else:
@@ -266,7 +266,9 @@ def store_whole(
     if end.file is not None:
         result_files.ensure(tx, end.file)
     if is_plain:
-        tx.run("task_run_state.insert_whole", _life_fields(run_id, *states))
+        life = _beginning_fields(beginning)
+        life.update(_state_fields(end), task_run_id=run_id)
+        tx.run("task_run_state.insert_whole", life)
     elif is_plain_pending(beginning):
         [pending] = beginning
         tx.run(
@@ -280,29 +282,6 @@ def store_whole(
     else:
         for state in states:
             _insert_state(tx, "task_run", run_id, state)
-
-
-def _life_fields(
-    run_id: UUID, pending: Proposal, running: Proposal, end: Proposal
-) -> dict[str, object]:
-    # In one piece: what is put together of several is copied several times.
-    return {
-        "task_run_id": run_id,
-        "pending_timestamp": pending.timestamp,
-        "pending_id": pending.id,
-        "pending_name": pending.name,
-        "running_timestamp": running.timestamp,
-        "running_id": running.id,
-        "running_name": running.name,
-        "timestamp": end.timestamp,
-        "id": end.id,
-        "type": end.type.value,
-        "name": end.name,
-        "message": end.message,
-        "state_details": encode_details(end.details),
-        "data": end.data,
-        "data_format": end.data_format,
-    }
 
 
 def whole_fields(states: Sequence[Proposal]) -> dict[str, object]:
@@ -349,13 +328,16 @@ def _store(
     _insert_state(tx, kind, after.id, state)
     fields = run_fields(after)
     if kind == "task_run":
-        tx.run("task_run.update_state", flow_run_run_count=after.flow_run_run_count, **fields)
+        fields["flow_run_run_count"] = after.flow_run_run_count
+        tx.run("task_run.update_state", fields)
     elif _starts_as_before(before, after):
         for name in _START_FIELDS:
             del fields[name]
-        tx.run("flow_run.update_state_begun", now=now, **fields)
+        fields["now"] = now
+        tx.run("flow_run.update_state_begun", fields)
     else:
-        tx.run("flow_run.update_state", now=now, **fields)
+        fields["now"] = now
+        tx.run("flow_run.update_state", fields)
     if after.policy is not before.policy:
         tx.run(f"{kind}.update_policy", id=after.id, empirical_policy=encode_struct(after.policy))
     if after.parent_task_run_id is not None:
@@ -416,7 +398,7 @@ def _companion_id(id: UUID) -> UUID:
 def _insert_state(tx: Transaction, kind: Kind, run_id: UUID, state: Proposal) -> None:
     if state.file is not None:
         result_files.ensure(tx, state.file)
-    tx.run(f"{kind}_state.insert", **{f"{kind}_id": run_id}, **_state_fields(state))
+    tx.run(f"{kind}_state.insert", {f"{kind}_id": run_id, **_state_fields(state)})
 
 
 def _state_fields(state: Proposal) -> dict[str, object]:
@@ -465,11 +447,7 @@ def _end_fields(before: Run, after: Run) -> dict[str, object]:
 
 
 def _starts_as_before(before: Run, after: Run) -> bool:
-    return (
-        before.expected_start_time == after.expected_start_time
-        and before.next_scheduled_start_time == after.next_scheduled_start_time
-        and before.start_time == after.start_time
-    )
+    return all(getattr(before, name) == getattr(after, name) for name in _START_FIELDS)
 
 
 def encode_struct(value: object) -> str:

@@ -11,6 +11,22 @@ values (
 )
 on conflict (claim_id, limit_id) do nothing;
 
+-- fragment: with_room
+    from concurrency_limit as limits
+    join process on process.id = :owner_id and process.ended is null
+    where limits.name = :name and limits.is_active and limits.slot_decay_per_second = 0
+          and cast(:slots as integer) <= limits.slot_limit - (
+              select coalesce(sum(slots), 0)
+              from slot_claim
+              where limit_id = limits.id and state = 'HOLDING'
+          )
+          and (cast(:passes_waiters as boolean)
+              or not exists (
+                  select 1
+                  from slot_claim
+                  where limit_id = limits.id and state = 'WAITING' and claim_id < :claim_id
+              ))
+
 -- name: take [sqlite]
 -- All the slots that a claim on one limit asks for, where nothing is in its way: they do not decay,
 -- they are free, nobody has waited for them longer, the claim is new, and its process is written down.
@@ -22,22 +38,8 @@ insert or ignore into slot_claim (
 )
 values (
     (
-        select limits.id
-        from concurrency_limit as limits
-        join process on process.id = :owner_id
-        where limits.name = :name and limits.is_active and limits.slot_decay_per_second = 0
-              and process.ended is null
-              and :slots <= limits.slot_limit - (
-                  select coalesce(sum(slots), 0)
-                  from slot_claim
-                  where limit_id = limits.id and state = 'HOLDING'
-              )
-              and (:passes_waiters
-                  or not exists (
-                      select 1
-                      from slot_claim
-                      where limit_id = limits.id and state = 'WAITING' and claim_id < :claim_id
-                  ))
+    select limits.id
+-- include: with_room
     ),
     :claim_id, 'HOLDING', :slots, :owner_id, :holder_type, :holder_id, :now, :lease, :now + :lease
 );
@@ -51,20 +53,7 @@ insert into slot_claim (
 select :claim_id, limits.id, 'HOLDING', cast(:slots as integer), process.id, :holder_type,
        :holder_id, :now, :lease,
        cast(extract(epoch from statement_timestamp()) * 1000000 as bigint) + cast(:lease as bigint)
-from concurrency_limit as limits
-join process on process.id = :owner_id and process.ended is null
-where limits.name = :name and limits.is_active and limits.slot_decay_per_second = 0
-      and cast(:slots as integer) <= limits.slot_limit - (
-          select coalesce(sum(slots), 0)
-          from slot_claim
-          where limit_id = limits.id and state = 'HOLDING'
-      )
-      and (cast(:passes_waiters as boolean)
-          or not exists (
-              select 1
-              from slot_claim
-              where limit_id = limits.id and state = 'WAITING' and claim_id < :claim_id
-          ))
+-- include: with_room
 on conflict (claim_id, limit_id) do nothing;
 
 -- name: of_claim

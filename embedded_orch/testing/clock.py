@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from embedded_orch import times
 from embedded_orch.db.bell import Bell
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _MICROSECONDS = 1_000_000
-# How long nobody has to look at the clock before all are believed to wait.
-_QUIET_SECONDS = 0.002
+# All are believed to wait when so many times, one after the other, nobody has looked at the clock
+# for so long. Not one length of time: on a busy machine who sleeps is kept waiting as others are.
+_QUIET_SECONDS = 0.001
+_QUIET_TIMES = 5
+# While the database works for somebody it takes so many: who holds it may wait for the clock.
+_QUIET_TIMES_OF_WORK = 1000
 
 
 class VirtualClock:
@@ -29,7 +33,7 @@ class VirtualClock:
     Args:
         start: what it shows at first; 2026-01-01 UTC when not given.
         jumps: move by itself to the next moment that somebody waits for, once everybody waits. A
-            function that works for longer than two milliseconds without a call of ours, while
+            function that works for longer than five milliseconds without a call of ours, while
             another run waits, looks like one that waits: let the test move the time then. Without,
             it stands still until :meth:`advance`.
     """
@@ -41,6 +45,7 @@ class VirtualClock:
         self._waiting: list[_Alarm] = []
         # How often somebody looked at it, or it was moved.
         self._looks = 0
+        self._works: list[Work] = []
 
     @property
     def now(self) -> datetime:
@@ -83,6 +88,14 @@ class VirtualClock:
         """A process whose clock this is."""
         return Process(clock=self._look, sleep=_VirtualSleep(self.doze))
 
+    def watch(self, work: Work) -> None:
+        """Nobody who is waited for by this work is believed to wait for the clock."""
+        self._works.append(work)
+
+    def forget(self, work: Work) -> None:
+        """Of :meth:`watch`; there will be no more of it."""
+        self._works.remove(work)
+
     def doze(self, bell: Bell, seconds: float | None) -> bool:
         """Wait until a bell rings, or so many seconds have gone by on the clock.
 
@@ -112,9 +125,12 @@ class VirtualClock:
             doze_here(alarm.bell)
             return
         seen = -1
+        quiet_times = 0
         while not doze_here(alarm.bell, _QUIET_SECONDS):
             with self._lock:
-                if self._waiting and seen == self._looks:
+                quiet_times = quiet_times + 1 if seen == self._looks else 0
+                is_at_work = any(work.is_in_progress for work in self._works)
+                if quiet_times >= (_QUIET_TIMES_OF_WORK if is_at_work else _QUIET_TIMES):
                     self._move(min(each.due for each in self._waiting))
                 seen = self._looks
 
@@ -135,6 +151,15 @@ class VirtualClock:
 
     def __repr__(self) -> str:
         return f"<VirtualClock {self.now.isoformat()}, {len(self._waiting)} waiting>"
+
+
+class Work(Protocol):
+    """What is done for those whose clock it is, and takes real time."""
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether somebody waits for it."""
+        ...
 
 
 class _Alarm:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from embedded_orch.db.port import Database
     from embedded_orch.engine.engine import Moment
@@ -82,6 +83,7 @@ class Interception:
         self._error: Exception | None = None
         self._after = 0
         self._is_committed = False
+        self._in_progress: set[object] = set()
         for name in _METHODS:
             setattr(database, name, self._checked(getattr(database, name), name == "write"))
         for name in _ASYNC_METHODS:
@@ -97,6 +99,11 @@ class Interception:
             setattr(database, _NAME, found)
         found._users += 1
         return found
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether somebody waits for a call."""
+        return bool(self._in_progress)
 
     def arm(self, n: int, error: Exception, *, is_committed: bool) -> None:
         """Have the n-th write from now on raise."""
@@ -122,7 +129,8 @@ class Interception:
             error = self._error_of(is_write)
             if error is not None and not self._is_committed:
                 raise error
-            answer = call(*args, **kwargs)
+            with self._progress():
+                answer = call(*args, **kwargs)
             if error is not None:
                 raise error
             return answer
@@ -134,12 +142,22 @@ class Interception:
             error = self._error_of(is_write)
             if error is not None and not self._is_committed:
                 raise error
-            answer = await call(*args, **kwargs)
+            with self._progress():
+                answer = await call(*args, **kwargs)
             if error is not None:
                 raise error
             return answer
 
         return checked
+
+    @contextmanager
+    def _progress(self) -> Generator[None]:
+        one = object()
+        self._in_progress.add(one)
+        try:
+            yield
+        finally:
+            self._in_progress.discard(one)
 
     def _error_of(self, is_write: bool) -> Exception | None:
         """What this call is to raise, if anything."""

@@ -34,6 +34,7 @@ class OrchestratorUnderTest(Orchestrator):
         super().__init__(shared, databases, clock.process(), retention=False)
         self.clock = clock
         self._interception = Interception.before(shared.database)
+        clock.watch(self._interception)
 
     @property
     def writes(self) -> int:
@@ -108,6 +109,7 @@ class OrchestratorUnderTest(Orchestrator):
         was_closed = self.is_closed
         super().close(wait=wait, cancel=cancel)
         if not was_closed:
+            self.clock.forget(self._interception)
             self._interception.remove()
 
     def _die(self) -> None:

@@ -45,6 +45,10 @@ async def flaky_later(name: str) -> str:
 SEEN: list[str] = []
 
 
+class Work:
+    is_in_progress = True
+
+
 class TestClockThatJumps:
     def test_retries_take_their_time_on_it_and_none_for_real(self, url: str) -> None:
         @flow(validate_parameters=False)
@@ -96,6 +100,20 @@ class TestClockThatJumps:
             assert report() == ["done"] * 3
 
             assert 2 * HOUR <= orch.clock.now - START <= 4 * HOUR
+
+    def test_it_does_not_while_the_database_works_for_somebody(self) -> None:
+        clock = VirtualClock(START)
+        database = Work()
+        clock.watch(database)
+        sleeper = threading.Thread(target=clock.doze, args=(Bell(), 3600))
+        sleeper.start()
+        sleeper.join(0.1)
+        assert clock.now == START
+
+        database.is_in_progress = False
+        sleeper.join(30)
+
+        assert clock.now == START + HOUR
 
     def test_durable_sleeps_and_the_time_of_a_pause_do(self, url: str) -> None:
         @flow

@@ -11,6 +11,8 @@ import anyio
 import pytest
 
 from embedded_orch import FlowRun, State, TaskRun, errors, flow, task
+from embedded_orch.engine.effects import drive
+from embedded_orch.engine.hooks import call_flow_hooks
 from embedded_orch.orchestrator import open_orchestrator
 from embedded_orch.states import Cancelled
 from embedded_orch.store import owed_hooks
@@ -548,3 +550,23 @@ def test_only_one_of_two_that_saw_owed_hooks_gets_them(orch: Orchestrator) -> No
         return orch.database.write(lambda tx: owed_hooks.claim(tx, seen, claim_id=claim_id, by=by))
 
     assert [claim(ids[0]), claim(ids[0]), claim(ids[1])] == [True, True, False]
+
+
+def test_of_a_run_that_was_deleted_are_not_called_and_that_is_said(
+    orch: Orchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = Calls()
+
+    @flow(on_completion=[calls.hook("end")])
+    def report() -> None:
+        return
+
+    state = report(return_state=True)
+    assert calls == ["end Completed"]
+    with orch.session() as session:
+        session.execute("delete from flow_run")
+
+    drive(call_flow_hooks(orch.engine, report.spec, state))
+
+    assert calls == ["end Completed"]
+    assert f"flow run {state.state_details.flow_run_id} is not in" in caplog.text

@@ -175,6 +175,25 @@ class TestWhatGoes:
             assert orch.prune().flow_runs == 0
             assert counts(orch) == before
 
+    def test_a_run_whose_hooks_are_being_called_stays_until_they_were(self, url: str) -> None:
+        """Seen to fail without the look at the hooks that are owed."""
+        clock = Clock()
+        removed: list[int] = []
+
+        def prune(flow: Any, flow_run: Any, state: Any) -> None:
+            later(clock, DAY)
+            removed.append(orch.prune(timedelta(0)).flow_runs)
+
+        @flow(on_completion=[prune])
+        def tidy() -> None:
+            measure(1)
+
+        with opened(url, clock) as orch:
+            tidy()
+
+            assert removed == [0]
+            assert orch.prune(timedelta(0)).flow_runs == 1
+
     def test_task_runs_outside_of_flows_go_too(self, url: str) -> None:
         clock = Clock()
         with opened(url, clock) as orch:

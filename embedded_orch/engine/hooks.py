@@ -1,13 +1,15 @@
 """Functions of the user's that are called when a run has entered a state.
 
 They are called in the order of their list, once the state is stored. One that raises is logged on
-the run, and changes nothing.
+the run, and changes nothing. None is called for a run that was deleted meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from embedded_orch import errors
 from embedded_orch.engine.effects import Invoke, Shielded
 from embedded_orch.engine.showing import flow_run_shown, logger_of_shown, task_run_shown
 from embedded_orch.states import StateType
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
     from embedded_orch.runs import FlowRun, TaskRun
     from embedded_orch.states import State
+
+_log = logging.getLogger("embedded_orch.engine")
 
 _OPTIONS = {
     StateType.RUNNING: "on_running",
@@ -80,7 +84,12 @@ def _call(
     def kept(effect: Effect) -> Effect:
         return Shielded(effect) if is_interrupted else effect
 
-    run: FlowRun | TaskRun = yield kept(shown)
+    try:
+        run: FlowRun | TaskRun = yield kept(shown)
+    except errors.RunNotFound as gone:
+        # Somebody has deleted it since it has ended. It had nothing more to write.
+        _log.warning("the hooks for the state %s are not called: %s", state.name, gone)
+        return
     for hook in hooks:
         try:
             yield kept(Invoke(hook, (spec.decorated, run, state)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedded_orch import errors
 from embedded_orch.engine.effects import Read
 from embedded_orch.engine.run_logging import (
     FLOW_RUNS,
@@ -23,21 +24,23 @@ if TYPE_CHECKING:
 
 
 def flow_run_shown(database: Database, run_id: UUID) -> Read[FlowRun]:
-    """A flow run as it is on record."""
+    """A flow run as it is on record; RunNotFound if it was removed."""
 
     def read(tx: Transaction) -> FlowRun:
-        [row] = flow_runs.get_flow_runs(tx, [run_id])
-        return FlowRun(database, row)
+        for row in flow_runs.get_flow_runs(tx, [run_id]):
+            return FlowRun(database, row)
+        raise errors.RunNotFound(f"flow run {run_id} is not in {database.url} any more")
 
     return Read(database, read)
 
 
 def task_run_shown(database: Database, run_id: UUID) -> Read[TaskRun]:
-    """A task run as it is on record."""
+    """A task run as it is on record; RunNotFound if it was removed."""
 
     def read(tx: Transaction) -> TaskRun:
-        [row] = task_runs.get_task_runs(tx, [run_id])
-        return TaskRun(database, row)
+        for row in task_runs.get_task_runs(tx, [run_id]):
+            return TaskRun(database, row)
+        raise errors.RunNotFound(f"task run {run_id} is not in {database.url} any more")
 
     return Read(database, read)
 

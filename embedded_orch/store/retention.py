@@ -77,12 +77,19 @@ class Extent(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One flow run of a tree, as it was seen."""
+    """One flow run of a tree, as it was seen.
+
+    Attributes:
+        id: of the run.
+        depth: how many runs called one another above it.
+        state_id: of its state.
+        is_over: whether it has ended, and no living process is about to call its hooks.
+    """
 
     id: UUID
     depth: int
     state_id: UUID | None
-    has_ended: bool
+    is_over: bool
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -119,12 +126,12 @@ def ended_flow_runs(
 def tree_of(tx: Transaction, root_id: UUID) -> list[Node]:
     """A flow run with all that it called."""
     rows = tx.rows("retention.tree_of", flow_run_id=root_id)
-    return [Node(id, depth, state_id, end is not None) for id, depth, state_id, end in rows]
+    return [Node(id, depth, state_id, bool(is_over)) for id, depth, state_id, is_over in rows]
 
 
 def may_go(tree: Sequence[Node]) -> bool:
-    """Whether all of a tree has ended."""
-    return all(node.has_ended for node in tree)
+    """Whether all of a tree is over."""
+    return all(node.is_over for node in tree)
 
 
 def mark(tx: Transaction, tree: Sequence[Node]) -> bool:

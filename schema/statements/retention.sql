@@ -1,6 +1,15 @@
 -- Removing runs that ended long ago, with all that belongs to them. What is removed is chosen by
 -- reads; from the transaction on that marks a tree (table removal) nobody can resume it.
 
+-- fragment: no_hooks_to_come
+-- No process that was not found dead owes hooks to the end of the flow run: it is about to call them.
+not exists (
+    select 1
+    from owed_hooks
+    join process on process.id = coalesce(owed_hooks.claimer_id, flow_run.owner_id)
+    where owed_hooks.flow_run_id = flow_run.id and process.ended is null
+)
+
 -- name: ended_flow_runs
 -- Flow runs that nobody called and that ended in a state before a time, those first that ended first.
 -- Index: flow_run_ended.
@@ -12,29 +21,37 @@ order by end_time, id
 limit :limit;
 
 -- name: tree_of
--- A flow run and all that it called, and what they called. A run that has not ended has no end time.
+-- A flow run and all that it called, and what they called. A run that has not ended has no end time;
+-- one whose hooks are being called is not over. The left join keeps SQLite from reading all runs.
 -- The depth is bounded for the sake of a damaged database, in which runs could call each other.
--- Index: task_run_by_flow_run, flow_run_by_parent.
-with recursive tree (id, depth, state_id, end_time) as (
-    select flow_run.id, 0, flow_run.state_id, flow_run.end_time
+-- Index: task_run_by_flow_run, flow_run_by_parent, primary keys.
+with recursive tree (id, depth) as (
+    select flow_run.id, 0
     from flow_run
     where flow_run.id = :flow_run_id
     union all
-    select child.id, tree.depth + 1, child.state_id, child.end_time
+    select child.id, tree.depth + 1
     from tree
     join task_run on task_run.flow_run_id = tree.id
     join flow_run as child on child.parent_task_run_id = task_run.id
     where tree.depth < 1000
 )
-select id, depth, state_id, end_time
-from tree;
+select flow_run.id, tree.depth, flow_run.state_id,
+       flow_run.end_time is not null and
+-- include: no_hooks_to_come
+       as is_over
+from tree
+left join flow_run on flow_run.id = tree.id
+order by tree.depth, flow_run.id;
 
 -- name: unchanged [sqlite]
--- Those of some runs that are in the state in which they were seen. Index: primary key.
+-- Those of some runs that are over, in the state in which they were seen. Index: primary keys.
 select flow_run.id
 from json_each(:runs) as seen
 join flow_run on flow_run.id = unhex(seen.value ->> 'id', '-')
-where flow_run.state_id = unhex(seen.value ->> 'state_id', '-');
+where flow_run.state_id = unhex(seen.value ->> 'state_id', '-') and
+-- include: no_hooks_to_come
+;
 
 -- name: unchanged [postgres]
 -- The same, and they stay as they are until the transaction ends. In the order of their ids, so that
@@ -42,7 +59,8 @@ where flow_run.state_id = unhex(seen.value ->> 'state_id', '-');
 select flow_run.id
 from jsonb_to_recordset(:runs) as seen (id uuid, state_id uuid)
 join flow_run on flow_run.id = seen.id
-where flow_run.state_id = seen.state_id
+where flow_run.state_id = seen.state_id and
+-- include: no_hooks_to_come
 order by flow_run.id
 for update of flow_run;
 

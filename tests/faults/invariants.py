@@ -47,7 +47,8 @@ STEPS = {
     # To itself by a retry without a delay.
     "RUNNING": {"RUNNING", "SCHEDULED", "PAUSED", "CANCELLING", *ENDS},
     "PAUSED": {"RUNNING", "SCHEDULED", "CANCELLING", *_ENDED},
-    "CANCELLING": {"CANCELLED", "CRASHED"},
+    # To itself to say what of it is blocked.
+    "CANCELLING": {"CANCELLING", "CANCELLED", "CRASHED"},
     # Undone with its transaction, and then begun anew; or superseded, to be run again.
     "COMPLETED": {"COMPLETED", "RUNNING", "CANCELLED"},
     **{end: {"RUNNING", "PENDING", "SCHEDULED"} for end in _ENDED},

@@ -254,9 +254,10 @@ class Machine:
         self._run_until_idle()
         for process in self._living():
             process.close()
-        self._check()
         last = self._start_process()
         self._recover_twice(last)
+        # Only now have all the dead been found.
+        self._check()
         for _ in range(4):
             self._continue_all(last)
         last.spawn("hooks", self._owed_hooks(last))

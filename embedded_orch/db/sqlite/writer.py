@@ -106,6 +106,8 @@ class AnnouncedWrite(Request):
     def finish(self) -> None:
         """Keep the outcome for whoever asks later."""
         self.is_done = True
+        # What it was made of may hold this: with it let go, both end without the garbage collector.
+        self.operation = _nothing
 
     def nudge(self) -> None:
         """Nobody sleeps on it."""

@@ -13,6 +13,8 @@ import pytest
 
 from embedded_orch import flow, get_run_logger, task
 from embedded_orch.cache_policies import INPUTS
+from embedded_orch.engine.task_record import TaskRecord
+from embedded_orch.orchestration.values import Proposal
 from embedded_orch.task_runners import ThreadPoolTaskRunner
 from embedded_orch.transactions import transaction
 from tests.engine.waiting import until
@@ -284,3 +286,28 @@ def test_a_result_that_somebody_holds_is_seen_to_be_alive(url: str) -> None:
         held = below(seen.make(1))
 
         until(lambda: seen.alive() == [held], "only what is held alive")
+
+
+def test_tasks_leave_nothing_to_the_garbage_collector(url: str) -> None:
+    """Seen to fail when an announced start held its record, which held it."""
+
+    @task
+    def work(number: int) -> int:
+        return number
+
+    @flow
+    def report() -> list[str]:
+        work(0)
+        gc.collect()
+        gc.disable()
+        try:
+            known = {id(each) for each in gc.get_objects()}
+            for number in range(FEW):
+                work(number)
+            new = [each for each in gc.get_objects() if id(each) not in known]
+        finally:
+            gc.enable()
+        return [type(each).__name__ for each in new if isinstance(each, TaskRecord | Proposal)]
+
+    with opened(url):
+        assert report() == []

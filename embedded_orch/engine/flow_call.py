@@ -194,7 +194,7 @@ class FlowCall:
             yield from self._call_final_hooks(state)
             return state
         except errors.DatabaseError as error:
-            self._note_unrecorded(error)
+            self._note_unrecorded(str(error))
             raise
         except (Exception, GeneratorExit):
             # The run is not ours any more: there is nothing to record.
@@ -211,9 +211,9 @@ class FlowCall:
             if self._caller is None:
                 self._engine.upkeep.after_flow_run()
 
-    def _note_unrecorded(self, error: errors.DatabaseError) -> None:
+    def _note_unrecorded(self, reason: str | None) -> None:
         """What cannot be written now is written as soon as it can be."""
-        self._engine.unrecorded.note(self.run_id, self._record.epoch, error)
+        self._engine.unrecorded.note(self.run_id, self._record.epoch, reason)
         if self._caller is not None:
             self._caller.has_loose_ends = True
 
@@ -226,7 +226,14 @@ class FlowCall:
         ending = results.crashed(process.new_id(), process.now(), error, kind="Flow")
         if reason is not None:
             ending = results.cancelled(process.new_id(), process.now(), reason)
-        stored = yield from record_crash(self._interrupt(ending), ending, f"flow run {self.name}")
+        stored: Proposal | None = None
+        try:
+            write = self._interrupt(ending)
+            stored = yield from record_crash(write, ending, f"flow run {self.name}")
+        finally:
+            if stored is None:
+                # That failed, or was interrupted as well, unless the run had ended before.
+                self._note_unrecorded(ending.message)
         if stored is not None:
             state = self._own(results.state_of(stored)).with_error(error)
             self._log_end(state)

@@ -195,7 +195,8 @@ class FlowRecord:
         """Its end by a cancellation, and that of what it left unfinished."""
         process, epoch = self._engine.process, self.epoch
         now = process.now()
-        return self._after_its_lines(
+        return self._tying_up(
+            now,
             lambda tx: flow_runs.end_cancelled(
                 tx,
                 run_id=self.run_id,

@@ -39,16 +39,16 @@ class Unrecorded:
         self._lock = threading.Lock()
         self._runs: dict[UUID, tuple[int, str]] = {}
 
-    def note(self, run_id: UUID, epoch: int, error: errors.DatabaseError) -> None:
+    def note(self, run_id: UUID, epoch: int, reason: str | None) -> None:
         """A run has ended by an error of the database, or its end was not written for one.
 
         Args:
             run_id: the run.
             epoch: in which it is this process's.
-            error: why.
+            reason: of its end, or why that was not written.
         """
         with self._lock:
-            self._runs[run_id] = epoch, f"its end could not be written: {error}"
+            self._runs[run_id] = epoch, f"its end could not be written: {reason}"
 
     def settle(self) -> None:
         """Write down what can be by now; what cannot is kept for the next time."""

@@ -9,6 +9,7 @@ import pytest
 from embedded_orch import errors, flow, task
 from embedded_orch.concurrency.sync import concurrency
 from embedded_orch.orchestrator import Orchestrator
+from embedded_orch.runtime import flow_run
 from tests.opened import flow_runs, opened, states, the_flow_run, the_run_of
 
 
@@ -63,6 +64,52 @@ def test_called_flow_whose_end_could_not_be_written_is_crashed_with_its_caller(
         called = [run for run in flow_runs(orchestrator) if run.parent_task_run_id is not None]
         assert [run.state_name for run in called] == ["Crashed"]
         assert "its end could not be written" in called[0].state.message
+
+
+def test_called_flow_whose_interruption_could_not_be_written_is_crashed_with_its_caller(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: it was Running for as long as its process lived."""
+    with opened(url) as orchestrator:
+        fail_next = failing_once(orchestrator, monkeypatch)
+
+        @flow
+        def child() -> None:
+            fail_next()
+            raise KeyboardInterrupt
+
+        @flow
+        def report() -> None:
+            child()
+
+        with pytest.raises(KeyboardInterrupt):
+            report()
+
+        assert [run.state_name for run in flow_runs(orchestrator)] == ["Crashed", "Crashed"]
+
+
+def test_called_flow_whose_end_could_not_be_written_is_crashed_with_its_cancelled_caller(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 65689 of the simulation: who resumed the caller elsewhere waited for it for ever."""
+    with opened(url) as orchestrator:
+        fail_next = failing_once(orchestrator, monkeypatch)
+
+        @flow
+        def child() -> None:
+            fail_next()
+
+        @flow
+        def report() -> None:
+            try:
+                child()
+            except errors.DatabaseBusy:
+                orchestrator.flow_runs.cancel(flow_run.id)
+
+        report(return_state=True)
+
+        ends = sorted(run.state_name or "" for run in flow_runs(orchestrator))
+        assert ends == ["Cancelled", "Crashed"]
 
 
 class TestTaskWhoseEndCouldNotBeWritten:

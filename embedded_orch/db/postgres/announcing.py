@@ -38,6 +38,17 @@ class AnnouncedWrite:
         self.error: BaseException | None = None
         self.is_done = False
 
+    def finish(self, error: BaseException | None = None) -> None:
+        """It is committed, or has failed."""
+        self.error = error
+        self.is_done = True
+        # What it was made of may hold this: with it let go, both end without the garbage collector.
+        self.operation = _nothing
+
+
+def _nothing(transaction: Transaction) -> None:
+    """What is left of an operation that is over."""
+
 
 class Announcements:
     """The announced writes of one database, until they are committed. Any thread may call it.
@@ -128,7 +139,7 @@ class Announcements:
         try:
             try:
                 answer = self._runner.write(both)
-                announced.is_done = True
+                announced.finish()
                 return answer
             except Exception as error:
                 if _is_about_the_server(error):
@@ -158,15 +169,14 @@ class Announcements:
             if _is_about_the_server(error):
                 raise
             if len(group) == 1:
-                group[0].error = error
+                group[0].finish(error)
+                return
         else:
             for announced in group:
-                announced.is_done = True
+                announced.finish()
             return
         for announced in group:
-            if announced.error is None:
-                self._commit_alone(announced)
-            announced.is_done = True
+            self._commit_alone(announced)
 
     def _commit_alone(self, announced: AnnouncedWrite) -> None:
         try:
@@ -174,8 +184,9 @@ class Announcements:
         except Exception as error:
             if _is_about_the_server(error):
                 raise
-            announced.error = error
-        announced.is_done = True
+            announced.finish(error)
+        else:
+            announced.finish()
 
     # -- the queue -------------------------------------------------------------------------------
 

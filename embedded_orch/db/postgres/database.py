@@ -106,7 +106,7 @@ class PostgresDatabase:
             return self._announcements.announce(operation)
         announced = AnnouncedWrite(operation)
         self._join(scope, operation, writes=True)
-        announced.is_done = True
+        announced.finish()
         return announced
 
     async def read_async(self, operation: Callable[[Transaction], R]) -> R:

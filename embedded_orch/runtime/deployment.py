@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.contexts import current_flow_run
-from embedded_orch.runtime.overriding import Attribute, json, value_of
+from embedded_orch.runtime.here import attributes_of, none
+from embedded_orch.runtime.overriding import Attribute, value_of
 
 if TYPE_CHECKING:
     id: str | None
@@ -25,26 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["flow_run_id", "id", "name", "parameters", "version"]
 
 
-def _flow_run_id() -> str | None:
-    here = current_flow_run()
-    return None if here is None else str(here.run_id)
-
-
-def _parameters() -> dict[str, Any]:
-    here = current_flow_run()
-    return {} if here is None else dict(here.parameters)
-
-
-def _none() -> None:
-    return None
-
-
+_OF_RUN = attributes_of(current_flow_run)
 _ATTRIBUTES = {
-    "id": Attribute(_none),
-    "name": Attribute(_none),
-    "version": Attribute(_none),
-    "flow_run_id": Attribute(_flow_run_id),
-    "parameters": Attribute(_parameters, json),
+    "id": Attribute(none),
+    "name": Attribute(none),
+    "version": Attribute(none),
+    "flow_run_id": _OF_RUN["id"],
+    "parameters": _OF_RUN["parameters"],
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedded_orch import process, times
 from embedded_orch.engine.contexts import FlowRunContext, current_flow_run
 from embedded_orch.engine.showing import flow_run_shown, task_run_shown
+from embedded_orch.runtime.here import attributes_of, none, told_of
 from embedded_orch.runtime.overriding import Attribute, json, moment, value_of
 
 if TYPE_CHECKING:
@@ -62,47 +63,12 @@ __all__ = [
 ]
 
 
-def _id() -> str | None:
-    here = current_flow_run()
-    return None if here is None else str(here.run_id)
-
-
-def _name() -> str | None:
-    here = current_flow_run()
-    return None if here is None else here.name
-
-
-def _tags() -> list[str]:
-    here = current_flow_run()
-    return [] if here is None else list(here.tags)
-
-
-def _parameters() -> dict[str, Any]:
-    here = current_flow_run()
-    return {} if here is None else dict(here.parameters)
-
-
-def _run_count() -> int:
-    here = current_flow_run()
-    return 0 if here is None else here.run_count
-
-
 def _scheduled_start_time() -> datetime:
     here = current_flow_run()
     if here is None:
         return times.datetime_from_microseconds(process.OWN.now())
     found = _on_record(here).expected_start_time
     return times.datetime_from_microseconds(here.start_time) if found is None else found
-
-
-def _flow_name() -> str | None:
-    here = current_flow_run()
-    return None if here is None else here.flow.name
-
-
-def _flow_version() -> str | None:
-    here = current_flow_run()
-    return None if here is None else here.flow.version
 
 
 def _parent_flow_run_id() -> str | None:
@@ -142,29 +108,14 @@ def _on_record(here: FlowRunContext) -> FlowRun:
     return flow_run_shown(here.engine.database, here.run_id).perform()
 
 
-def _job_variables() -> dict[str, Any] | None:
-    return None if current_flow_run() is None else {}
-
-
-def _none() -> None:
-    return None
-
-
-_ATTRIBUTES = {
-    "id": Attribute(_id),
-    "name": Attribute(_name),
-    "tags": Attribute(_tags, json),
-    "parameters": Attribute(_parameters, json),
-    "run_count": Attribute(_run_count, int),
+_ATTRIBUTES = attributes_of(current_flow_run) | {
     "scheduled_start_time": Attribute(_scheduled_start_time, moment),
-    "flow_name": Attribute(_flow_name),
-    "flow_version": Attribute(_flow_version),
+    "flow_name": Attribute(told_of(current_flow_run, lambda here: here.flow.name, none)),
+    "flow_version": Attribute(told_of(current_flow_run, lambda here: here.flow.version, none)),
     "parent_flow_run_id": Attribute(_parent_flow_run_id),
     "root_flow_run_id": Attribute(_root_flow_run_id),
-    "parent_deployment_id": Attribute(_none),
-    "job_variables": Attribute(_job_variables, json),
-    "api_url": Attribute(_none),
-    "ui_url": Attribute(_none),
+    "parent_deployment_id": Attribute(none),
+    "job_variables": Attribute(told_of(current_flow_run, lambda _: {}, none), json),
 }
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from embedded_orch.engine.contexts import current_task_run
-from embedded_orch.runtime.overriding import Attribute, json, value_of
+from embedded_orch.runtime.here import attributes_of, none, told_of
+from embedded_orch.runtime.overriding import Attribute, value_of
 
 if TYPE_CHECKING:
+    from embedded_orch.engine.contexts import TaskRunContext
+
     id: str | None
     """Of the run."""
     name: str | None
@@ -28,49 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["api_url", "id", "name", "parameters", "run_count", "tags", "task_name", "ui_url"]
 
 
-def _id() -> str | None:
-    here = current_task_run()
-    return None if here is None else str(here.run_id)
+def _task_name(here: TaskRunContext) -> str:
+    return here.task.name
 
 
-def _name() -> str | None:
-    here = current_task_run()
-    return None if here is None else here.name
-
-
-def _tags() -> list[str]:
-    here = current_task_run()
-    return [] if here is None else list(here.tags)
-
-
-def _parameters() -> dict[str, Any]:
-    here = current_task_run()
-    return {} if here is None else dict(here.parameters)
-
-
-def _run_count() -> int:
-    here = current_task_run()
-    return 0 if here is None else here.run_count
-
-
-def _task_name() -> str | None:
-    here = current_task_run()
-    return None if here is None else here.task.name
-
-
-def _none() -> None:
-    return None
-
-
-_ATTRIBUTES = {
-    "id": Attribute(_id),
-    "name": Attribute(_name),
-    "tags": Attribute(_tags, json),
-    "parameters": Attribute(_parameters, json),
-    "run_count": Attribute(_run_count, int),
-    "task_name": Attribute(_task_name),
-    "api_url": Attribute(_none),
-    "ui_url": Attribute(_none),
+_ATTRIBUTES = attributes_of(current_task_run) | {
+    "task_name": Attribute(told_of(current_task_run, _task_name, none)),
 }
 
 

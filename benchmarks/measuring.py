@@ -11,10 +11,12 @@ from __future__ import annotations
 import gc
 import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
@@ -116,6 +118,17 @@ def percentile(samples: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
+@contextmanager
+def _in_a_context_of_its_own(side: AbstractContextManager[Work]) -> Generator[Work]:
+    """Of two sides that open a database, each runs its flows in its own."""
+    context = copy_context()
+    work = context.run(side.__enter__)
+    try:
+        yield lambda stopwatch: context.run(work, stopwatch)
+    finally:
+        context.run(side.__exit__, *sys.exc_info())
+
+
 def measure(row: Row, *, rounds: int, clock: Callable[[], float] = time.perf_counter) -> Outcome:
     """Run both sides of a row for a number of rounds, after one that does not count.
 
@@ -130,7 +143,7 @@ def measure(row: Row, *, rounds: int, clock: Callable[[], float] = time.perf_cou
         works: dict[str, Work] = {}
         for name, side in sides.items():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"bench-{name}-"))
-            works[name] = stack.enter_context(side(Path(folder)))
+            works[name] = stack.enter_context(_in_a_context_of_its_own(side(Path(folder))))
         for names in order_of_rounds(list(works), rounds=rounds + 1):
             for name in names:
                 samples[name].append(_one_round(works[name], clock) / row.operations)

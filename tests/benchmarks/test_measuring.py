@@ -31,6 +31,7 @@ from benchmarks.peers import Comparison, Peer, Result
 from benchmarks.peers import table as peers_table
 from benchmarks.plotting import ratios
 from benchmarks.reporting import commit, duration, record, table
+from embedded_orch import flow
 
 
 def a_clock(*readings: float) -> Callable[[], float]:
@@ -112,6 +113,29 @@ class TestMeasure:
 
         assert outcome.floor is None
         assert outcome.ratio is None
+
+    def test_each_side_runs_its_flows_in_the_database_that_it_opened(self) -> None:
+        """Seen to fail: both ran in the one that was opened last."""
+        counts: list[int] = []
+
+        @flow
+        def empty() -> None:
+            return
+
+        @contextmanager
+        def side(folder: Path) -> Iterator[Work]:
+            with embedded_orch.open(folder / "orch.db") as orch:
+
+                def work(stopwatch: Stopwatch) -> None:
+                    with stopwatch:
+                        empty()
+
+                yield work
+                counts.append(orch.flow_runs.count())
+
+        measure(Row("empty", 1, side, side), rounds=2)
+
+        assert counts == [3, 3]
 
     def test_a_round_that_times_nothing_is_an_error(self) -> None:
         @contextmanager

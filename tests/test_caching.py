@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,7 @@ from embedded_orch.cache_policies import (
     TASK_SOURCE,
     CachePolicy,
 )
+from embedded_orch.store import task_runs
 from embedded_orch.tasks import task_input_hash
 from tests.engine.waiting import until
 from tests.opened import Clock, opened, runs_of, states
@@ -51,6 +55,189 @@ class Doubling:
             return number * 2
 
         self.task = double
+
+
+class FailingHits:
+    """The records of hits fail so many times; each time a transaction is run again counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, times: float, error: Exception) -> None:
+        self.left = times
+        self._error = error
+        self._real = task_runs.store_ended
+        monkeypatch.setattr(task_runs, "store_ended", self)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            raise self._error
+        return self._real(*args, **options)
+
+
+FULL = errors.DatabaseFull("no room")
+LASTING = errors.DatabaseError("a trigger of somebody's refuses it")
+
+
+class TestAnnouncedHits:
+    """On a file, where the record of a hit in a flow is announced."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Iterator[Orchestrator]:
+        with opened(str(tmp_path / "orch.db")) as orchestrator:
+            yield orchestrator
+
+    def test_the_end_of_a_flow_run_is_committed_with_its_hits(self, file: Orchestrator) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+
+        state = flow(lambda: doubling.task(2), name="report")(return_state=True)
+
+        run_id = state.state_details.flow_run_id
+        assert run_id is not None
+        # A reader that has nothing committed before finds what another process would find.
+        found = file.engine.database.read_beside(
+            lambda tx: task_runs.recorded_calls(tx, flow_run_id=run_id)
+        )
+        assert [call.state_name for call in found] == ["Cached"]
+
+    @pytest.mark.parametrize("error", [FULL, LASTING])
+    # With the group of the end, and alone; before that with the group of a read, or alone.
+    @pytest.mark.parametrize(
+        ("failures", "is_read_between"), [(1, False), (2, False), (1, True), (2, True), (3, True)]
+    )
+    def test_a_hit_that_could_not_be_written_goes_with_the_end_of_its_flow_run(
+        self,
+        file: Orchestrator,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
+        failures: int,
+        is_read_between: bool,
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+
+        @flow
+        def report() -> None:
+            doubling.task(2)
+            if is_read_between:
+                # Has what was announced committed, or fail.
+                list(file.task_runs.find())
+
+        failing = FailingHits(monkeypatch, failures, error)
+        report()
+
+        assert failing.left == 0
+        [run] = file.flow_runs.find()
+        assert run.state_name == "Completed"
+        assert states(runs_of(file, doubling.task)[-1]) == ["Pending", "Cached"]
+
+    def test_a_hit_that_could_not_be_written_goes_with_the_next_task(
+        self, file: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+        seen: list[str | None] = []
+
+        @flow
+        def report() -> None:
+            doubling.task(2)
+            list(file.task_runs.find())
+            doubling.task(3)
+            seen.extend(run.state_name for run in runs_of(file, doubling.task))
+
+        FailingHits(monkeypatch, 2, LASTING)
+        report()
+
+        assert sorted(map(str, seen)) == ["Cached", "Completed", "Completed"]
+
+    def test_a_task_does_not_complete_before_a_hit_that_cannot_be_written(
+        self, file: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+        told: list[str] = []
+
+        @flow
+        def report() -> None:
+            doubling.task(2)
+            try:
+                doubling.task(3)
+            except errors.DatabaseError as error:
+                told.append(str(error))
+                raise
+
+        FailingHits(monkeypatch, math.inf, LASTING)
+        with pytest.raises(errors.DatabaseError, match="trigger"):
+            report()
+
+        assert len(told) == 1
+        assert [run.state_name for run in runs_of(file, doubling.task)] == ["Completed", "Running"]
+
+    def test_a_hit_after_one_that_could_not_be_written_is_awaited(
+        self, file: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+        told: list[str] = []
+
+        @flow
+        def report() -> None:
+            doubling.task(2)
+            list(file.task_runs.find())
+            try:
+                doubling.task(2)
+            except errors.DatabaseError as error:
+                told.append(str(error))
+
+        FailingHits(monkeypatch, math.inf, LASTING)
+        with pytest.raises(errors.DatabaseError, match="trigger"):
+            report()
+
+        assert len(told) == 1
+
+    def test_a_flow_run_whose_hit_cannot_be_written_is_not_completed(
+        self, file: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+
+        @flow
+        def report() -> int:
+            doubled: int = doubling.task(2)
+            return doubled
+
+        with monkeypatch.context() as patched:
+            FailingHits(patched, math.inf, LASTING)
+            with pytest.raises(errors.DatabaseError, match="trigger"):
+                report()
+            [run] = file.flow_runs.find()
+            assert run.state_name == "Running"
+        report()
+
+        assert sorted(str(run.state_name) for run in file.flow_runs.find()) == [
+            "Completed",
+            "Crashed",
+        ]
+
+    def test_a_hit_that_failed_is_not_written_in_a_session_that_is_rolled_back(
+        self, file: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+
+        @flow
+        def report() -> None:
+            doubling.task(2)
+            list(file.task_runs.find())
+            failing.left = 0
+            with suppress(KeyError), file.session(begin_transaction=True):
+                doubling.task(3)
+                raise KeyError
+
+        failing = FailingHits(monkeypatch, math.inf, LASTING)
+        report()
+
+        found = [run.state_name for run in runs_of(file, doubling.task)]
+        assert found == ["Completed", "Cached"]
 
 
 class TestHits:
@@ -98,6 +285,45 @@ class TestHits:
         assert doubling.task(2) == 4
 
         assert asked == ["write"]
+
+    def test_a_hit_in_a_flow_on_a_file_looks_beside_writers_and_is_announced(
+        self, orch: Orchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+        asked: list[str] = []
+
+        @flow
+        def report() -> list[str]:
+            # Has the lines go that the flow has logged.
+            doubling.task(2)
+            thread = threading.current_thread()
+            for kind in ("read", "read_beside", "write", "announce"):
+                real = getattr(orch.engine.database, kind)
+
+                def noted(*args: Any, kind: str = kind, real: Any = real, **options: Any) -> Any:
+                    if threading.current_thread() is thread:
+                        asked.append(kind)
+                    return real(*args, **options)
+
+                monkeypatch.setattr(orch.engine.database, kind, noted)
+            doubling.task(2)
+            return list(asked)
+
+        is_beside = orch.engine.database.reads_beside
+        assert report() == (["read_beside", "announce"] if is_beside else ["write"])
+
+    def test_hits_that_come_fast_are_all_on_record(self, orch: Orchestrator) -> None:
+        doubling = Doubling(cache_policy=INPUTS)
+        doubling.task(2)
+
+        @flow
+        def report() -> list[int]:
+            # More than may be on their way at a time.
+            return [doubling.task(2) for _ in range(150)]
+
+        assert report() == [4] * 150
+        assert [run.state_name for run in runs_of(orch, doubling.task)[1:]] == ["Cached"] * 150
 
     @pytest.mark.parametrize("value", [{"a": (1, 2)}, {1, 2}, "x" * 100_000])
     def test_a_value_that_is_read_otherwise_is_taken_too(

@@ -147,6 +147,18 @@ class Database(Protocol):
         """Run in a transaction that sees one snapshot and everything announced before."""
         ...
 
+    @property
+    def reads_beside(self) -> bool:
+        """Whether :meth:`read_beside` costs less than a write."""
+        ...
+
+    def read_beside(self, operation: Callable[[Transaction], R]) -> R:
+        """:meth:`read`, in which what was announced may be missing as long as it waits.
+
+        Not for a caller with an open transaction, which it does not see.
+        """
+        ...
+
     def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 

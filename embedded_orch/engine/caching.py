@@ -1,9 +1,10 @@
 """The cache of a task call: its key, what it finds there, and the lock of the key.
 
-Whether a run takes a cached result is decided by the rules, in the transaction in which it would
-begin. Plain JSON is read in that transaction, and nothing before it. What has to be read otherwise,
-from a file or by a class or serializer of the user's, is looked up before that too, outside of any
-transaction, because a result that cannot be read any more is none.
+Whether a run takes a cached result is decided by the rules. Plain JSON is read in the transaction
+in which the run would begin, and nothing before it; or beside writers, where it is announced that
+it was taken. What has to be read otherwise, from a file or by a class or serializer of the user's,
+is looked up before that too, outside of any transaction, because a result that cannot be read any
+more is none.
 """
 
 from __future__ import annotations

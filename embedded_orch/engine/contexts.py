@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.engine.connection import AnyConnection
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.hits import Hits
     from embedded_orch.engine.keeping import Keeping
     from embedded_orch.engine.options import Match, OnChange, OnCrash
     from embedded_orch.engine.records import Choices, Records
@@ -51,6 +52,7 @@ class FlowRunContext:
         occurrences: which of equal calls a call is.
         keeping: how its value is kept, and those of what it calls that say nothing else.
         cancellation: of the run, which somebody may ask for.
+        hits: of its tasks, which may be announced; they are awaited when None.
         is_over: whether the attempt has ended, with all that it submitted.
     """
 
@@ -69,6 +71,7 @@ class FlowRunContext:
         "flow",
         "has_loose_ends",
         "has_records",
+        "hits",
         "is_over",
         "keeping",
         "links",
@@ -104,6 +107,7 @@ class FlowRunContext:
         cancellation: Cancellation | None = None,
         has_records: bool = False,
         choices: Choices | None = None,
+        hits: Hits | None = None,
     ) -> None:
         self.engine = engine
         self.flow = flow
@@ -114,6 +118,7 @@ class FlowRunContext:
         self.records: Records | None = None
         self.has_records = has_records
         self.choices = choices
+        self.hits = hits
         chosen = None if choices is None else choices.on_change
         self.on_change: OnChange = (
             chosen or flow.options.on_change or ("keep" if caller is None else caller.on_change)

@@ -357,6 +357,7 @@ class FlowCall:
             cancellation=self._cancellation,
             has_records=self._has_records,
             choices=self._choices,
+            hits=self._record.hits,
         )
 
     def _own(self, state: State) -> State:

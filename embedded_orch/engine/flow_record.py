@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Write
+from embedded_orch.engine.hits import Hits
 from embedded_orch.states import TERMINAL_TYPES
 from embedded_orch.store import flow_runs, owed_hooks
 from embedded_orch.store.transitions import interrupt
@@ -37,6 +38,7 @@ class FlowRecord:
         run_id: the flow run.
         epoch: in which this process owns it.
         run_count: which attempt it is in.
+        hits: of its tasks, which are on record no later than its end.
         has_loose_ends: whether runs that it called have ended, and the database could not be told.
     """
 
@@ -47,6 +49,7 @@ class FlowRecord:
         "_tracker",
         "epoch",
         "has_loose_ends",
+        "hits",
         "run_count",
         "run_id",
     )
@@ -63,6 +66,7 @@ class FlowRecord:
         self.epoch = 0
         self.run_count = 1
         self.has_loose_ends = False
+        self.hits = Hits(engine.database)
         self._engine = engine
         self._owes_hooks = owes_hooks
         self._tracker = tracker
@@ -220,7 +224,7 @@ class FlowRecord:
     def _tying_up(self, now: int, move: Callable[[Transaction], Decision]) -> Write[Decision]:
         """What moves the run, and with its end sets Crashed what could not say how it ended."""
         if not self.has_loose_ends:
-            return self._after_its_lines(move)
+            return self._after_what_waits(move)
         new_id = self._engine.process.new_id
 
         def operation(tx: Transaction) -> Decision:
@@ -236,14 +240,17 @@ class FlowRecord:
                 self._engine.unrecorded.settle_with(tx)
             return decision
 
-        return self._after_its_lines(operation)
+        return self._after_what_waits(operation)
 
-    def _after_its_lines(self, move: Callable[[Transaction], Decision]) -> Write[Decision]:
-        logs = self._engine.logs
-        if not logs.hand_over():
+    def _after_what_waits(self, move: Callable[[Transaction], Decision]) -> Write[Decision]:
+        """What moves the run, no earlier than what its tasks took cached, and what it logged."""
+        logs, hits = self._engine.logs, self.hits
+        hits.hand_over()
+        if not logs.hand_over() and not hits.are_leaving:
             return Write(self._engine.database, move)
 
         def operation(tx: Transaction) -> Decision:
+            hits.store_failed(tx)
             logs.store_failed(tx)
             return move(tx)
 

@@ -106,6 +106,7 @@ class TaskCall:
             0 if flow_run is None else flow_run.epoch,
             task.options.hooks["on_completion"],
             caller=None if parent is None else parent.record,
+            hits=None if flow_run is None else flow_run.hits,
         )
         self._cache: CacheUse | None = None
         self._retries = 0

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from embedded_orch.db.port import Announced, Transaction
+    from embedded_orch.db.port import Announced, Database, Transaction
     from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.hits import Hits
     from embedded_orch.engine.tag_slots import TagSlots
     from embedded_orch.orchestration.values import CachedResult, Decision, Proposal, Run
     from embedded_orch.store.slots import Claim
@@ -37,6 +38,7 @@ class TaskRecord:
         completion_hooks: of the task. A completion notes that they are owed, until they were
             called; without any it costs nothing.
         caller: the record of the task run that makes the call, if any.
+        hits: of its flow run, with which it may be announced that it took a cached result.
 
     Attributes:
         run_id: the task run: a new one, unless an earlier attempt left it.
@@ -52,6 +54,7 @@ class TaskRecord:
         "_decided",
         "_engine",
         "_epoch",
+        "_hits",
         "_start",
         "_start_states",
         "begun",
@@ -69,6 +72,7 @@ class TaskRecord:
         completion_hooks: Sequence[object] = (),
         *,
         caller: TaskRecord | None,
+        hits: Hits | None = None,
     ) -> None:
         self.completion_hooks = completion_hooks
         self.run_id: UUID = engine.process.new_id()
@@ -79,6 +83,7 @@ class TaskRecord:
         self._engine = engine
         self._epoch = epoch
         self._caller = caller
+        self._hits = hits
         self._start: NewTaskRun | None = None
         self._start_states: Sequence[Proposal] = ()
         self._announced: Announced | None = None
@@ -117,6 +122,7 @@ class TaskRecord:
         if ending is None:
             task_runs.start_task_run(tx, start, states, now=now, epoch=self._epoch)
         else:
+            self._store_failed_hits(tx)
             self._decided = task_runs.start_and_complete(
                 tx,
                 start,
@@ -183,7 +189,7 @@ class TaskRecord:
             accepts: whether that is to be taken, told what there is. If not, nothing is written,
                 and the answer is None.
         """
-        start, states = self._start, self._start_states
+        start = self._start
         assert start is not None, "it has begun"
         tries = 0
 
@@ -195,19 +201,69 @@ class TaskRecord:
             if found is None and tries > 1:
                 # The commit of the first time may be there, and what it took gone since.
                 return task_runs.repeat(tx, run_id=start.id, proposal=running)
-            if not accepts(found):
+            if not accepts(found) or found is None:
                 return None
+            self._store_failed_hits(tx)
+            _, store = self._ended_as_cached(running, found)
+            return store(tx)
+
+        return _Taking(self, running, accepts, operation)
+
+    def announce_cached(
+        self, hits: Hits, running: Proposal, accepts: Callable[[CachedResult | None], bool]
+    ) -> Decision | None:
+        """What :meth:`take_cached` does and answers, without waiting for the commit."""
+        key = running.details.cache_key or ""
+        found = self.database.read_beside(
+            lambda tx: caching.find(tx, key=key, now=running.timestamp)
+        )
+        if not accepts(found) or found is None:
+            return None
+        decision, store = self._ended_as_cached(running, found)
+        hits.announce(store)
+        return decision
+
+    def _ended_as_cached(
+        self, running: Proposal, found: CachedResult
+    ) -> tuple[Decision, Callable[[Transaction], Decision]]:
+        """How the run ends with what was found, and what writes that."""
+        start = self._start
+        assert start is not None, "it has begun"
+        now = running.timestamp
+        decision, states = task_runs.ended_as_cached(
+            start, self._start_states, running, now=now, cached=found
+        )
+
+        def store(tx: Transaction) -> Decision:
             if self._caller is not None:
                 self._caller.insert_if_missing(tx)
             if start.owner_id is not None:
                 self._engine.owner.ensure_registered(tx)
-            decision = task_runs.start_and_complete(
-                tx, start, states, running, now=now, epoch=self._epoch, cached=found
+            stored = task_runs.store_ended(
+                tx, start, states, running, decision, now=now, epoch=self._epoch
             )
-            self._owe_hooks(tx, decision)
-            return decision
+            self._owe_hooks(tx, stored)
+            return stored
 
-        return Write(self._engine.database, operation, after=self.written_before())
+        return decision, store
+
+    @property
+    def announced_hits(self) -> Hits | None:
+        """With what it may be announced that it took a cached result; None where it is awaited."""
+        hits = self._hits
+        # Hooks are called for what is on record.
+        if hits is None or self.completion_hooks or not hits.may_be_announced():
+            return None
+        return hits
+
+    def _store_failed_hits(self, tx: Transaction) -> None:
+        if self._hits is not None:
+            self._hits.store_failed(tx)
+
+    @property
+    def database(self) -> Database:
+        """Where it stands."""
+        return self._engine.database
 
     def interrupt(self, ending: Proposal) -> Write[Decision]:
         """The end of a run that was interrupted: that it crashed, or was cancelled."""
@@ -215,6 +271,7 @@ class TaskRecord:
 
         def operation(tx: Transaction) -> Decision:
             self._insert_missing_start(tx)
+            self._store_failed_hits(tx)
             self._engine.logs.store_failed(tx)
             return interrupt(
                 tx,
@@ -240,6 +297,7 @@ class TaskRecord:
             # Now the start is committed, or has just been written in this transaction.
             if self._decided is not None and self.ending is proposal:
                 return self._decided
+            self._store_failed_hits(tx)
             self._engine.logs.store_failed(tx)
             if claim is not None:
                 self._engine.owner.register(tx)
@@ -279,6 +337,8 @@ class TaskRecord:
 
         None for everything that is announced.
         """
+        if self._hits is not None:
+            self._hits.hand_over()
         # The start of the task that made the call may wait too. Without it, what completed inside
         # would belong to a run that nobody finds again.
         return None if self._engine.logs.hand_over() or self._caller else self._announced
@@ -324,3 +384,28 @@ class _Completion(Write["Decision"]):
             raise
         self._owner.confirm()
         return decision
+
+
+class _Taking(Write["Decision | None"]):
+    """The taking of a cached result: awaited, or announced by a thread that is in a flow run."""
+
+    __slots__ = ("_accepts", "_record", "_running")
+
+    def __init__(
+        self,
+        record: TaskRecord,
+        running: Proposal,
+        accepts: Callable[[CachedResult | None], bool],
+        operation: Callable[[Transaction], Decision | None],
+    ) -> None:
+        super().__init__(record.database, operation, after=record.written_before())
+        self._record = record
+        self._running = running
+        self._accepts = accepts
+
+    def perform(self) -> Decision | None:
+        """Do it in this thread."""
+        hits = self._record.announced_hits
+        if hits is None:
+            return super().perform()
+        return self._record.announce_cached(hits, self._running, self._accepts)

@@ -10,7 +10,6 @@ import msgspec
 
 from embedded_orch.orchestration.transition import decide, is_plain_life, live
 from embedded_orch.orchestration.values import (
-    NO_FACTS,
     CachedResult,
     Decision,
     Facts,
@@ -161,7 +160,6 @@ def start_and_complete(
     *,
     now: int,
     epoch: int | None,
-    cached: CachedResult | None = None,
     is_all: bool = False,
 ) -> Decision:
     """Make a task run in its first states, and propose what completes it, as one write.
@@ -173,23 +171,20 @@ def start_and_complete(
         tx: a write transaction.
         new: the run.
         states: its first ones.
-        last: its completion, or RUNNING where a cached result takes the place of that; proposing
-            the same one again changes nothing.
+        last: its completion; proposing the same one again changes nothing.
         now: when it began, in microseconds since 1970 UTC.
         epoch: in which the caller owns the flow run; None outside of flows.
-        cached: what this transaction has found under the cache key of the run.
         is_all: whether the transaction writes nothing else.
 
     Raises:
         OwnershipLost: another process has taken the flow run since ``epoch``.
     """
-    is_plain = cached is None and is_plain_life(states, last)
+    is_plain = is_plain_life(states, last)
     if is_plain:
         decision, stored = live(_new_run(new), states, last)
     else:
         run, stored = first_states(_new_run(new), states, now=now)
-        facts = NO_FACTS if cached is None else Facts(cached=cached)
-        decision = decide(run, last, now=now, facts=facts)
+        decision = decide(run, last, now=now)
         if decision.proposal is not None:
             stored.append(decision.proposal)
     # On a server each statement is a round trip.
@@ -211,6 +206,60 @@ def start_and_complete(
     store_whole(tx, new.id, stored, is_plain=is_plain)
     if decision.verdict is Verdict.ACCEPT:
         tell_cache(tx, new.id, stored[-1], now=max(now, stored[-1].timestamp))
+    return decision
+
+
+def ended_as_cached(
+    new: NewTaskRun,
+    states: Sequence[Proposal],
+    running: Proposal,
+    *,
+    now: int,
+    cached: CachedResult,
+) -> tuple[Decision, list[Proposal]]:
+    """What becomes of a new run whose result is cached, and all its states; nothing is written.
+
+    Args:
+        new: the run.
+        states: its first ones.
+        running: RUNNING, which the cached result takes the place of.
+        now: when it began, in microseconds since 1970 UTC.
+        cached: what was found under its cache key.
+    """
+    run, stored = first_states(_new_run(new), states, now=now)
+    decision = decide(run, running, now=now, facts=Facts(cached=cached))
+    if decision.proposal is not None:
+        stored.append(decision.proposal)
+    return decision, stored
+
+
+def store_ended(
+    tx: Transaction,
+    new: NewTaskRun,
+    states: Sequence[Proposal],
+    last: Proposal,
+    decision: Decision,
+    *,
+    now: int,
+    epoch: int | None,
+) -> Decision:
+    """Make a task run that has come to its end; what became of it, as it stands then.
+
+    Args:
+        tx: a write transaction.
+        new: the run.
+        states: all its states.
+        last: what was proposed; proposing the same one again changes nothing.
+        decision: what becomes of it by that.
+        now: when it began, in microseconds since 1970 UTC.
+        epoch: in which the caller owns the flow run; None outside of flows.
+
+    Raises:
+        OwnershipLost: another process has taken the flow run since ``epoch``.
+    """
+    if not _insert(tx, new, decision.run, now=now, epoch=epoch):
+        return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
+    store_whole(tx, new.id, states, is_plain=False)
     return decision
 
 

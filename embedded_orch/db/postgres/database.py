@@ -82,6 +82,16 @@ class PostgresDatabase:
         self._flush()
         return self._runner.read(operation)
 
+    @property
+    def reads_beside(self) -> bool:
+        """No: a transaction more is a round trip more."""
+        return False
+
+    def read_beside(self, operation: Callable[[Transaction], R]) -> R:
+        """:meth:`read` without what was announced and waits to be committed."""
+        self._check()
+        return self._runner.read(operation)
+
     def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 

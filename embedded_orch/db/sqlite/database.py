@@ -132,6 +132,19 @@ class SQLiteDatabase:
             self._writer.flush()
         return self._readers.read(operation)
 
+    @property
+    def reads_beside(self) -> bool:
+        """Whether there are readers, which wait for no writer."""
+        return self._readers is not None
+
+    def read_beside(self, operation: Callable[[Transaction], R]) -> R:
+        """:meth:`read` without what was announced and waits to be committed."""
+        self.check_present()
+        if self._readers is None:
+            return self._read_committed(operation)
+        self._check()
+        return self._readers.read(operation)
+
     def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.
 

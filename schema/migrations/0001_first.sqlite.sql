@@ -174,7 +174,11 @@ create index flow_run_claimable on flow_run (work_queue_id, next_scheduled_start
 create index flow_run_holding_slot on flow_run (work_queue_id, state_type)
     where state_type in ('PENDING', 'RUNNING') and work_queue_id is not null;
 create index flow_run_by_claim on flow_run (claim_id) where claim_id is not null;
-create index flow_run_owned on flow_run (owner_id, state_type) where owner_id is not null;
+-- whether any run names a process
+create index flow_run_by_owner on flow_run (owner_id) where owner_id is not null;
+-- what a process has left unfinished; not what runs, for the reason given above
+create index flow_run_owned on flow_run (owner_id)
+    where owner_id is not null and end_time is null and state_type <> 'RUNNING';
 -- what nobody called and has ended: what retention removes, those first that ended first
 create index flow_run_ended on flow_run (state_type, end_time, id)
     where parent_task_run_id is null and end_time is not null;

@@ -221,14 +221,15 @@ order by id desc
 limit 1;
 
 -- name: to_put_back
--- What a dead process had claimed from a queue and not begun, with when it was due.
+-- What a dead process had claimed from a queue and not begun, with when it was due. The condition of
+-- the index stands here word for word, as it does below: SQLite would not use it otherwise.
 -- Index: flow_run_owned.
 select flow_run.id, flow_run.epoch, pending.state_details
 from flow_run
 join flow_run_state as pending
     on pending.flow_run_id = flow_run.id and pending.timestamp = flow_run.state_timestamp
 where flow_run.owner_id = :owner_id and flow_run.claim_id is not null and flow_run.run_count = 0
-      and flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+      and flow_run.end_time is null and flow_run.state_type <> 'RUNNING'
       and flow_run.state_type = 'PENDING'
 order by flow_run.id
 limit :limit;
@@ -241,12 +242,17 @@ where id = :id and epoch = :epoch;
 
 -- name: to_crash
 -- What a dead process was running and nobody is to resume by itself, and the epoch in which it did.
--- Index: flow_run_owned.
+-- Those that ran are looked for among all that do: "is not distinct from" keeps both engines from
+-- reading all that the process has ever run. Index: flow_run_owned, flow_run_by_state.
 select id, epoch
 from flow_run
-where owner_id = :owner_id and (on_crash = 'fail' or state_type = 'CANCELLING')
-      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+where owner_id = :owner_id and end_time is null and state_type <> 'RUNNING'
+      and (on_crash = 'fail' or state_type = 'CANCELLING')
       and state_type <> 'PAUSED' and state_name <> 'NotReady'
+union all
+select id, epoch
+from flow_run
+where state_type = 'RUNNING' and owner_id is not distinct from :owner_id and on_crash = 'fail'
 order by id
 limit :limit;
 
@@ -269,11 +275,15 @@ set owner_id = :owner_id, epoch = epoch + 1, updated = :now
 where id = :id and epoch = :epoch;
 
 -- name: to_leave
--- What a dead process has left to be gone on with: paused, or to be resumed. Index: flow_run_owned.
+-- What a dead process has left to be gone on with: paused, or to be resumed; found as
+-- above. Index: flow_run_owned, flow_run_by_state.
 select id, epoch, on_crash, state_type
 from flow_run
-where owner_id = :owner_id
-      and state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
+where owner_id = :owner_id and end_time is null and state_type <> 'RUNNING'
+union all
+select id, epoch, on_crash, state_type
+from flow_run
+where state_type = 'RUNNING' and owner_id is not distinct from :owner_id
 order by id;
 
 -- name: family [sqlite]
@@ -357,29 +367,41 @@ order by id desc
 limit 1;
 
 -- name: to_resume [sqlite]
--- Runs whose owner died and that asked to be resumed. The states are those of the index, word for
--- word, or SQLite would not use it. Index: flow_run_owned.
+-- Runs whose owner died and that asked to be resumed: those that ran when it did, found by their
+-- state, and those that waited. Index: flow_run_owned.
+select flow_run.id, flow.name as flow_name, flow_run.entrypoint
+from flow_run
+cross join process on process.id = flow_run.owner_id
+join flow on flow.id = flow_run.flow_id
+where flow_run.state_type = 'RUNNING' and flow_run.on_crash = 'resume'
+      and flow_run.parent_task_run_id is null and process.ended is not null
+union all
 select flow_run.id, flow.name as flow_name, flow_run.entrypoint
 from process
-cross join flow_run
+cross join flow_run on flow_run.owner_id = process.id
 join flow on flow.id = flow_run.flow_id
-where flow_run.owner_id = process.id
-      and process.ended is not null and flow_run.on_crash = 'resume'
-      and flow_run.state_type in ('PENDING', 'RUNNING', 'PAUSED', 'CANCELLING', 'SCHEDULED')
-      and flow_run.state_type in ('PENDING', 'RUNNING', 'SCHEDULED')
-      and flow_run.parent_task_run_id is null
-order by flow_run.id;
+where flow_run.end_time is null and flow_run.state_type <> 'RUNNING'
+      and flow_run.state_type in ('PENDING', 'SCHEDULED') and flow_run.on_crash = 'resume'
+      and flow_run.parent_task_run_id is null and process.ended is not null
+order by 1;
 
 -- name: to_resume [postgres]
--- The same; the planner begins with the owners or with the states, whichever it counted fewer of.
+-- The same; those that ran are found by state or by owner, whichever the planner counted fewer of.
+select flow_run.id, flow.name as flow_name, flow_run.entrypoint
+from flow_run
+join process on process.id = flow_run.owner_id
+join flow on flow.id = flow_run.flow_id
+where flow_run.state_type = 'RUNNING' and flow_run.on_crash = 'resume'
+      and flow_run.parent_task_run_id is null and process.ended is not null
+union all
 select flow_run.id, flow.name as flow_name, flow_run.entrypoint
 from process
 join flow_run on flow_run.owner_id = process.id
 join flow on flow.id = flow_run.flow_id
-where process.ended is not null and flow_run.on_crash = 'resume'
-      and flow_run.state_type in ('PENDING', 'RUNNING', 'SCHEDULED')
-      and flow_run.parent_task_run_id is null
-order by flow_run.id;
+where flow_run.end_time is null and flow_run.state_type <> 'RUNNING'
+      and flow_run.state_type in ('PENDING', 'SCHEDULED') and flow_run.on_crash = 'resume'
+      and flow_run.parent_task_run_id is null and process.ended is not null
+order by 1;
 
 -- Finding. The filters that are given besides the one that leads, each off when its value is NULL.
 -- Lists are JSON arrays. Included below, word for word, where a statement says so.

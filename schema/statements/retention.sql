@@ -190,7 +190,7 @@ where id = any (array(select value::uuid from jsonb_array_elements_text(:ids) as
 delete from flow_run where id = :flow_run_id;
 
 -- name: delete_process
--- One that has ended and that no run names any more. Index: flow_run_owned.
+-- One that has ended and that no run names any more. Index: flow_run_by_owner.
 delete from process
 where id = :process_id and ended is not null
       and not exists (select 1 from flow_run where flow_run.owner_id = process.id)

@@ -13,6 +13,7 @@ import pytest
 
 from embedded_orch import flow, get_run_logger, task
 from embedded_orch.cache_policies import INPUTS
+from embedded_orch.engine.contexts import FlowRunContext
 from embedded_orch.engine.task_record import TaskRecord
 from embedded_orch.orchestration.values import Proposal
 from embedded_orch.task_runners import ThreadPoolTaskRunner
@@ -311,3 +312,27 @@ def test_tasks_leave_nothing_to_the_garbage_collector(url: str) -> None:
 
     with opened(url):
         assert report() == []
+
+
+def test_flow_runs_leave_nothing_to_the_garbage_collector(url: str) -> None:
+    """Seen to fail when the cancellation of a run held its last attempt, which held it."""
+
+    @flow
+    def called() -> None:
+        return
+
+    def run_some() -> list[str]:
+        known = {id(each) for each in gc.get_objects()}
+        for _ in range(FEW):
+            called()
+        new = [each for each in gc.get_objects() if id(each) not in known]
+        return [type(each).__name__ for each in new if isinstance(each, FlowRunContext)]
+
+    with opened(url):
+        called()
+        gc.collect()
+        gc.disable()
+        try:
+            assert run_some() == []
+        finally:
+            gc.enable()

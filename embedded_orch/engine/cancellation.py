@@ -99,6 +99,14 @@ class Cancellation:
         with self._lock:
             self._interrupt = None
 
+    def let_go(self) -> None:
+        """The run is over, and so is its attempt, which holds this in turn.
+
+        With it let go, both end without the garbage collector.
+        """
+        with self._lock:
+            self._context = None
+
     def request(self, reason: str) -> None:
         """Have the run end, and then what it submitted; the first reason counts."""
         with self._lock:

@@ -127,9 +127,11 @@ class Owner:
 
     def finish(self, run_id: UUID, cancellation: Cancellation) -> None:
         """This owner runs it no longer, or could not take it."""
+        cancellation.let_go()
         with self._counting:
-            self._running[run_id].remove(cancellation)
-            if not self._running[run_id]:
+            ours = self._running[run_id]
+            ours.remove(cancellation)
+            if not ours:
                 del self._running[run_id]
             if not self._running:
                 for bell in self._idle_bells:

@@ -105,7 +105,9 @@ class Watch:
         """A run has ended its work."""
         with self._lock:
             self._works.pop(work.run_id, None)
-            self._cancelled.pop(work.run_id, None)
+            if self._cancelled:
+                # Rarely; what is looked up is hashed by code of Python's.
+                self._cancelled.pop(work.run_id, None)
 
     def wake(self) -> None:
         """A run was moved in this process: look now."""

@@ -36,7 +36,7 @@ from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.telling import LastLine, log_beginning, log_end, log_retry
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
-from embedded_orch.process import random_bits
+from embedded_orch.process import id_after, random_bits
 from embedded_orch.states import TERMINAL_TYPES, State, StateType
 
 if TYPE_CHECKING:
@@ -262,12 +262,11 @@ class FlowCall:
         process = self._engine.process
         now = process.now()
         new = self._new_run()
-        states = [
-            Proposal(id=process.new_id(), type=StateType.PENDING, name="Pending", timestamp=now)
-        ]
-        running = self._running(now + 1)
-        if self._refusal is None:
-            states.append(running)
+        pending = Proposal(
+            id=id_after(self.run_id, 1), type=StateType.PENDING, name="Pending", timestamp=now
+        )
+        running = self._running(now + 1, id=id_after(self.run_id, 2))
+        states = [pending, running] if self._refusal is None else [pending]
         return self._record.create(new, states, caller=self._caller), running
 
     def _states_of_take_over(self, *, owner_died: bool) -> list[Proposal]:
@@ -554,9 +553,11 @@ class FlowCall:
         state = self._own(results.state_of(running))
         yield from call_flow_hooks(self._engine, self._flow, state)
 
-    def _running(self, timestamp: int, message: str | None = None) -> Proposal:
+    def _running(
+        self, timestamp: int, message: str | None = None, *, id: UUID | None = None
+    ) -> Proposal:
         return Proposal(
-            id=self._engine.process.new_id(),
+            id=id or self._engine.process.new_id(),
             type=StateType.RUNNING,
             name="Running",
             timestamp=timestamp,

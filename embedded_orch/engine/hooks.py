@@ -42,7 +42,10 @@ def hooks_on(options: Options, type: StateType) -> Sequence[Callable[..., Any]]:
 
 def has_final_hooks(options: Options) -> bool:
     """Whether there are hooks for the end of a run, however it ends."""
-    return any(hooks for option, hooks in options.hooks.items() if option != "on_running")
+    # Most have none at all, which is told without a loop of ours.
+    return options.has_hooks and any(
+        hooks for option, hooks in options.hooks.items() if option != "on_running"
+    )
 
 
 def call_flow_hooks(

@@ -22,6 +22,7 @@ from embedded_orch.engine.run_logging import (
     logger_of,
     show,
 )
+from embedded_orch.process import id_after
 from embedded_orch.states import TERMINAL_TYPES, StateType
 from embedded_orch.store import logs
 
@@ -82,19 +83,19 @@ class LastLine:
         run: the attempt that ends.
     """
 
-    __slots__ = ("_audience", "_id", "_now", "_run", "_said", "_stored_with")
+    __slots__ = ("_audience", "_now", "_run", "_said", "_stored_with")
 
     def __init__(self, run: FlowRunContext) -> None:
-        process = run.engine.process
         # The state that it was stored with, by a transaction that need not be committed.
         self._stored_with: UUID | None = None
         self._run = run
-        self._now = process.now()
-        self._id = f"{process.new_id().int:032x}"
+        self._now = run.engine.process.now()
         self._said: tuple[int, str] = (0, "")
-        # Its function may have configured logging.
-        listen()
         self._audience = audience_of(_flow_runs)
+        if self._audience is Audience.UNKNOWN:
+            # Its function may have configured logging, and taken our handler away.
+            listen()
+            self._audience = audience_of(_flow_runs)
 
     def store(self, tx: Transaction, decision: Decision) -> None:
         """Store it, if the run has ended by a decision.
@@ -111,7 +112,9 @@ class LastLine:
         level, text = self._said = _how_it_ended(self._run, self._now, state)
         if self._audience is Audience.UNKNOWN or not _flow_runs.isEnabledFor(level):
             return
-        row = logs.NewLogRow(self._now, self._id, level, FLOW_RUNS, kept(text), None)
+        # After the state: the id next to it is that of the state of the task run that goes along.
+        id = f"{id_after(state.id, 2).int:032x}"
+        row = logs.NewLogRow(self._now, id, level, FLOW_RUNS, kept(text), None)
         logs.append(tx, self._run.run_id, [row], now=self._now)
         self._stored_with = state.id
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from embedded_orch.engine.environment import said
 from embedded_orch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ _FALSE = ("", "0", "false", "no", "off")
 _LINES_PER_SECOND = 10_000
 _EXTRA_LOGGERS = "EMBEDDED_ORCH_LOGGING_EXTRA_LOGGERS"
 _LOG_PRINTS = "EMBEDDED_ORCH_LOGGING_LOG_PRINTS"
-# As the environment itself has them, encoded as the platform wants it.
-_KEYS = {name: os.environ.encodekey(name) for name in (_EXTRA_LOGGERS, _LOG_PRINTS)}
 
 
 def level() -> int:
@@ -46,7 +45,7 @@ def extra_loggers() -> tuple[str, ...]:
 
     ``EMBEDDED_ORCH_LOGGING_EXTRA_LOGGERS``.
     """
-    text = _said(_EXTRA_LOGGERS)
+    text = said(_EXTRA_LOGGERS)
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
@@ -58,10 +57,10 @@ def log_prints() -> bool:
     Raises:
         ConfigurationError: it is neither true nor false.
     """
-    said = _said(_LOG_PRINTS)
-    if said is None:
+    found = said(_LOG_PRINTS)
+    if found is None:
         return False
-    text = said.strip().lower()
+    text = found.strip().lower()
     if text not in _TRUE and text not in _FALSE:
         _refuse(_LOG_PRINTS, text, "it is true or false")
     return text in _TRUE
@@ -82,18 +81,6 @@ def lines_per_second() -> int:
     if not text.isdecimal():
         _refuse(variable, text, "it is a number of lines, 0 for as many as come")
     return int(text)
-
-
-def _said(variable: str) -> str | None:
-    """What a variable is set to that each run asks for; it may be set meanwhile.
-
-    ``os.environ`` encodes the name, and makes a KeyError of its own, each time: most of these
-    variables are not set, and what it keeps them in tells that at a tenth of the cost.
-    """
-    kept = getattr(os.environ, "_data", None)
-    if kept is not None and _KEYS[variable] not in kept:
-        return None
-    return os.environ.get(variable)
 
 
 def _refuse(variable: str, text: str, what: str) -> NoReturn:

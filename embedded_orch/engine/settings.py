@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from embedded_orch.engine.environment import said
 from embedded_orch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,20 +24,21 @@ class Default(Generic[T]):
         check: refuses a value that the option cannot have.
     """
 
-    __slots__ = ("_check", "_name", "_otherwise")
+    __slots__ = ("_check", "_name", "_otherwise", "_variables")
 
     def __init__(self, otherwise: T, check: Callable[[object], T]) -> None:
         self._otherwise = otherwise
         self._check = check
         self._name = ""
+        # By the class that is asked, which may be a subclass of the one that has this.
+        self._variables: dict[type, str] = {}
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> T:
-        kind = owner.__name__.removesuffix("Options").upper()
-        variable = f"EMBEDDED_ORCH_{kind}_DEFAULT_{self._name.upper()}"
-        text = os.environ.get(variable)
+        variable = self._variables.get(owner) or self._named(owner)
+        text = said(variable)
         if text is None:
             return self._otherwise
         import msgspec
@@ -48,3 +49,9 @@ class Default(Generic[T]):
             raise ConfigurationError(
                 f"the environment variable {variable}={text!r} is not understood: {error}"
             ) from error
+
+    def _named(self, owner: type) -> str:
+        kind = owner.__name__.removesuffix("Options").upper()
+        variable = f"EMBEDDED_ORCH_{kind}_DEFAULT_{self._name.upper()}"
+        self._variables[owner] = variable
+        return variable

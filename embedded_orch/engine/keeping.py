@@ -114,10 +114,14 @@ def keeping_of(options: Options, around: Keeping) -> Keeping:
         key_storage=options.key_storage,
         serializer=options.result_serializer,
     )
-    return keeping._replace(
+    return Keeping(
         is_stored=(around.is_stored or options.asks_to_persist) if persist is None else persist,
         is_required=persist is True,
         is_at_hand=options.cache_result_in_memory,
+        serializer=keeping.serializer,
+        storage=keeping.storage,
+        largest_inside=keeping.largest_inside,
+        places=keeping.places,
     )
 
 
@@ -132,6 +136,8 @@ def keeping_in(
         key_storage: of the records of their keys.
         serializer: that makes bytes of values.
     """
+    if storage is None and key_storage is None and serializer is None:
+        return around
     chosen = around.storage if storage is None else storage
     if chosen is None:
         # Whoever finds the key there has to find the value as well.

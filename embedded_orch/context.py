@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from embedded_orch import times
@@ -96,9 +97,7 @@ class FlowRunContext:
 
     Attributes:
         flow: the flow.
-        flow_run: the run.
         parameters: what it was called with, by parameter.
-        start_time: when this attempt began, UTC.
         here: the engine's own, for ours that are given this one.
     """
 
@@ -106,9 +105,17 @@ class FlowRunContext:
         self.here = here
         decorated: Any = here.flow.decorated
         self.flow: Flow[..., Any] = decorated
-        self.flow_run = FlowRunHere(here)
         self.parameters = dict(here.parameters)
-        self.start_time: datetime = times.datetime_from_microseconds(here.start_time)
+
+    @cached_property
+    def flow_run(self) -> FlowRunHere:
+        """The run."""
+        return FlowRunHere(self.here)
+
+    @cached_property
+    def start_time(self) -> datetime:
+        """When this attempt began, UTC."""
+        return times.datetime_from_microseconds(self.here.start_time)
 
     @property
     def transaction(self) -> BaseTransaction:
@@ -141,9 +148,7 @@ class TaskRunContext:
 
     Attributes:
         task: the task.
-        task_run: the run.
         parameters: what it was called with, by parameter.
-        start_time: when this attempt began, UTC.
         here: the engine's own, for ours that are given this one.
     """
 
@@ -151,9 +156,17 @@ class TaskRunContext:
         self.here = here
         decorated: Any = here.task.decorated
         self.task: Task[..., Any] = decorated
-        self.task_run = TaskRunHere(here)
         self.parameters = dict(here.parameters)
-        self.start_time: datetime = times.datetime_from_microseconds(here.start_time)
+
+    @cached_property
+    def task_run(self) -> TaskRunHere:
+        """The run."""
+        return TaskRunHere(self.here)
+
+    @cached_property
+    def start_time(self) -> datetime:
+        """When this attempt began, UTC."""
+        return times.datetime_from_microseconds(self.here.start_time)
 
     @property
     def transaction(self) -> BaseTransaction:

@@ -28,6 +28,7 @@ from embedded_orch.values.stored import JSON
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
+    from uuid import UUID
 
     from embedded_orch.db.port import Transaction
     from embedded_orch.engine.contexts import TaskRunContext
@@ -87,10 +88,10 @@ class CacheUse:
     __slots__ = (
         "_expires_in",
         "_found",
-        "_holder",
         "_is_locked",
         "_is_missing",
         "_policy",
+        "_run_id",
         "is_refreshing",
         "key",
         "path",
@@ -103,7 +104,7 @@ class CacheUse:
         *,
         expires_in: timedelta | None,
         is_refreshing: bool,
-        holder: str,
+        run_id: UUID,
         path: str | None = None,
     ) -> None:
         self.key = key
@@ -111,7 +112,7 @@ class CacheUse:
         self.is_refreshing = is_refreshing
         self._policy = policy
         self._expires_in = expires_in
-        self._holder = holder
+        self._run_id = run_id
         self._is_locked = False
         self._is_missing = False
         self._found: tuple[CachedResult, object] | None = None
@@ -293,6 +294,10 @@ class CacheUse:
             _log.warning("the lock of the cache key %s was not given back: %s", self.key, failure)
 
     @property
+    def _holder(self) -> str:
+        return str(self._run_id)
+
+    @property
     def _room_name(self) -> str:
         return f"cache key {self.key}"
 
@@ -361,6 +366,6 @@ def cache_use(here: TaskRunContext, keeping: Keeping) -> CacheUse | None:
         policy,
         expires_in=options.cache_expiration,
         is_refreshing=options.refresh_cache,
-        holder=str(here.run_id),
+        run_id=here.run_id,
         path=path,
     )

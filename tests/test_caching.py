@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from embedded_orch.cache_policies import (
     RUN_ID,
     TASK_SOURCE,
     CachePolicy,
+    Inputs,
 )
 from embedded_orch.store import task_runs
 from embedded_orch.tasks import task_input_hash
@@ -502,6 +503,61 @@ class TestPolicies:
         nothing()
 
         assert calls == [1, 1]
+
+    def test_a_key_is_the_same_in_a_flow_and_outside_of_flows(self, memory: Orchestrator) -> None:
+        """In a flow it is made of the hash by which the record of the call is found."""
+        doubling = Doubling(cache_policy=INPUTS)
+        value = {"b": [1, 2.5, None], "a": {datetime(2026, 1, 2, tzinfo=UTC)}}
+
+        @flow
+        def outer() -> list[Any]:
+            return [doubling.task(2), doubling.task(number=[value])]
+
+        doubling.task(2)
+        doubling.task([value])
+
+        assert outer() == [4, [value, value]]
+        assert doubling.calls == [2, [value]]
+
+    def test_a_policy_made_of_inputs_says_what_the_key_is_of_in_a_flow_too(
+        self, memory: Orchestrator
+    ) -> None:
+        class Parity(Inputs):
+            def compute_key(
+                self,
+                task_ctx: Any,
+                inputs: dict[str, Any],
+                flow_parameters: dict[str, Any],
+                **kwargs: Any,
+            ) -> str | None:
+                return super().compute_key(
+                    task_ctx, {"parity": inputs["number"] % 2}, flow_parameters, **kwargs
+                )
+
+        doubling = Doubling(cache_policy=Parity())
+
+        @flow
+        def outer() -> list[Any]:
+            return [doubling.task(2), doubling.task(4), doubling.task(3)]
+
+        assert outer() == [4, 4, 6]
+        assert doubling.calls == [2, 3]
+
+    def test_inputs_that_are_told_by_their_type_make_no_key_in_a_flow(
+        self, memory: Orchestrator
+    ) -> None:
+        calls: list[Any] = []
+
+        @task(cache_policy=INPUTS)
+        def locked(lock: Any) -> int:
+            calls.append(lock)
+            return len(calls)
+
+        @flow
+        def outer() -> list[int]:
+            return [locked(threading.Lock()), locked(threading.Lock())]
+
+        assert outer() == [1, 2]
 
     def test_the_source_and_the_parameters_of_the_flow(self, memory: Orchestrator) -> None:
         doubling = Doubling(cache_policy=TASK_SOURCE + FLOW_PARAMETERS)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.specs import FlowSpec, Spec, TaskSpec
     from embedded_orch.engine.task_record import TaskRecord
     from embedded_orch.engine.transactions import BaseTransaction
+    from embedded_orch.values import InputsHash
 
 
 class FlowRunContext:
@@ -241,6 +242,7 @@ class TaskRunContext:
         name: of the run.
         run_count: which attempt this is.
         parameters: what the task was called with.
+        inputs: their hash, where the record of the call is found by it.
         tags: of the run.
         start_time: of this attempt, in microseconds since 1970 UTC.
         around: what the call was made in: a block of a transaction, or the task run that made it.
@@ -256,6 +258,7 @@ class TaskRunContext:
         "around",
         "engine",
         "flow_run",
+        "inputs",
         "is_tracker",
         "log_prints",
         "name",
@@ -278,6 +281,7 @@ class TaskRunContext:
         name: str,
         run_count: int,
         parameters: Mapping[str, Any],
+        inputs: InputsHash | None,
         tags: tuple[str, ...],
         start_time: int,
         around: BaseTransaction | TaskRunContext | None,
@@ -291,6 +295,7 @@ class TaskRunContext:
         self.name = name
         self.run_count = run_count
         self.parameters = parameters
+        self.inputs = inputs
         self.tags = tags
         self.start_time = start_time
         self.around = around

@@ -5,11 +5,9 @@ from __future__ import annotations
 from binascii import b2a_base64
 from typing import TYPE_CHECKING
 
-from embedded_orch import values
 from embedded_orch.values.hashing import hasher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from uuid import UUID
 
 # 2^-40 for one collision among a million calls.
@@ -31,13 +29,18 @@ def digest_key(digest: bytes, occurrence: int) -> str:
     return text if occurrence == 0 else f"{text}-{occurrence}"
 
 
-def call_digest(parent: UUID | None, task_key: str, arguments: Mapping[str, object]) -> bytes:
+def call_digest(parent: UUID | None, task_key: str, inputs: bytes) -> bytes:
     """What equal calls have in common: their parent task run, task and inputs.
 
     The source of the task is not part of it: the fix that lets a half-done run finish must not
     throw away what is done. Inputs that cannot be hashed count by their type.
+
+    Args:
+        parent: the task run that makes the call, if any.
+        task_key: of the task.
+        inputs: their hash.
     """
-    digest = hasher()(values.hash_inputs(arguments), digest_size=_DIGEST_BYTES)
+    digest = hasher()(inputs, digest_size=_DIGEST_BYTES)
     digest.update(task_key.encode())
     if parent is not None:
         digest.update(parent.bytes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from embedded_orch import errors
+from embedded_orch import errors, values
 from embedded_orch.engine import attempts, results
 from embedded_orch.engine.caching import cache_use
 from embedded_orch.engine.calling import call_of, iteration_of
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
     from embedded_orch.store.task_runs import RecordedCall
+    from embedded_orch.values import InputsHash
 
 _log = logging.getLogger("embedded_orch.engine")
 
@@ -108,6 +109,7 @@ class TaskCall:
             caller=None if parent is None else parent.record,
             hits=None if flow_run is None else flow_run.hits,
         )
+        self._inputs: InputsHash | None = None
         self._cache: CacheUse | None = None
         self._retries = 0
         self._run_count = 1
@@ -180,7 +182,8 @@ class TaskCall:
             return f"{self._task.key}-{self.run_id}"
         if flow_run.match == "position":
             return position_key(self._parent, self._number)
-        digest = call_digest(self._parent, self._task.key, self._arguments)
+        inputs = self._inputs = values.examine_inputs(self._arguments)
+        digest = call_digest(self._parent, self._task.key, inputs.digest)
         occurrence = flow_run.occurrences.next_of(digest)
         if occurrence is None:
             flow_run_id, first = flow_run.run_id, digest_key(digest, 0)
@@ -510,6 +513,7 @@ class TaskCall:
             name=self.name,
             run_count=self._run_count,
             parameters=self._arguments,
+            inputs=self._inputs,
             tags=self._tags,
             start_time=self._engine.process.now(),
             around=self._around,

@@ -16,6 +16,7 @@ from embedded_orch.engine.keeping import Keeping
 from embedded_orch.engine.options import FlowOptions, TaskOptions
 from embedded_orch.engine.signatures import Signature
 from embedded_orch.engine.specs import FlowSpec, TaskSpec
+from embedded_orch.values import hash_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,7 @@ def an_attempt() -> FlowRunContext:
 
 
 def key_of(attempt: FlowRunContext, arguments: dict[str, object]) -> str:
-    digest = call_digest(None, a_task().key, arguments)
+    digest = call_digest(None, a_task().key, hash_inputs(arguments))
     occurrence = attempt.occurrences.next_of(digest)
     assert occurrence is not None
     return digest_key(digest, occurrence)
@@ -108,32 +109,38 @@ def test_calls_from_threads_have_the_same_keys() -> None:
 
 def test_a_call_is_told_by_its_parent_task_and_inputs() -> None:
     digests = {
-        call_digest(None, "load", {"path": "a"}),
-        call_digest(PARENT, "load", {"path": "a"}),
-        call_digest(OTHER_PARENT, "load", {"path": "a"}),
-        call_digest(None, "store", {"path": "a"}),
-        call_digest(None, "load", {"path": "b"}),
-        call_digest(None, "load", {"path": 1}),
-        call_digest(None, "load", {"path": True}),
-        call_digest(None, "load", {"other": "a"}),
+        call_digest(None, "load", hash_inputs({"path": "a"})),
+        call_digest(PARENT, "load", hash_inputs({"path": "a"})),
+        call_digest(OTHER_PARENT, "load", hash_inputs({"path": "a"})),
+        call_digest(None, "store", hash_inputs({"path": "a"})),
+        call_digest(None, "load", hash_inputs({"path": "b"})),
+        call_digest(None, "load", hash_inputs({"path": 1})),
+        call_digest(None, "load", hash_inputs({"path": True})),
+        call_digest(None, "load", hash_inputs({"other": "a"})),
     }
 
     assert len(digests) == 8
 
 
 def test_a_call_is_not_told_by_the_order_of_its_inputs() -> None:
-    assert call_digest(None, "f", {"a": 1, "b": 2}) == call_digest(None, "f", {"b": 2, "a": 1})
+    assert call_digest(None, "f", hash_inputs({"a": 1, "b": 2})) == call_digest(
+        None, "f", hash_inputs({"b": 2, "a": 1})
+    )
 
 
 def test_inputs_that_cannot_be_hashed_count_by_their_type() -> None:
     one, other = threading.Lock(), threading.Lock()
 
-    assert call_digest(None, "f", {"lock": one}) == call_digest(None, "f", {"lock": other})
-    assert call_digest(None, "f", {"lock": one}) != call_digest(None, "f", {"lock": object()})
+    assert call_digest(None, "f", hash_inputs({"lock": one})) == call_digest(
+        None, "f", hash_inputs({"lock": other})
+    )
+    assert call_digest(None, "f", hash_inputs({"lock": one})) != call_digest(
+        None, "f", hash_inputs({"lock": object()})
+    )
 
 
 def test_digest_stays_the_same_from_version_to_version() -> None:
     """Records of a run that was begun by an older version are found by this one."""
-    digest = call_digest(PARENT, "load", {"path": "a", "limit": 3})
+    digest = call_digest(PARENT, "load", hash_inputs({"path": "a", "limit": 3}))
 
     assert digest.hex() == "36314e8bf182710991f8bb85"

@@ -19,6 +19,7 @@ from embedded_orch.engine.read_ahead import RecordedValues
 from embedded_orch.engine.records import Records
 from embedded_orch.errors import RunChanged
 from embedded_orch.store.task_runs import RecordedCall
+from embedded_orch.values import hash_inputs
 from tests.engine.test_identity import a_task, an_attempt, load, store
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ RECORDED = st.lists(st.tuples(CALLS, st.sampled_from(["COMPLETED", "CRASHED", No
 
 
 def key_of(context: FlowRunContext, spec: TaskSpec, call: Call) -> str:
-    digest = call_digest(call.caller, spec.key, {"x": call.input})
+    digest = call_digest(call.caller, spec.key, hash_inputs({"x": call.input}))
     occurrence = context.occurrences.next_of(digest)
     assert occurrence is not None
     return digest_key(digest, occurrence)

@@ -43,7 +43,7 @@ def _contended(stopwatch: Stopwatch) -> None:
 @contextmanager
 def _one_slot(folder: Path, work: Work, *, url: str | None = None) -> Generator[Work]:
     with embedded_orch.open(url or folder / "orch.db") as orch:
-        orch.concurrency_limits.create("slot", 1)
+        orch.concurrency_limits.upsert("slot", 1)
         yield work
 
 

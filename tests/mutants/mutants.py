@@ -149,8 +149,8 @@ MUTANTS: dict[str, Mutant] = {
     "resume key": Mutant(
         "a record is that of a call by its inputs",
         "embedded_orch/engine/identity.py",
-        "values.hash_inputs(arguments)",
-        "values.hash_inputs({})",
+        "hasher()(inputs, digest_size=_DIGEST_BYTES)",
+        "hasher()(digest_size=_DIGEST_BYTES)",
         ("tests/engine/test_identity.py",),
     ),
     "resume key of the caller": Mutant(

@@ -464,7 +464,8 @@ def test_run_in_another_process_is_cancelled(orch: Orchestrator, url: str) -> No
     )
     try:
         run_id = line()
-        assert orch.flow_runs.cancel(run_id).state_name == "Cancelling"
+        # On Postgres it hears of it at once, and may have ended before the run is read.
+        assert orch.flow_runs.cancel(run_id).state_name in {"Cancelling", "Cancelled"}
 
         assert line() == "cancelled"
     finally:

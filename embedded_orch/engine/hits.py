@@ -51,7 +51,7 @@ class Hits:
         database = self._database
         if not database.reads_beside or scope_for(database) is not None:
             return False
-        self.hand_over()
+        # What is committed was let go of when the write was made that this takes the place of.
         return self._again is None and len(self._leaving) < _MOST_LEAVING
 
     def announce(self, operation: Callable[[Transaction], object]) -> Announced:

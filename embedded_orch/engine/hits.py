@@ -69,23 +69,31 @@ class Hits:
 
         Not inside of an open transaction of the caller, which may be rolled back.
         """
-        if not self._leaving or scope_for(self._database) is not None:
+        leaving = self._leaving
+        if not leaving:
+            return
+        try:
+            is_over = leaving[0][0].is_done
+        except IndexError:
+            # Another thread was at it just now.
+            return
+        # They are committed in their order.
+        if not is_over or scope_for(self._database) is not None:
             return
         # Whoever finds another thread at it leaves it to that.
         if not self._settling.acquire(blocking=False):
             return
         try:
-            for _ in range(len(self._leaving)):
-                announced, operation = self._leaving[0]
+            for _ in range(len(leaving)):
+                announced, operation = leaving[0]
                 if not announced.is_done:
-                    # They are committed in their order.
                     break
                 if announced is self._again:
                     self._again = None
                 if announced.error is not None:
                     # Added before it is taken away: at any time it is among those that leave.
                     self._again = self.announce(operation)
-                self._leaving.popleft()
+                leaving.popleft()
         finally:
             self._settling.release()
 

@@ -24,10 +24,12 @@ from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 
 if TYPE_CHECKING:
     from embedded_orch.orchestration.rules import Answer
-    from embedded_orch.orchestration.values import Facts, Proposal, Run
+    from embedded_orch.orchestration.values import CachedResult, Facts, Proposal, Run
 
 AWAITING_SLOT = "AwaitingConcurrencySlot"
 """The name of the state in which a run waits for a slot."""
+IS_CACHED = "a cached result was found"
+"""Why a run is not begun whose result is cached."""
 # Prefect's first guess of the seconds for which a slot is held, and how far a wait differs from it.
 _OCCUPANCY = 2.0
 _JITTER = 0.3
@@ -36,15 +38,20 @@ _JITTER = 0.3
 def _take_cached(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:
     if facts.cached is None or not proposal.details.cache_key or proposal.details.refresh_cache:
         return None
-    found = msgspec.structs.replace(
-        proposal,
+    found = with_cached(proposal, facts.cached)
+    return Objection(Verdict.REJECT, IS_CACHED, proposal=found)
+
+
+def with_cached(running: Proposal, cached: CachedResult) -> Proposal:
+    """The COMPLETED state that takes the place of a RUNNING one whose result is cached."""
+    return msgspec.structs.replace(
+        running,
         type=StateType.COMPLETED,
         name="Cached",
         message="the result of an earlier run with the same cache key",
-        data=facts.cached.data,
-        data_format=facts.cached.data_format,
+        data=cached.data,
+        data_format=cached.data_format,
     )
-    return Objection(Verdict.REJECT, "a cached result was found", proposal=found)
 
 
 def _refuse_long_key(run: Run, proposal: Proposal, facts: Facts, now: int) -> Answer:

@@ -22,7 +22,12 @@ import msgspec
 from embedded_orch import times
 from embedded_orch.orchestration.bookkeeping import bookkeep
 from embedded_orch.orchestration.flow_rules import CORE_FLOW_POLICY, MINIMAL_FLOW_POLICY
-from embedded_orch.orchestration.task_rules import CORE_TASK_POLICY, MINIMAL_TASK_POLICY
+from embedded_orch.orchestration.task_rules import (
+    CORE_TASK_POLICY,
+    IS_CACHED,
+    MINIMAL_TASK_POLICY,
+    with_cached,
+)
 from embedded_orch.orchestration.values import (
     NO_FACTS,
     Amendment,
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedded_orch.orchestration.rules import Question
+    from embedded_orch.orchestration.values import CachedResult
 
 
 def decide(
@@ -167,6 +173,80 @@ def live(
         total_run_time=ended - began,
     )
     return Decision(Verdict.ACCEPT, lived, proposal=completed), [pending, running, completed]
+
+
+def is_plain_completion(run: Run, completed: Proposal) -> bool:
+    """Whether this completes a RUNNING run so that nothing but its end changes on it.
+
+    Of a flow run a rule is asked about a proposal with a ``transition_id``; the caller has none.
+    """
+    return (
+        completed.type is StateType.COMPLETED
+        and completed.follows is None
+        and run.state_type is StateType.RUNNING
+        and run.start_time is not None
+        and run.end_time is None
+        and not run.policy.resuming
+        and run.state_id != completed.id
+    )
+
+
+def complete(run: Run, completed: Proposal) -> Decision:
+    """What :func:`decide` makes of a plain completion that no rule is asked about, in one step."""
+    began = run.state_timestamp
+    assert began is not None, "it runs"
+    completed = _later(completed, began)
+    ended = completed.timestamp
+    after = msgspec.structs.replace(
+        run,
+        state_id=completed.id,
+        state_type=StateType.COMPLETED,
+        state_name=completed.name,
+        state_timestamp=ended,
+        state_details=completed.details,
+        has_value=is_value(completed.data_format),
+        next_scheduled_start_time=None,
+        end_time=ended,
+        total_run_time=run.total_run_time + ended - began,
+    )
+    return Decision(Verdict.ACCEPT, after, proposal=completed)
+
+
+def is_plain_taking(states: Sequence[Proposal], running: Proposal) -> bool:
+    """Whether a run begins plainly with a PENDING, and RUNNING may be put by for a cached result."""
+    details = running.details
+    return (
+        is_plain_pending(states)
+        and running.type is StateType.RUNNING
+        and running.follows is None
+        and bool(details.cache_key)
+        and not details.refresh_cache
+    )
+
+
+def take(
+    run: Run, pending: Proposal, running: Proposal, cached: CachedResult
+) -> tuple[Decision, list[Proposal]]:
+    """A task run without a state that takes a cached result, and its two states as they are stored.
+
+    What :func:`decide` makes of a plain PENDING, by force, and then of RUNNING is worked out in one
+    step.
+    """
+    taken = _later(with_cached(running, cached), pending.timestamp)
+    ended = taken.timestamp
+    after = msgspec.structs.replace(
+        run,
+        state_id=taken.id,
+        state_type=StateType.COMPLETED,
+        state_name=taken.name,
+        state_timestamp=ended,
+        state_details=taken.details,
+        has_value=is_value(taken.data_format),
+        expected_start_time=pending.timestamp,
+        start_time=ended,
+        end_time=ended,
+    )
+    return Decision(Verdict.REJECT, after, IS_CACHED, proposal=taken), [pending, taken]
 
 
 def _later(proposal: Proposal, before: int) -> Proposal:

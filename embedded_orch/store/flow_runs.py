@@ -85,6 +85,9 @@ class FlowRunRow(msgspec.Struct, frozen=True):
     created: int
 
 
+_NO_POLICY = Policy()
+
+
 def create_flow_run(
     tx: Transaction,
     new: NewFlowRun,
@@ -118,13 +121,15 @@ def create_flow_run(
         epoch=0,
         on_crash=new.on_crash,
         parameters=new.parameters,
-        unstored_parameters=encode_struct(new.unstored_parameters),
+        unstored_parameters=encode_struct(new.unstored_parameters)
+        if new.unstored_parameters
+        else "{}",
         parameters_hash=new.parameters_hash,
         entrypoint=new.entrypoint,
         flow_version=new.flow_version,
         idempotency_key=new.idempotency_key,
-        tags=encode_struct(list(new.tags)),
-        empirical_policy=encode_struct(new.policy),
+        tags=encode_struct(list(new.tags)) if new.tags else "[]",
+        empirical_policy="{}" if new.policy == _NO_POLICY else encode_struct(new.policy),
         parent_task_run_id=new.parent_task_run_id,
         now=now,
         **run_fields(run),

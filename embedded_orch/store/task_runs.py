@@ -8,7 +8,13 @@ from uuid import UUID
 
 import msgspec
 
-from embedded_orch.orchestration.transition import decide, is_plain_life, live
+from embedded_orch.orchestration.transition import (
+    decide,
+    is_plain_life,
+    is_plain_taking,
+    live,
+    take,
+)
 from embedded_orch.orchestration.values import (
     CachedResult,
     Decision,
@@ -226,6 +232,8 @@ def ended_as_cached(
         now: when it began, in microseconds since 1970 UTC.
         cached: what was found under its cache key.
     """
+    if is_plain_taking(states, running):
+        return take(_new_run(new), states[0], running, cached)
     run, stored = first_states(_new_run(new), states, now=now)
     decision = decide(run, running, now=now, facts=Facts(cached=cached))
     if decision.proposal is not None:

@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from embedded_orch.orchestration.bookkeeping import bookkeep
 from embedded_orch.orchestration.transition import (
     begin,
+    complete,
     decide,
     is_plain_beginning,
+    is_plain_completion,
     is_plain_life,
+    is_plain_taking,
     live,
+    take,
 )
-from embedded_orch.orchestration.values import NO_FACTS, Policy, Proposal, Run
+from embedded_orch.orchestration.values import NO_FACTS, CachedResult, Facts, Policy, Proposal, Run
 from embedded_orch.states import TERMINAL_TYPES, StateDetails, StateType
 from tests.orchestration.runs import (
     CANCELLED,
@@ -225,3 +229,107 @@ def test_life_in_one_step_is_its_three_states_one_by_one(
 )
 def test_end_that_the_rules_look_at_is_of_no_plain_life(ending: Proposal) -> None:
     assert not is_plain_life([a_proposal(PENDING), a_proposal(RUNNING)], ending)
+
+
+# -- an end, in one step --------------------------------------------------------------------------
+
+
+@given(
+    st.booleans(),
+    st.integers(-2, 2),
+    st.integers(0, 5 * SECOND),
+    st.sampled_from([("json", b"1"), (None, None), ("error", b"{}")]),
+    st.none() | st.text(max_size=3),
+    st.booleans(),
+)
+def test_completion_in_one_step_is_what_the_rules_make_of_it(
+    is_flow_run: bool,
+    gap: int,
+    ran_before: int,
+    stored: tuple[str | None, bytes | None],
+    message: str | None,
+    force: bool,
+) -> None:
+    run = a_run(
+        RUNNING,
+        is_flow_run=is_flow_run,
+        state_timestamp=NOW,
+        start_time=NOW - SECOND,
+        expected_start_time=NOW - 2 * SECOND,
+        total_run_time=ran_before,
+        run_count=2,
+        policy=Policy(retries=1, pause_keys=("p",)),
+    )
+    completed = a_proposal(
+        COMPLETED,
+        timestamp=NOW + gap,
+        message=message,
+        data_format=stored[0],
+        data=stored[1],
+        details=StateDetails(child_flow_run_id=an_id(8)),
+    )
+
+    assert is_plain_completion(run, completed)
+    assert complete(run, completed) == decide(run, completed, now=NOW, force=force)
+
+
+@pytest.mark.parametrize(
+    ("run", "completed"),
+    [
+        (a_run(PENDING, start_time=NOW), a_proposal(COMPLETED)),
+        (a_run(RUNNING), a_proposal(COMPLETED)),
+        (a_run(RUNNING, start_time=NOW, end_time=NOW), a_proposal(COMPLETED)),
+        (a_run(RUNNING, start_time=NOW, policy=Policy(resuming=True)), a_proposal(COMPLETED)),
+        (a_run(RUNNING, start_time=NOW), a_proposal(COMPLETED, id=an_id(1))),
+        (a_run(RUNNING, start_time=NOW), a_proposal(COMPLETED, follows=an_id(9))),
+        (a_run(RUNNING, start_time=NOW), a_proposal(FAILED)),
+    ],
+)
+def test_completion_that_changes_more_is_no_plain_one(run: Run, completed: Proposal) -> None:
+    assert not is_plain_completion(run, completed)
+
+
+# -- a cached result, in one step -----------------------------------------------------------------
+
+
+@given(st.integers(-2, 2), st.integers(0, 3), st.sampled_from(["json", "pickle", "error"]))
+def test_taking_in_one_step_is_the_two_states_one_by_one(
+    gap: int, retries: int, data_format: str
+) -> None:
+    run = a_run(is_flow_run=False, policy=Policy(retries=retries), flow_run_run_count=2)
+    cached = CachedResult(b"1", data_format, an_id(7))
+    pending = a_proposal(PENDING, id=an_id(2))
+    running = a_proposal(
+        RUNNING, id=an_id(3), timestamp=NOW + gap, details=StateDetails(cache_key="k")
+    )
+    first = decide(run, pending, now=NOW, force=True)
+    second = decide(first.run, running, now=NOW, facts=Facts(cached=cached))
+
+    assert is_plain_taking([pending], running)
+    assert take(run, pending, running, cached) == (second, [first.proposal, second.proposal])
+
+
+_WITH_KEY = StateDetails(cache_key="k")
+
+
+@pytest.mark.parametrize(
+    ("states", "running"),
+    [
+        ([a_proposal(SCHEDULED)], a_proposal(RUNNING, details=_WITH_KEY)),
+        ([a_proposal(PENDING)], a_proposal(RUNNING)),
+        ([a_proposal(PENDING)], a_proposal(PENDING, details=_WITH_KEY)),
+        ([a_proposal(PENDING)], a_proposal(RUNNING, details=_WITH_KEY, follows=an_id(9))),
+        (
+            [a_proposal(PENDING)],
+            a_proposal(RUNNING, details=StateDetails(cache_key="k", refresh_cache=True)),
+        ),
+        (
+            [a_proposal(PENDING), a_proposal(RUNNING)],
+            a_proposal(RUNNING, details=_WITH_KEY),
+        ),
+    ],
+)
+def test_taking_about_which_the_rules_are_asked_is_no_plain_one(
+    states: list[Proposal], running: Proposal
+) -> None:
+    assert not is_plain_taking(states, running)

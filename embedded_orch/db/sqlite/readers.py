@@ -99,9 +99,12 @@ class Readers:
         self._catalog = catalog
         self._places = places
         self._guard = guard
-        self._free = threading.BoundedSemaphore(most)
         self._idle: list[Reader] = []
         self._all: list[Reader] = []
+        # For those that find none idle. Who finds one takes it without, since a semaphore would
+        # cost as much as all the rest of a short read.
+        self._change = threading.Condition(threading.Lock())
+        self._waiting = 0
         self._most = most
         self._patience = busy_timeout_seconds
         self._name = name
@@ -123,31 +126,50 @@ class Readers:
 
     def take(self) -> Reader:
         """A reader for the caller alone, until it is given back."""
-        if not self._free.acquire(timeout=self._patience):
-            raise errors.DatabaseBusy(
-                f"{self._name}: {self._most} read transactions have been open for "
-                f"{self._patience:g} s; end one, or open with a larger max_readers"
-            )
-        if self._is_closed:
-            self._free.release()
-            raise errors.DatabaseClosed(f"{self._name} is closed; open it again")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            # None is idle: one more, up to the limit that the semaphore keeps.
+        if not self._is_closed:
             try:
-                lock = self._guard.reader_lock()
-                reader = Reader(self._connect(), self._catalog, lock, self._places)
-            except BaseException:
-                self._free.release()
-                raise
-            self._all.append(reader)
-            return reader
+                return self._idle.pop()
+            except IndexError:
+                # None is idle: one more, up to the limit, or the next that is given back.
+                return self._make_or_wait()
+        raise self._closed()
+
+    def _make_or_wait(self) -> Reader:
+        deadline = time.monotonic() + self._patience
+        with self._change:
+            # Before it looks: one that is given back after the look rings the bell.
+            self._waiting += 1
+            try:
+                while not self._is_closed:
+                    try:
+                        return self._idle.pop()
+                    except IndexError:
+                        if len(self._all) < self._most:
+                            return self._make()
+                    if not self._change.wait(deadline - time.monotonic()):
+                        raise errors.DatabaseBusy(
+                            f"{self._name}: {self._most} read transactions have been open for "
+                            f"{self._patience:g} s; end one, or open with a larger max_readers"
+                        )
+            finally:
+                self._waiting -= 1
+        raise self._closed()
+
+    def _make(self) -> Reader:
+        lock = self._guard.reader_lock()
+        reader = Reader(self._connect(), self._catalog, lock, self._places)
+        self._all.append(reader)
+        return reader
+
+    def _closed(self) -> errors.DatabaseClosed:
+        return errors.DatabaseClosed(f"{self._name} is closed; open it again")
 
     def give(self, reader: Reader) -> None:
         """Give a reader back."""
         self._idle.append(reader)
-        self._free.release()
+        if self._waiting:
+            with self._change:
+                self._change.notify()
 
     def open_longer_than(self, seconds: float) -> list[Reader]:
         """Those whose transaction has been open for so long, the oldest first."""
@@ -164,15 +186,15 @@ class Readers:
         """Close all connections, after the reads that use them. Nobody begins another."""
         self._is_closed = True
         deadline = time.monotonic() + _CLOSING_SECONDS
-        returned = 0
-        while returned < self._most and self._free.acquire(
-            timeout=max(0.0, deadline - time.monotonic())
-        ):
-            returned += 1
+        with self._change:
+            # Who waits for a reader learns that there is none any more.
+            self._change.notify_all()
+            self._waiting += 1
+            while len(self._idle) < len(self._all) and self._change.wait(
+                deadline - time.monotonic()
+            ):
+                continue
         for reader in self._all:
             reader.connection.close()
         self._all.clear()
         self._idle.clear()
-        if returned:
-            # Who waits for a reader learns that there is none any more.
-            self._free.release(returned)

@@ -213,7 +213,7 @@ def complete(run: Run, completed: Proposal) -> Decision:
 
 
 def is_plain_taking(states: Sequence[Proposal], running: Proposal) -> bool:
-    """Whether a run begins plainly with a PENDING, and RUNNING may be put by for a cached result."""
+    """Whether a run begins with a plain PENDING, and a cached result may take RUNNING's place."""
     details = running.details
     return (
         is_plain_pending(states)

@@ -91,8 +91,6 @@ class CachedResult(msgspec.Struct, frozen=True):
 
     data: bytes
     data_format: str
-    state_id: UUID
-    """The COMPLETED state that it came from."""
 
 
 class FlowRunFacts(msgspec.Struct, frozen=True):

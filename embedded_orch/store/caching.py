@@ -30,7 +30,7 @@ class LockHolder(msgspec.Struct, frozen=True):
 def find(tx: Transaction, *, key: str, now: int) -> CachedResult | None:
     """What is cached under a key and has not expired."""
     row = tx.row("cached_result.get", key=key, now=now)
-    return None if row is None else CachedResult(bytes(row[0]), row[1], row[2])
+    return None if row is None else CachedResult(bytes(row[0]), row[1])
 
 
 def find_to_take(tx: Transaction, *, key: str, now: int) -> CachedResult | None:

@@ -2,7 +2,7 @@
 
 -- name: get
 -- What is cached and has not expired. Index: primary key.
-select data, data_format, state_id
+select data, data_format
 from cached_result
 where key = :key and (expiration is null or expiration > :now);
 

@@ -297,7 +297,7 @@ def test_taking_in_one_step_is_the_two_states_one_by_one(
     gap: int, retries: int, data_format: str
 ) -> None:
     run = a_run(is_flow_run=False, policy=Policy(retries=retries), flow_run_run_count=2)
-    cached = CachedResult(b"1", data_format, an_id(7))
+    cached = CachedResult(b"1", data_format)
     pending = a_proposal(PENDING, id=an_id(2))
     running = a_proposal(
         RUNNING, id=an_id(3), timestamp=NOW + gap, details=StateDetails(cache_key="k")

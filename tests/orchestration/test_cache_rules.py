@@ -11,7 +11,7 @@ from embedded_orch.states import StateDetails, StateType
 from tests.orchestration.runs import NOW, a_run, an_id
 
 PENDING = a_run(StateType.PENDING, is_flow_run=False)
-FOUND = Facts(cached=CachedResult(b"17", "json", an_id(2)))
+FOUND = Facts(cached=CachedResult(b"17", "json"))
 
 
 def a_proposal(type: StateType, **details: object) -> Proposal:

@@ -34,6 +34,7 @@ from embedded_orch.engine.retrying import not_retriable
 from embedded_orch.engine.run_logging import listen
 from embedded_orch.engine.tags import tags_of_run
 from embedded_orch.engine.telling import LastLine, log_beginning, log_end, log_retry
+from embedded_orch.engine.walking import PLAIN
 from embedded_orch.engine.watching import place_of
 from embedded_orch.orchestration.values import Decision, Proposal, Run, Verdict
 from embedded_orch.process import id_after, random_bits
@@ -419,7 +420,8 @@ class FlowCall:
         return proposal, state
 
     def _outcome(self, value: object, not_kept: str | None) -> Steps[tuple[Proposal, State]]:
-        value = yield from settled(value)
+        if type(value) not in PLAIN:
+            value = yield from settled(value)
         keeping, run_name = self._keeping, f"flow run {self.name}"
         outcome = outcome_of(
             value, self._engine.process, keeping, run_name=run_name, not_kept=not_kept

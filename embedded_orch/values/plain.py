@@ -60,6 +60,9 @@ def plain_json(value: object, to_json: Callable[[object], bytes]) -> bytes | Non
 
     `to_json` is msgspec's encoder, in the order of keys that the caller wants.
     """
+    if value is None:
+        # What most functions return that return nothing.
+        return b"null"
     kind = type(value)
     held: Any = value
     with_ints: list[tuple[list[Any], set[type]]] = []

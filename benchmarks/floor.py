@@ -19,7 +19,7 @@ from threading import Lock
 import apsw
 
 import embedded_orch
-from benchmarks.measuring import Stopwatch, Work
+from benchmarks.measuring import Row, Stopwatch, Work
 
 _RUN = """insert into task_run (id, flow_run_id, name, task_key, dynamic_key, state_id, state_type,
     state_name, state_timestamp, run_count, flow_run_run_count, expected_start_time, start_time,
@@ -114,3 +114,9 @@ def raw_tasks(
 
     yield in_sequence if threads == 1 else fed_by_threads
     connection.close()
+
+
+_YARDSTICK_TASKS = 200
+
+YARDSTICK = Row("yardstick", _YARDSTICK_TASKS, lambda folder: raw_tasks(folder, _YARDSTICK_TASKS))
+"""How fast a machine is at what most rows do: the floor of a task, on a file."""

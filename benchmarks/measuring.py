@@ -21,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+YARDSTICK_SECONDS = 1 / 11_200
+"""For the rows of a task by the raw driver, one commit each, where the targets were set."""
+
 
 class Stopwatch:
     """Adds up the seconds spent inside its ``with`` blocks, and nothing around them."""
@@ -90,16 +93,32 @@ class Figure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a row came to."""
+    """What a row came to.
+
+    Attributes:
+        row: which.
+        ours: how we did.
+        floor: how the floor did, where there is one.
+        yardstick: what is known to take :data:`YARDSTICK_SECONDS` where the targets were set, in
+            turns with the row; None where it was not measured.
+    """
 
     row: Row
     ours: Figure
     floor: Figure | None
+    yardstick: Figure | None = None
 
     @property
     def ratio(self) -> float | None:
         """How many times the floor ours takes; None without a floor."""
         return None if self.floor is None else self.ours.median / self.floor.median
+
+    @property
+    def at_pace(self) -> float | None:
+        """Ours on a machine like the one on which the targets were set; None where not known."""
+        if self.yardstick is None or self.row.unit != "seconds":
+            return None
+        return self.ours.median * YARDSTICK_SECONDS / self.yardstick.median
 
 
 def processor_seconds() -> float:
@@ -129,15 +148,25 @@ def _in_a_context_of_its_own(side: AbstractContextManager[Work]) -> Generator[Wo
         context.run(side.__exit__, *sys.exc_info())
 
 
-def measure(row: Row, *, rounds: int, clock: Callable[[], float] = time.perf_counter) -> Outcome:
+def measure(
+    row: Row,
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    yardstick: Row | None = None,
+) -> Outcome:
     """Run both sides of a row for a number of rounds, after one that does not count.
 
     Args:
         row: what to run.
         rounds: how many samples to take of each side; at least 1.
         clock: what is measured, in seconds.
+        yardstick: whose own side is run in turns with them.
     """
+    operations = {"ours": row.operations, "floor": row.operations}
     sides = {"ours": row.ours} if row.floor is None else {"ours": row.ours, "floor": row.floor}
+    if yardstick is not None:
+        sides["yardstick"], operations["yardstick"] = yardstick.ours, yardstick.operations
     samples: dict[str, list[float]] = {name: [] for name in sides}
     with ExitStack() as stack:
         works: dict[str, Work] = {}
@@ -146,9 +175,9 @@ def measure(row: Row, *, rounds: int, clock: Callable[[], float] = time.perf_cou
             works[name] = stack.enter_context(_in_a_context_of_its_own(side(Path(folder))))
         for names in order_of_rounds(list(works), rounds=rounds + 1):
             for name in names:
-                samples[name].append(_one_round(works[name], clock) / row.operations)
+                samples[name].append(_one_round(works[name], clock) / operations[name])
     figures = {name: Figure(tuple(taken[1:])) for name, taken in samples.items()}
-    return Outcome(row, figures["ours"], figures.get("floor"))
+    return Outcome(row, figures["ours"], figures.get("floor"), figures.get("yardstick"))
 
 
 def order_of_rounds(names: list[str], *, rounds: int) -> list[list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.measuring import Figure, Outcome
 
 ROOT = Path(__file__).parent.parent
-HEADINGS = ("", "ours", "spread", "floor", "spread", "ratio", "target")
+HEADINGS = ("", "ours", "spread", "floor", "spread", "ratio", "at pace", "target")
 
 
 def duration(seconds: float) -> str:
@@ -52,6 +52,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         *_figure_cells(outcome.ours, outcome.row.unit),
         *floor,
         ratio,
+        "-" if outcome.at_pace is None else duration(outcome.at_pace),
         outcome.row.target,
     )
 
@@ -72,10 +73,14 @@ def record(outcomes: Sequence[Outcome]) -> dict[str, object]:
                 "operations": outcome.row.operations,
                 "target": outcome.row.target,
                 "ratio": outcome.ratio,
+                "at_pace_seconds": outcome.at_pace,
                 "ours": _figure_record(outcome.ours, outcome.row.unit),
                 "floor": None
                 if outcome.floor is None
                 else _figure_record(outcome.floor, outcome.row.unit),
+                "yardstick": None
+                if outcome.yardstick is None
+                else _figure_record(outcome.yardstick, "seconds"),
             }
             for outcome in outcomes
         ],

@@ -17,6 +17,7 @@ import embedded_orch
 from benchmarks import memory, run
 from benchmarks.filling import Size, fill_file
 from benchmarks.measuring import (
+    YARDSTICK_SECONDS,
     Figure,
     Outcome,
     Row,
@@ -113,6 +114,18 @@ class TestMeasure:
 
         assert outcome.floor is None
         assert outcome.ratio is None
+        assert outcome.at_pace is None
+
+    def test_a_yardstick_has_its_turn_in_each_round_and_says_how_fast_the_machine_is(self) -> None:
+        calls: list[str] = []
+        yardstick = Row("y", 5, a_side(calls, "yardstick"))
+
+        outcome = measure(Row("r", 1, a_side(calls, "ours")), rounds=1, yardstick=yardstick)
+
+        assert calls[2:-2] == ["ours", "yardstick", "yardstick", "ours"]
+        assert outcome.yardstick is not None
+        slower = outcome.yardstick.median / YARDSTICK_SECONDS
+        assert outcome.at_pace == pytest.approx(outcome.ours.median / slower)
 
     def test_each_side_runs_its_flows_in_the_database_that_it_opened(self) -> None:
         """Seen to fail: both ran in the one that was opened last."""
@@ -191,16 +204,21 @@ class TestReport:
         shown = table([an_outcome(ours=(2e-3,), floor=(1e-3,))])
 
         assert shown == (
-            "             ours  spread    floor  spread   ratio  target\n"
-            "one task  2.00 ms      0%  1.00 ms      0%  2.00 x  at most 3 x"
+            "             ours  spread    floor  spread   ratio  at pace  target\n"
+            "one task  2.00 ms      0%  1.00 ms      0%  2.00 x        -  at most 3 x"
         )
+
+    def test_the_table_shows_ours_at_the_pace_at_which_the_targets_were_set(self) -> None:
+        outcome = an_outcome()._replace(yardstick=Figure((2 * YARDSTICK_SECONDS,)))
+
+        assert table([outcome]).endswith("2.00 x  1.00 ms  at most 3 x")
 
     def test_the_table_leaves_out_a_floor_that_is_not_there(self) -> None:
         shown = table([an_outcome(floor=None)])
 
         assert shown == (
-            "             ours  spread  floor  spread  ratio  target\n"
-            "one task  2.00 ms      0%      -       -      -  at most 3 x"
+            "             ours  spread  floor  spread  ratio  at pace  target\n"
+            "one task  2.00 ms      0%      -       -      -        -  at most 3 x"
         )
 
     def test_the_record_can_be_read_back_and_names_machine_and_commit(self) -> None:

@@ -153,7 +153,7 @@ class Database(Protocol):
         ...
 
     def read_beside(self, operation: Callable[[Transaction], R]) -> R:
-        """:meth:`read`, in which what was announced may be missing as long as it waits.
+        """:meth:`read` by one statement, in which what was announced may be missing as yet.
 
         Not for a caller with an open transaction, which it does not see.
         """

@@ -143,7 +143,7 @@ class SQLiteDatabase:
         if self._readers is None:
             return self._read_committed(operation)
         self._check()
-        return self._readers.read(operation)
+        return self._readers.read(operation, in_one=True)
 
     def write(self, operation: Callable[[Transaction], R], *, after: Announced | None = None) -> R:
         """Run in a write transaction and return its answer once that is committed.

@@ -52,17 +52,19 @@ class Reader:
         self.reading: object = None
         self.thread_id = 0
 
-    def begin(self, reading: object) -> None:
+    def begin(self, reading: object, *, in_one: bool = False) -> None:
         """Begin a DEFERRED transaction; its snapshot is taken by its first statement.
 
         Args:
             reading: what reads, for the warning about one that lasts.
+            in_one: whether it reads by one statement, which is a transaction of its own.
         """
         try:
             self._lock.acquire()
             self.reading, self.thread_id = reading, threading.get_ident()
             self.since = time.monotonic()
-            self.connection.execute("begin deferred")
+            if not in_one or self._lock.excludes_writers:
+                self.connection.execute("begin deferred")
             if self._lock.excludes_writers:
                 # The first read rebuilds an index that a dying process left torn.
                 self.connection.execute("select count(*) from sqlite_schema")
@@ -110,11 +112,16 @@ class Readers:
         self._name = name
         self._is_closed = False
 
-    def read(self, operation: Callable[[Transaction], R]) -> R:
-        """Run an operation on a snapshot."""
+    def read(self, operation: Callable[[Transaction], R], *, in_one: bool = False) -> R:
+        """Run an operation on a snapshot.
+
+        Args:
+            operation: what to read.
+            in_one: whether it reads by one statement.
+        """
         reader = self.take()
         try:
-            reader.begin(operation)
+            reader.begin(operation, in_one=in_one)
             try:
                 return operation(reader.transaction)
             finally:

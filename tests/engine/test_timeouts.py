@@ -153,22 +153,26 @@ def test_flow_that_waits_for_a_future_is_timed_out(quick: Orchestrator, place: A
 
 @PLACES
 def test_futures_that_a_flow_returns_count(quick: Orchestrator, place: Any) -> None:
-    interrupted = threading.Event()
+    begun, interrupted = threading.Event(), threading.Event()
 
     @task
     def blocked() -> None:
         try:
+            begun.set()
             spin()
         finally:
             interrupted.set()
 
     @flow(timeout_seconds=SOON)
     def returning() -> Any:
-        return blocked.submit()
+        future = blocked.submit()
+        # On a busy machine the time may be over before.
+        begun.wait()
+        return future
 
     with pytest.raises(errors.RunTimedOut):
         place(returning)
-    assert interrupted.is_set()
+    assert interrupted.is_set() is begun.is_set()
 
 
 def test_wait_in_c_is_ended_in_the_main_thread(quick: Orchestrator) -> None:

@@ -55,8 +55,9 @@ def report():
 def fail(flow, run, state):
     raise RuntimeError("the hook is broken")
 """
-# How the second task ends its process, or waits to be ended.
-WAITS = "ready(); threading.Event().wait()"
+# How the second task ends its process, or waits to be ended. By short waits: a signal that comes
+# after the interpreter has looked for one, and before a wait has begun, is seen when that ends.
+WAITS = "ready(); [time.sleep(0.01) for _ in range(10**6)]"
 # How the flow calls it.
 CALLS, SUBMITS = "last()", "last.submit().result()"
 

@@ -153,7 +153,9 @@ class Readers:
                     except IndexError:
                         if len(self._all) < self._most:
                             return self._make()
-                    if not self._change.wait(deadline - time.monotonic()):
+                    has_rung = self._change.wait(deadline - time.monotonic())
+                    # The bell of one that is idle may have been kept from ringing, by Ctrl-C.
+                    if not has_rung and not self._idle:
                         raise errors.DatabaseBusy(
                             f"{self._name}: {self._most} read transactions have been open for "
                             f"{self._patience:g} s; end one, or open with a larger max_readers"

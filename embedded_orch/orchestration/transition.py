@@ -158,18 +158,12 @@ def live(
     running = _later(running, pending.timestamp)
     completed = _later(completed, running.timestamp)
     began, ended = running.timestamp, completed.timestamp
-    lived = msgspec.structs.replace(
+    lived = _completed(
         run,
-        state_id=completed.id,
-        state_type=StateType.COMPLETED,
-        state_name=completed.name,
-        state_timestamp=ended,
-        state_details=completed.details,
-        has_value=is_value(completed.data_format),
+        completed,
         run_count=1,
         expected_start_time=pending.timestamp,
         start_time=began,
-        end_time=ended,
         total_run_time=ended - began,
     )
     return Decision(Verdict.ACCEPT, lived, proposal=completed), [pending, running, completed]
@@ -196,20 +190,20 @@ def complete(run: Run, completed: Proposal) -> Decision:
     began = run.state_timestamp
     assert began is not None, "it runs"
     completed = _later(completed, began)
-    ended = completed.timestamp
-    after = msgspec.structs.replace(
+    after = _completed(
         run,
-        state_id=completed.id,
-        state_type=StateType.COMPLETED,
-        state_name=completed.name,
-        state_timestamp=ended,
-        state_details=completed.details,
-        has_value=is_value(completed.data_format),
+        completed,
         next_scheduled_start_time=None,
-        end_time=ended,
-        total_run_time=run.total_run_time + ended - began,
+        total_run_time=run.total_run_time + completed.timestamp - began,
     )
     return Decision(Verdict.ACCEPT, after, proposal=completed)
+
+
+def decide_end(run: Run, ending: Proposal, *, now: int, force: bool = False) -> Decision:
+    """:func:`decide` for the end of a run, in one step where it completes plainly."""
+    if is_plain_completion(run, ending):
+        return complete(run, ending)
+    return decide(run, ending, now=now, force=force)
 
 
 def is_plain_taking(states: Sequence[Proposal], running: Proposal) -> bool:
@@ -233,20 +227,25 @@ def take(
     step.
     """
     taken = _later(with_cached(running, cached), pending.timestamp)
-    ended = taken.timestamp
-    after = msgspec.structs.replace(
-        run,
-        state_id=taken.id,
-        state_type=StateType.COMPLETED,
-        state_name=taken.name,
-        state_timestamp=ended,
-        state_details=taken.details,
-        has_value=is_value(taken.data_format),
-        expected_start_time=pending.timestamp,
-        start_time=ended,
-        end_time=ended,
+    after = _completed(
+        run, taken, expected_start_time=pending.timestamp, start_time=taken.timestamp
     )
     return Decision(Verdict.REJECT, after, IS_CACHED, proposal=taken), [pending, taken]
+
+
+def _completed(run: Run, state: Proposal, **more: int | None) -> Run:
+    """A run after a COMPLETED state that is its end, and what else has changed on it."""
+    return msgspec.structs.replace(
+        run,
+        state_id=state.id,
+        state_type=StateType.COMPLETED,
+        state_name=state.name,
+        state_timestamp=state.timestamp,
+        state_details=state.details,
+        has_value=is_value(state.data_format),
+        end_time=state.timestamp,
+        **more,
+    )
 
 
 def _later(proposal: Proposal, before: int) -> Proposal:

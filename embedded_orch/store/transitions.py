@@ -16,10 +16,9 @@ from embedded_orch import errors
 from embedded_orch.orchestration.task_rules import AWAITING_SLOT
 from embedded_orch.orchestration.transition import (
     begin,
-    complete,
     decide,
+    decide_end,
     is_plain_beginning,
-    is_plain_completion,
     is_plain_pending,
 )
 from embedded_orch.orchestration.values import (
@@ -131,10 +130,7 @@ def end_from(
         return None
     if proposal.details.transition_id is not None:
         return None
-    if is_plain_completion(run, proposal):
-        decision = complete(run, proposal)
-    else:
-        decision = decide(run, proposal, now=now)
+    decision = decide_end(run, proposal, now=now)
     after, state = decision.run, decision.proposal
     if state is None or decision.verdict is not Verdict.ACCEPT or after.policy != run.policy:
         return None
@@ -381,11 +377,7 @@ def _end_parent(tx: Transaction, parent: Run, run: Run, state: Proposal, *, now:
     Returns:
         False where it is to be read first, and nothing was written: somebody has moved it.
     """
-    told = _copy_for_parent(run, state)
-    if is_plain_completion(parent, told):
-        decision = complete(parent, told)
-    else:
-        decision = decide(parent, told, now=now, force=True)
+    decision = decide_end(parent, _copy_for_parent(run, state), now=now, force=True)
     after, copy = decision.run, decision.proposal
     if copy is None or not tx.run("task_run.end", **_end_fields(parent, after)):
         return False

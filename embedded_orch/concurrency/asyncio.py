@@ -62,8 +62,8 @@ async def concurrency(
         async with _ended_on_loss(block):
             yield
         return
-    await drive_async(block.enter())
     try:
+        await drive_async(block.enter())
         yield
     finally:
         await drive_async(block.leave())
@@ -74,8 +74,8 @@ async def _ended_on_loss(block: Block) -> AsyncGenerator[None]:
     import anyio
 
     scope = anyio.CancelScope()
-    await drive_async(block.enter(call_in_running_loop(scope.cancel)))
     try:
+        await drive_async(block.enter(call_in_running_loop(scope.cancel)))
         with scope:
             yield
         if scope.cancelled_caught:

@@ -19,7 +19,6 @@ from embedded_orch.orchestrator import current_engine
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from embedded_orch.engine.contexts import HeldSlots
     from embedded_orch.engine.effects import Steps
     from embedded_orch.store.slots import Answer
 
@@ -39,6 +38,8 @@ LONGEST_LEASE = 86400.0
 
 class Block:
     """One entering of a block that holds slots. Entered and left by one thread or task.
+
+    It is left also when entering it fails or is interrupted, and may be left again.
 
     Args:
         names: of the limits.
@@ -82,7 +83,8 @@ class Block:
             lease_seconds=lease_duration,
             holder=None if holder is None else _type_and_id(holder),
         )
-        self._held_before: tuple[HeldSlots, ...] = ()
+        self._held_before = holds_slots.get()
+        self._may_hold = False
         self.is_lost = False
 
     @property
@@ -96,15 +98,16 @@ class Block:
         Args:
             end: ends the block, from another thread; None for one that is never ended.
         """
-        answer = yield from slots.acquire(self._engine, self._claim, self._patience)
+        self._may_hold = True
         try:
-            _tell_missing(self._claim.names, answer, strict=self._strict)
-        except errors.ConcurrencySlotAcquisitionError:
-            yield from slots.give_back(self._engine, self._claim)
+            answer = yield from slots.acquire(self._engine, self._claim, self._patience)
+        except errors.OrchestratorError:
+            # Refused, and nothing is left behind.
+            self._may_hold = False
             raise
+        _tell_missing(self._claim.names, answer, strict=self._strict)
         if answer.known:
             self._engine.leases.keep(self._claim.id, lambda: self._lose(end))
-        self._held_before = holds_slots.get()
         holds_slots.set(slots.and_those_of(self._claim, self._held_before))
 
     def leave(self) -> Steps[None]:
@@ -114,7 +117,9 @@ class Block:
             ConcurrencyLeaseLost: the block was ended, since they were lost.
         """
         holds_slots.set(self._held_before)
-        yield from slots.give_back(self._engine, self._claim)
+        if self._may_hold:
+            yield from slots.give_back(self._engine, self._claim)
+            self._may_hold = False
 
     def loss(self) -> errors.ConcurrencyLeaseLost:
         """What to raise from a block that was ended."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedded_orch.concurrency.blocks import Block, as_names, rate_steps
 from embedded_orch.engine.effects import drive
+from embedded_orch.engine.workers import raise_in
 from embedded_orch.errors import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencyLeaseLost,
@@ -82,14 +83,19 @@ def concurrency(
         raises_on_loss=raise_on_lease_renewal_failure,
     )
     thread = threading.get_ident()
-    drive(block.enter(lambda: _raise_in(thread)))
     try:
+        drive(block.enter(lambda: raise_in(thread, ConcurrencyLeaseLost)))
         yield
     except ConcurrencyLeaseLost as error:
         # Raised from outside, as a class alone.
         raise (block.loss() if block.is_lost else error) from None
     finally:
-        drive(block.leave())
+        try:
+            drive(block.leave())
+        except BaseException:
+            # Interrupted: a slot that is kept now is kept until the process ends.
+            drive(block.leave())
+            raise
 
 
 def rate_limit(
@@ -114,12 +120,3 @@ def rate_limit(
     listed = as_names(names)
     if listed:
         drive(rate_steps(listed, occupy=occupy, timeout_seconds=timeout_seconds, strict=strict))
-
-
-def _raise_in(thread: int) -> None:
-    """Raise in another thread, when it next runs bytecode."""
-    import ctypes
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), ctypes.py_object(ConcurrencyLeaseLost)
-    )

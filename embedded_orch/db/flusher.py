@@ -108,7 +108,8 @@ class Flusher:
 
     def _serve(self) -> None:
         last_work = time.monotonic()
-        while not self._is_stopping:
+        here = threading.current_thread()
+        while not self._is_stopping and self._thread is here:
             # A waker sets the flag before it rings, so a flag that is missed here has rung.
             if not self._is_urgent:
                 self._bell.wait(self._soon_seconds)
@@ -119,6 +120,8 @@ class Flusher:
             elif time.monotonic() - last_work > _PARK_AFTER_SECONDS:
                 self._park()
                 last_work = time.monotonic()
+        # One whose starting was interrupted leaves to another, which perhaps this was meant for.
+        self._bell.ring()
 
     def _park(self) -> None:
         if self._rest is not None:

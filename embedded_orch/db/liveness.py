@@ -19,6 +19,7 @@ The answer holds for processes under one kernel. For other hosts compare the boo
 from __future__ import annotations
 
 import os
+from typing import Self
 
 from embedded_orch import errors
 from embedded_orch.db import fork
@@ -33,10 +34,11 @@ from embedded_orch.db.file_locks import (
 
 
 class LifeLock:
-    """One byte of an owners file, held exclusively until the process dies or lets go.
+    """One byte of an owners file, held exclusively from :meth:`take` until the process dies.
 
-    Owns its descriptor. May be made and released in any thread; a forked child lets go of its copy
-    by itself and does not hold the lock.
+    Owns its descriptor. May be made, taken and released in any thread; a forked child lets go of
+    its copy by itself and does not hold the lock. It is made and taken in two steps, so that an
+    interrupt between a lock and the name that it is to have cannot leave it to nobody.
 
     Args:
         path: the owners file, made if it does not exist. It must never be deleted or replaced
@@ -44,7 +46,6 @@ class LifeLock:
         slot: which byte, 0 or greater. One per process; the file does not grow with it.
 
     Raises:
-        DatabaseBusy: a living process holds the slot.
         DatabaseUnavailable: the owners file cannot be opened for writing.
     """
 
@@ -58,24 +59,27 @@ class LifeLock:
         self._descriptor = open_lock_file(path, beside=os.path.dirname(path) or os.curdir)
         # Recorded by the owner and given to is_alive(), it tells a file that replaced this one.
         self.inode = os.fstat(self._descriptor).st_ino
-        try:
-            self.is_held = self._take()
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        self.is_held = False
         fork.register(self)
 
-    def _take(self) -> bool:
+    def take(self) -> Self:
+        """Hold the slot from now on; changes nothing when it does already.
+
+        Raises:
+            DatabaseBusy: a living process holds the slot.
+        """
         if not has_open_file_locks(self._descriptor):
             # is_alive() finds the same and says that it cannot tell.
-            return False
+            return self
         try:
             set_lock(self._descriptor, write_lock(self.slot))
         except BlockingIOError as error:
+            self.release()
             raise errors.DatabaseBusy(
                 f"slot {self.slot} of {self.path} is held by a process that lives; take another"
             ) from error
-        return True
+        self.is_held = True
+        return self
 
     def release(self) -> None:
         """Let go before the process ends."""

@@ -387,38 +387,60 @@ def _cancel_later(cancelled: BaseException) -> None:
 
 
 def drive(steps: Steps[R]) -> R:
-    """Run a call to its end in this thread; returns or raises what it returns or raises."""
+    """Run a call to its end in this thread; returns or raises what it returns or raises.
+
+    Whatever is raised is thrown into the steps, wherever it comes. The interpreter looks for Ctrl-C
+    where something is called and where a loop jumps back, so nothing is called in the two handlers,
+    and the outer one is there for the jump of the loop around the inner one.
+    """
+    # With what only generators have: whether they have ended.
+    generator: Any = steps
     resume: Callable[[Any], Effect] = steps.send
     value: Any = None
     while True:
         try:
-            # A loop of its own, so that Ctrl-C between two steps is thrown into them too: it may
-            # come wherever the interpreter jumps back.
             while True:
-                effect = resume(value)
-                value = effect.perform()
-                resume = steps.send
-        except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if have_ended(steps):
-                ending: R = ending_of_steps(error)
-                return ending
+                try:
+                    while True:
+                        effect = resume(value)
+                        value = effect.perform()
+                        resume = steps.send
+                except BaseException as error:  # thrown into the steps that wait
+                    if generator.gi_frame is None:
+                        if type(error) is StopIteration:
+                            ending: R = error.value
+                            return ending
+                        raise
+                    resume, value = steps.throw, error
+        except BaseException as error:
+            if generator.gi_frame is None:
+                raise
             resume, value = steps.throw, error
 
 
 async def drive_async(steps: Steps[R]) -> R:
-    """Run a call to its end in this task."""
+    """Run a call to its end in this task; as :func:`drive`."""
+    generator: Any = steps
     resume: Callable[[Any], Effect] = steps.send
     value: Any = None
     while True:
         try:
             while True:
-                effect = resume(value)
-                value = await effect.perform_async()
-                resume = steps.send
-        except BaseException as error:  # noqa: BLE001 - thrown into the steps that wait
-            if have_ended(steps):
-                ending: R = ending_of_steps(error)
-                return ending
+                try:
+                    while True:
+                        effect = resume(value)
+                        value = await effect.perform_async()
+                        resume = steps.send
+                except BaseException as error:  # thrown into the steps that wait
+                    if generator.gi_frame is None:
+                        if type(error) is StopIteration:
+                            ending: R = error.value
+                            return ending
+                        raise
+                    resume, value = steps.throw, error
+        except BaseException as error:
+            if generator.gi_frame is None:
+                raise
             resume, value = steps.throw, error
 
 

@@ -72,10 +72,12 @@ class Leases:
         with self._lock:
             if not self.are_needed or self._is_closed or self._thread is not None:
                 return
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._renew_until_closed, name="embedded_orch leases", daemon=True
             )
-            self._thread.start()
+            thread.start()
+            # Not before it runs: if it is interrupted here there are two, which does no harm.
+            self._thread = thread
 
     def keep(self, claim_id: UUID, on_loss: Callable[[], None] | None = None) -> None:
         """Renew a claim from now on.

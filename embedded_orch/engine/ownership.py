@@ -63,6 +63,7 @@ class Owner:
         lease_seconds: float | None = None,
     ) -> None:
         self.id: UUID = process.new_id()
+        self._slot = self.id.int & ((1 << _SLOT_BITS) - 1)
         self.on_registered: Callable[[], None] | None = None
         self._lease = None if lease_seconds is None else round(lease_seconds * _MICROSECONDS)
         self._is_confirmed = False
@@ -221,12 +222,16 @@ class Owner:
     def _as_row(self) -> ProcessRow:
         with self._registering:
             if self._row is None:
-                slot = self.id.int & ((1 << _SLOT_BITS) - 1)
+                # Each step may be taken again by who comes next, and the row is the last: an
+                # interrupt may come between any two.
                 if self._life_path is not None:
-                    self._life = LifeLock(self._life_path, slot)
-                self._row = self._facts()
+                    if self._life is None:
+                        self._life = LifeLock(self._life_path, self._slot)
+                    self._life.take()
+                row = self._facts()
                 if self.on_registered is not None:
                     self.on_registered()
+                self._row = row
             return self._row
 
     def _facts(self) -> ProcessRow:
@@ -238,7 +243,7 @@ class Owner:
             pid=facts.pid,
             pid_started=facts.start_ticks,
             life_file=_identity(self._life_path),
-            life_slot=self.id.int & ((1 << _SLOT_BITS) - 1),
+            life_slot=self._slot,
             lease=self._lease,
         )
 

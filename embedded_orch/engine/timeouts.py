@@ -168,11 +168,11 @@ def within(
                 return call()
             finally:
                 limit.stop()
-        except _Expired as expired:
+        except BaseException as raised:
             # Again: the first stop may be what was interrupted.
             limit.stop()
-            if limit.is_outermost_expired:
-                raise error() from expired
+            if isinstance(raised, _Expired) and limit.is_outermost_expired:
+                raise error() from raised
             raise
 
 
@@ -303,6 +303,9 @@ class _ByException:
 def _way_into(code: Interruptible) -> _BySignal | _ByException:
     if threading.current_thread() is threading.main_thread():
         handler = _handler_of(signal.SIGURG)
+        if handler is _raise_what_is_due:
+            # Of a limit whose end was interrupted.
+            return _BySignal(signal.SIG_DFL)
         if handler in _FREE:
             return _BySignal(handler)
     return _ByException(code)

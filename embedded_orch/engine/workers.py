@@ -6,7 +6,9 @@ inside of it can lend its place while it only waits, and can be interrupted.
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol, Self
 
 from embedded_orch.db.bell import Bell
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _here = threading.local()
+
+# How long a thread may need to begin; one that is stopped there must not stop the others.
+_BEGINNING_SECONDS = 1.0
 
 
 class Interruption(BaseException):
@@ -65,7 +70,7 @@ class Interruptible:
             self._due = Interruption(reason)
             if self._depth:
                 self._is_sent = True
-                _raise_in(self._thread_id, Interruption)
+                raise_in(self._thread_id, Interruption)
             if self._waits_for is not None:
                 self._waits_for.ring()
 
@@ -74,7 +79,7 @@ class Interruptible:
         with self._lock:
             if self._due is not None or not self._depth:
                 return False
-            _raise_in(self._thread_id, kind)
+            raise_in(self._thread_id, kind)
             if self._waits_for is not None:
                 self._waits_for.ring()
             return True
@@ -247,8 +252,33 @@ def _code_here() -> Interruptible | None:
     return code
 
 
-def _raise_in(thread_id: int, kind: type[BaseException]) -> None:
-    """Raise an exception in a thread at its next bytecode, in the place of one that is due."""
+def raise_in(thread_id: int, kind: type[BaseException]) -> None:
+    """Raise an exception in a thread at its next bytecode, in the place of one that is due.
+
+    Before Python 3.12 a thread that is being started has the identity of the one that starts it for
+    a moment. What is sent to that one in the moment ends the new one, for whose beginning the other
+    then waits for ever. So no thread is on its way when it is sent.
+    """
+    if sys.version_info >= (3, 12):
+        _send(thread_id, kind)
+        return
+    deadline = time.monotonic() + _BEGINNING_SECONDS
+    while True:
+        # Whoever starts a thread takes it before and after.
+        with threading._active_limbo_lock:  # type: ignore[attr-defined] # noqa: SLF001
+            if _all_have_begun() or time.monotonic() >= deadline:
+                _send(thread_id, kind)
+                return
+        time.sleep(0)
+
+
+def _all_have_begun() -> bool:
+    """Whether every thread that was started has an identity of its own."""
+    started: dict[threading.Thread, object] = threading._limbo  # type: ignore[attr-defined] # noqa: SLF001
+    return all(thread.ident is not None for thread in started)
+
+
+def _send(thread_id: int, kind: type[BaseException]) -> None:
     import ctypes
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
@@ -266,7 +296,7 @@ def _take_back() -> None:
     jump from then on, and with a trace function hang (CPython 3.11).
     """
     try:
-        _raise_in(threading.get_ident(), _Nothing)
+        raise_in(threading.get_ident(), _Nothing)
         while True:
             pass
     except _Nothing:

@@ -41,7 +41,8 @@ class VirtualClock:
     def __init__(self, start: datetime = _START, *, jumps: bool = True) -> None:
         self._now = times.microseconds_from_datetime(start)
         self._jumps = jumps
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._has_changed = threading.Condition(self._lock)
         self._waiting: list[_Alarm] = []
         # How often somebody looked at it, or it was moved.
         self._looks = 0
@@ -78,7 +79,7 @@ class VirtualClock:
             TimeoutError: it took longer.
         """
         with self._lock:
-            if not self._lock.wait_for(lambda: len(self._waiting) >= count, timeout_seconds):
+            if not self._has_changed.wait_for(lambda: len(self._waiting) >= count, timeout_seconds):
                 raise TimeoutError(
                     f"{len(self._waiting)} wait on the virtual clock after {timeout_seconds} s, "
                     f"and not {count}"
@@ -111,7 +112,7 @@ class VirtualClock:
                 return False
             self._waiting.append(alarm)
             self._looks += 1
-            self._lock.notify_all()
+            self._has_changed.notify_all()
         try:
             self._doze(alarm)
         finally:

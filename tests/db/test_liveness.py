@@ -26,7 +26,7 @@ needs_open_file_locks = pytest.mark.skipif(
     sys.platform != "linux", reason="open file description locks exist on Linux only"
 )
 
-HOLD = "lock = LifeLock(sys.argv[1], int(sys.argv[2]))\n"
+HOLD = "lock = LifeLock(sys.argv[1], int(sys.argv[2])).take()\n"
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def test_slots_are_told_apart(owners: Path) -> None:
 
 @needs_open_file_locks
 def test_a_process_sees_itself(owners: Path) -> None:
-    lock = LifeLock(str(owners), 1)
+    lock = LifeLock(str(owners), 1).take()
 
     held = is_alive(str(owners), 1)
     lock.release()
@@ -128,10 +128,10 @@ def test_a_slot_of_a_living_process_cannot_be_taken(owners: Path) -> None:
     before = set(os.listdir("/dev/fd"))
     with process_with(owners, 1) as process:
         with pytest.raises(errors.DatabaseBusy, match="slot 1 of"):
-            LifeLock(str(owners), 1)
+            LifeLock(str(owners), 1).take()
         process.kill()
 
-        LifeLock(str(owners), 1).release()
+        LifeLock(str(owners), 1).take().release()
 
     assert set(os.listdir("/dev/fd")) == before
 
@@ -203,7 +203,7 @@ def test_no_file_tells_nothing(owners: Path) -> None:
 @needs_open_file_locks
 def test_a_file_that_was_replaced_tells_nothing(owners: Path) -> None:
     """Else its owner, who holds a lock on the old one, would count as dead."""
-    lock = LifeLock(str(owners), 0)
+    lock = LifeLock(str(owners), 0).take()
     inode = lock.inode
     owners.rename(owners.with_suffix(".old"))
     owners.touch()
@@ -221,7 +221,7 @@ def test_without_open_file_locks_nothing_is_told_and_nothing_breaks(
 
     monkeypatch.setattr(file_locks, "set_lock", unknown_call)
     monkeypatch.setattr(liveness, "is_excluded", unknown_call)
-    lock = LifeLock(str(owners), 0)
+    lock = LifeLock(str(owners), 0).take()
 
     assert "not held" in repr(lock)
     assert is_alive(str(owners), 0) is None
@@ -229,7 +229,7 @@ def test_without_open_file_locks_nothing_is_told_and_nothing_breaks(
 
 
 def test_a_lock_says_what_it_holds(owners: Path) -> None:
-    lock = LifeLock(str(owners), 5)
+    lock = LifeLock(str(owners), 5).take()
 
     assert repr(lock).startswith(f"<LifeLock slot 5 of {owners}:")
     lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,6 +13,7 @@ from embedded_orch import Orchestrator, errors
 from embedded_orch.db.port import Transaction
 from embedded_orch.db.sqlite.database import SQLiteDatabase
 from embedded_orch.db.sqlite.readers import Readers
+from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from tests.db.contract.probe import Background
 from tests.engine.waiting import passed, until
 
@@ -110,3 +112,28 @@ def test_a_read_that_waits_is_told_when_its_database_is_closed(tmp_path: Path) -
     closing.result()
     with pytest.raises(errors.DatabaseClosed):
         readers.read(one)
+
+
+def test_a_read_that_was_interrupted_on_a_row_keeps_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: as long as the error was there, the next read was told what was true before."""
+
+    def value_of(name: str) -> object:
+        return orch.database.read_beside(lambda tx: tx.rows("variable.by_name", name=name))
+
+    with embedded_orch.open(tmp_path / "o.db", max_readers=1) as orch:
+        orch.variables.set("first", 1)
+        assert value_of("first")
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                SQLiteTransaction, "_learn_columns", Mock(side_effect=KeyboardInterrupt)
+            )
+            patched.setattr(readers_of(orch)._catalog["variable.by_name"], "decoders", None)
+            with pytest.raises(KeyboardInterrupt) as interrupted:
+                value_of("first")
+
+        orch.variables.set("second", 2)
+
+        assert value_of("second")
+        assert interrupted.tb is not None

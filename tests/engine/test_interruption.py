@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 FOLDER = str(engine.__path__[0])
 WATCHED = ("effects.py", "task_call.py", "flow_call.py")
 # What runs while an interruption is being recorded already; a second one there is not answered.
-HANDLERS = frozenset(
-    {"record_crash", "_is_start_in_doubt", "crashed", "have_ended", "ending_of_steps"}
-)
+HANDLERS = frozenset({"record_crash", "_is_start_in_doubt", "crashed"})
 # Lines of the driver on which a trace function can raise, and a signal cannot: the interpreter
-# looks for one after calls and where it jumps back. What is left is the one jump after an error.
-SAFE = ("while ", "try:", "except ", "if ", "ending", "return ", "resume, value = ")
+# looks for one after calls and where it jumps back.
+SAFE = ("while ", "try:", "except ", "if ", "ending", "return ", "raise", "resume, value = ")
 
 
 class Interruption:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,9 @@ class InThread:
         except BaseException as error:
             self.answer = error
 
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def ended(self) -> Any:
         self._thread.join(30)
         assert not self._thread.is_alive()
@@ -51,6 +55,32 @@ def test_interruption_is_raised_in_the_block() -> None:
     passed(begun)
     code.interrupt("enough")
 
+    assert isinstance(thread.ended(), Interruption)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads have their own identity at once")
+def test_interruption_waits_for_a_thread_that_is_being_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen without that, 14 times of 400: it ended the new thread, not the one that started it."""
+    code, begun, starting = Interruptible(), threading.Event(), threading.Thread()
+
+    def work() -> None:
+        with code:
+            begun.set()
+            while True:
+                threading.Event().wait(0.001)
+
+    thread = InThread(work)
+    passed(begun)
+    on_their_way: dict[threading.Thread, object] = {starting: None}
+    monkeypatch.setattr(threading, "_limbo", on_their_way)
+    sender = InThread(lambda: code.interrupt("enough"))
+    time.sleep(0.05)
+    assert thread.is_alive()
+    del on_their_way[starting]
+
+    assert sender.ended() is None
     assert isinstance(thread.ended(), Interruption)
 
 

@@ -91,7 +91,7 @@ class Announcements:
         if self._queue or self._committing.locked():
             self._commit_queued()
         if self._taken:
-            with self._settled:
+            with self._lock:
                 before = list(self._taken)
                 self._settled.wait_for(lambda: self._taken.isdisjoint(before))
 
@@ -200,7 +200,7 @@ class Announcements:
 
     def _settle(self, announced: AnnouncedWrite) -> None:
         self._put_back([announced])
-        with self._settled:
+        with self._lock:
             self._taken.discard(announced)
             self._settled.notify_all()
 

@@ -113,7 +113,10 @@ class Runner:
         self._begin_write = begin_statement(options)
         # Operations that run: one without a connection may be about to ask for one.
         self._running = 0
-        self._settled = threading.Condition()
+        # Taken by itself, and not as its Condition, whose taking is a function that Ctrl-C can
+        # leave between the lock and the block.
+        self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)
         self._group: GroupCommit | None = None
         if options.commits_alone:
             self._group = GroupCommit(lambda: self.connect(pool.acquire), pool.release)
@@ -185,16 +188,16 @@ class Runner:
 
     def wait_until_idle(self, timeout: float) -> None:
         """Return when no operation is running any more, or after so many seconds."""
-        with self._settled:
+        with self._lock:
             self._settled.wait_for(lambda: not self._running, timeout)
 
     def _run(self, operation: Callable[[Transaction], R], *, is_read: bool) -> R:
-        with self._settled:
+        with self._lock:
             self._running += 1
         try:
             return self._run_to_the_end(operation, is_read=is_read)
         finally:
-            with self._settled:
+            with self._lock:
                 self._running -= 1
                 self._settled.notify_all()
 

@@ -524,11 +524,11 @@ def run_statement(connection: apsw.Connection, sql: str, parameters: tuple[objec
         before = connection.total_changes()
         cursor = connection.execute(sql, parameters)
         try:
-            columns = [column[0] for column in cursor.get_description()]
-        except apsw.ExecutionCompleteError:
-            # It returned no rows, or is no query.
-            columns = []
-        rows = cursor.fetchall()
+            columns = _columns_of(cursor)
+            rows = cursor.fetchall()
+        finally:
+            # Interrupted on a row, it would keep the snapshot as long as there is a traceback.
+            cursor.close(force=True)
         return Rows(columns, rows, changed=connection.total_changes() - before)
     except apsw.ReadOnlyError as error:
         raise errors.StatementRefused(f"a read-only session cannot write: {error}") from error
@@ -538,3 +538,11 @@ def run_statement(connection: apsw.Connection, sql: str, parameters: tuple[objec
         raise errors.StatementRefused(f"{error}: {sql}") from error
     except apsw.Error as error:
         raise translate(error, "") from error
+
+
+def _columns_of(cursor: apsw.Cursor) -> list[str]:
+    try:
+        return [column[0] for column in cursor.get_description()]
+    except apsw.ExecutionCompleteError:
+        # It returned no rows, or is no query.
+        return []

@@ -3,17 +3,24 @@
 A reader is made when all others are busy, up to a limit, and kept: the last one given back is the
 next one taken, so that its caches are warm. While a read transaction lasts, its guard's lock keeps
 every process from copying the log over pages that the snapshot still needs.
+
+Ctrl-C, a time limit or a cancelling may interrupt a read at any step. A reader that is on its way
+then, from the pool to its caller or back, belongs to nobody: only those who use it hold it, so that
+it is gone with the exception, and another is made in its place.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+from weakref import finalize, ref
 
 import apsw
 
 from embedded_orch import errors
+from embedded_orch.db.bell import Bell
 from embedded_orch.db.sqlite.connecting import translate
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
 
 # How long a close waits for reads of other threads. Those that last longer lose their connection.
 _CLOSING_SECONDS = 5.0
+# Who waits looks also when nobody rang: an interrupt may have kept the other from it.
+_LOOK_SECONDS = 1.0
 
 
 class Reader:
@@ -40,7 +49,15 @@ class Reader:
         thread_id: in which thread.
     """
 
-    __slots__ = ("_lock", "connection", "reading", "since", "thread_id", "transaction")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "connection",
+        "reading",
+        "since",
+        "thread_id",
+        "transaction",
+    )
 
     def __init__(
         self, connection: apsw.Connection, catalog: Catalog, lock: ReaderLock, places: Places
@@ -60,6 +77,9 @@ class Reader:
             in_one: whether it reads by one statement, which is a transaction of its own.
         """
         try:
+            if self.since:
+                # An interrupt came where the last one would have been ended.
+                self.end()
             self._lock.acquire()
             self.reading, self.thread_id = reading, threading.get_ident()
             self.since = time.monotonic()
@@ -102,11 +122,11 @@ class Readers:
         self._places = places
         self._guard = guard
         self._idle: list[Reader] = []
-        self._all: list[Reader] = []
-        # For those that find none idle. Who finds one takes it without, since a semaphore would
-        # cost as much as all the rest of a short read.
-        self._change = threading.Condition(threading.Lock())
-        self._waiting = 0
+        self._all: list[ref[Reader]] = []
+        self._making = threading.Lock()
+        # The bells of those that found none idle, in the order of their coming. Who finds one takes
+        # it without, since a semaphore would cost as much as all the rest of a short read.
+        self._waiting: deque[Bell] = deque()
         self._most = most
         self._patience = busy_timeout_seconds
         self._name = name
@@ -138,37 +158,62 @@ class Readers:
                 return self._idle.pop()
             except IndexError:
                 # None is idle: one more, up to the limit, or the next that is given back.
-                return self._make_or_wait()
+                reader = self._wait_for(self._find_or_make, self._patience)
+            if reader is not None:
+                return reader
+            raise errors.DatabaseBusy(
+                f"{self._name}: {self._most} read transactions have been open for "
+                f"{self._patience:g} s; end one, or open with a larger max_readers"
+            )
         raise self._closed()
 
-    def _make_or_wait(self) -> Reader:
-        deadline = time.monotonic() + self._patience
-        with self._change:
-            # Before it looks: one that is given back after the look rings the bell.
-            self._waiting += 1
+    def _wait_for(self, look: Callable[[], R | None], seconds: float) -> R | None:
+        """What is found by a look, now or after readers were given back; None if not in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            bell = Bell()
+            # Before it looks: a reader that is given back after the look rings.
+            self._waiting.append(bell)
             try:
-                while not self._is_closed:
-                    try:
-                        return self._idle.pop()
-                    except IndexError:
-                        if len(self._all) < self._most:
-                            return self._make()
-                    has_rung = self._change.wait(deadline - time.monotonic())
-                    # The bell of one that is idle may have been kept from ringing, by Ctrl-C.
-                    if not has_rung and not self._idle:
-                        raise errors.DatabaseBusy(
-                            f"{self._name}: {self._most} read transactions have been open for "
-                            f"{self._patience:g} s; end one, or open with a larger max_readers"
-                        )
+                found = look()
+                left = deadline - time.monotonic()
+                if found is not None or left <= 0:
+                    return found
+                bell.wait(min(left, _LOOK_SECONDS))
             finally:
-                self._waiting -= 1
-        raise self._closed()
+                self._stop_waiting(bell)
 
-    def _make(self) -> Reader:
-        lock = self._guard.reader_lock()
-        reader = Reader(self._connect(), self._catalog, lock, self._places)
-        self._all.append(reader)
-        return reader
+    def _stop_waiting(self, bell: Bell) -> None:
+        try:
+            self._waiting.remove(bell)
+        except ValueError:
+            # It rang, perhaps for a reader that this one has not taken.
+            if self._idle:
+                self._wake()
+
+    def _find_or_make(self) -> Reader | None:
+        if self._is_closed:
+            raise self._closed()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._make()
+
+    def _make(self) -> Reader | None:
+        """One more, if there are fewer than the most."""
+        with self._making:
+            living = self._living()
+            if len(living) >= self._most:
+                return None
+            lock = self._guard.reader_lock()
+            reader = Reader(self._connect(), self._catalog, lock, self._places)
+            # Of one that an interrupt took from everybody.
+            finalize(reader, lock.release).atexit = False
+            self._all = [*map(ref, living), ref(reader)]
+            return reader
+
+    def _living(self) -> list[Reader]:
+        return [reader for each in self._all if (reader := each()) is not None]
 
     def _closed(self) -> errors.DatabaseClosed:
         return errors.DatabaseClosed(f"{self._name} is closed; open it again")
@@ -177,33 +222,37 @@ class Readers:
         """Give a reader back."""
         self._idle.append(reader)
         if self._waiting:
-            with self._change:
-                self._change.notify()
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._waiting.popleft().ring()
+        except IndexError:
+            # The only one has just gone.
+            return
 
     def open_longer_than(self, seconds: float) -> list[Reader]:
         """Those whose transaction has been open for so long, the oldest first."""
         latest = time.monotonic() - seconds
-        found = [reader for reader in list(self._all) if 0 < reader.since <= latest]
+        found = [reader for reader in self._living() if 0 < reader.since <= latest]
         return sorted(found, key=lambda reader: reader.since)
 
     @property
     def connections(self) -> list[apsw.Connection]:
         """All there are."""
-        return [reader.connection for reader in self._all]
+        return [reader.connection for reader in self._living()]
 
     def close(self) -> None:
         """Close all connections, after the reads that use them. Nobody begins another."""
         self._is_closed = True
-        deadline = time.monotonic() + _CLOSING_SECONDS
-        with self._change:
-            # Who waits for a reader learns that there is none any more.
-            self._change.notify_all()
-            self._waiting += 1
-            while len(self._idle) < len(self._all) and self._change.wait(
-                deadline - time.monotonic()
-            ):
-                continue
-        for reader in self._all:
+        # Who waits for a reader learns that there is none any more.
+        for bell in tuple(self._waiting):
+            bell.ring()
+        self._wait_for(self._are_all_back, _CLOSING_SECONDS)
+        for reader in self._living():
             reader.connection.close()
         self._all.clear()
         self._idle.clear()
+
+    def _are_all_back(self) -> Literal[True] | None:
+        return True if len(self._idle) >= len(self._living()) else None

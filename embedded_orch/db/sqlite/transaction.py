@@ -41,10 +41,16 @@ class SQLiteTransaction:
         """All rows of a named statement."""
         statement = self._catalog[name]
         cursor = self._execute(statement.sql, statement.bind(values))
-        how = statement.decoders
-        if how is None:
-            how = self._learn_columns(statement, cursor)
-        found: list[Any] = cursor.fetchall()
+        try:
+            how = statement.decoders
+            if how is None:
+                how = self._learn_columns(statement, cursor)
+            found: list[Any] = cursor.fetchall()
+        except BaseException:
+            # Interrupted on a row. The traceback would keep the cursor, and that the snapshot: the
+            # next reads of this connection would be told what was true then.
+            cursor.close(force=True)
+            raise
         return decode_rows(found, how)
 
     def row(self, name: str, /, **values: object) -> tuple[Any, ...] | None:

@@ -349,12 +349,7 @@ class SQLiteDatabase:
         """Lend the write connection, outside of any transaction, to what needs it bare."""
         self._check()
         self._check_not_waiting_for_ourselves()
-        holder = object()
-        self._writer.take_turn(holder)
-        try:
-            return use(self._connection)
-        finally:
-            self._writer.give_turn(holder)
+        return self._writer.with_turn(lambda: use(self._connection))
 
     def new_connection(self, *, read_only: bool) -> apsw.Connection:
         """One more connection with the same settings; the caller closes it."""
@@ -460,7 +455,12 @@ class SQLiteWriteTransaction:
                 self._connection.pragma("query_only", 0)
             how()
         finally:
-            self._writer.give_turn(self)
+            try:
+                self._writer.give_turn(self)
+            except BaseException:
+                # As in Writer.with_turn.
+                self._writer.give_turn(self)
+                raise
 
 
 class SQLiteReadTransaction:

@@ -218,20 +218,32 @@ class Writer:
 
     def read(self, operation: Callable[[Transaction], R]) -> R:
         """Run a read on the write connection, for databases that have only that one."""
-        holder = object()
-        self.take_turn(holder)
+        return self.with_turn(lambda: self._read_in_turn(operation))
+
+    def _read_in_turn(self, operation: Callable[[Transaction], R]) -> R:
+        while self._queue:
+            self._lead()
+        self._execute("begin deferred")
         try:
-            while self._queue:
-                self._lead()
-            self._execute("begin deferred")
-            try:
-                return operation(self.transaction)
-            except apsw.Error as error:
-                raise translate(error, self._name) from error
-            finally:
-                self._roll_back()
+            return operation(self.transaction)
+        except apsw.Error as error:
+            raise translate(error, self._name) from error
         finally:
-            self.give_turn(holder)
+            self._roll_back()
+
+    def with_turn(self, use: Callable[[], R]) -> R:
+        """What ``use`` returns, which uses the write connection."""
+        holder = object()
+        try:
+            self.take_turn(holder)
+            return use()
+        finally:
+            try:
+                self.give_turn(holder)
+            except BaseException:
+                # Interrupted: once more, or nobody would ever have the turn again.
+                self.give_turn(holder)
+                raise
 
     def take_turn(self, holder: object) -> None:
         """Wait for the write connection and keep it; for transactions that stay open.

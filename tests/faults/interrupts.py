@@ -26,7 +26,7 @@ _LOOKS = frozenset(
     for name in ("CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD")
     if name in dis.opmap
 )
-_RESUME = dis.opmap["RESUME"]
+_RESUME, _NOP = dis.opmap["RESUME"], dis.opmap["NOP"]
 # The argument of RESUME behind a "yield from" and behind an "await", where it does not look.
 _DELEGATES = (2, 3)
 
@@ -74,7 +74,8 @@ class Interrupt:
         if event == "opcode":
             has_looked = self._looks.get(frame, False)
             self._looks[frame] = _looks_behind(frame)
-            if has_looked:
+            # Where a loop jumps back to a NOP, that one need not be in the handlers of the jump.
+            if has_looked and frame.f_code.co_code[frame.f_lasti] != _NOP:
                 self.seen += 1
                 if self.seen == self._at:
                     self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"

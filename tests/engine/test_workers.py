@@ -42,16 +42,17 @@ class InThread:
         return self.answer
 
 
+def go_on(code: Interruptible, begun: threading.Event) -> None:
+    """Until it is interrupted."""
+    with code:
+        begun.set()
+        while True:
+            threading.Event().wait(0.001)
+
+
 def test_interruption_is_raised_in_the_block() -> None:
     code, begun = Interruptible(), threading.Event()
-
-    def work() -> None:
-        with code:
-            begun.set()
-            while True:
-                threading.Event().wait(0.001)
-
-    thread = InThread(work)
+    thread = InThread(lambda: go_on(code, begun))
     passed(begun)
     code.interrupt("enough")
 
@@ -64,14 +65,7 @@ def test_interruption_waits_for_a_thread_that_is_being_started(
 ) -> None:
     """Seen without that, 14 times of 400: it ended the new thread, not the one that started it."""
     code, begun, starting = Interruptible(), threading.Event(), threading.Thread()
-
-    def work() -> None:
-        with code:
-            begun.set()
-            while True:
-                threading.Event().wait(0.001)
-
-    thread = InThread(work)
+    thread = InThread(lambda: go_on(code, begun))
     passed(begun)
     on_their_way: dict[threading.Thread, object] = {starting: None}
     monkeypatch.setattr(threading, "_limbo", on_their_way)

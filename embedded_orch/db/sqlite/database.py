@@ -22,7 +22,7 @@ from embedded_orch.db.sqlite.long_reads import LongReads, Named, where_opened
 from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.presence import Presence
 from embedded_orch.db.sqlite.readers import Readers
-from embedded_orch.db.sqlite.transaction import SQLiteTransaction
+from embedded_orch.db.sqlite.transaction import SQLiteTransaction, columns_of
 from embedded_orch.db.sqlite.writer import AnnouncedWrite, Request, Writer
 from embedded_orch.db.statements import Catalog
 from embedded_orch.values.places import Places
@@ -524,7 +524,7 @@ def run_statement(connection: apsw.Connection, sql: str, parameters: tuple[objec
         before = connection.total_changes()
         cursor = connection.execute(sql, parameters)
         try:
-            columns = _columns_of(cursor)
+            columns = columns_of(cursor)
             rows = cursor.fetchall()
         finally:
             # Interrupted on a row, it would keep the snapshot as long as there is a traceback.
@@ -538,11 +538,3 @@ def run_statement(connection: apsw.Connection, sql: str, parameters: tuple[objec
         raise errors.StatementRefused(f"{error}: {sql}") from error
     except apsw.Error as error:
         raise translate(error, "") from error
-
-
-def _columns_of(cursor: apsw.Cursor) -> list[str]:
-    try:
-        return [column[0] for column in cursor.get_description()]
-    except apsw.ExecutionCompleteError:
-        # It returned no rows, or is no query.
-        return []

@@ -83,11 +83,18 @@ class SQLiteTransaction:
         self._execute(sql)
 
     def _learn_columns(self, statement: Statement, cursor: apsw.Cursor) -> Decoders:
-        # A cursor tells its column names only while it stands on a row; before the first row of
-        # a statement there is nothing to decode either.
-        try:
-            names = [column[0] for column in cursor.get_description()]
-        except apsw.ExecutionCompleteError:
+        names = columns_of(cursor)
+        if not names:
+            # Before the first row of a statement there is nothing to decode.
             return ()
         statement.decoders = decoders(names, "sqlite")
         return statement.decoders
+
+
+def columns_of(cursor: apsw.Cursor) -> list[str]:
+    """The names of the columns; none where it does not stand on a row, by which alone it knows."""
+    try:
+        return [column[0] for column in cursor.get_description()]
+    except apsw.ExecutionCompleteError:
+        # It returned no rows, or is no query.
+        return []

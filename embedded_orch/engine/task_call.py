@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.caching import CacheUse
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
-    from embedded_orch.engine.engine import Engine, Moment
+    from embedded_orch.engine.engine import Engine
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
@@ -330,14 +330,15 @@ class TaskCall:
         is_awaited = (
             self._task.options.record_start == "before"
             or (flow_run is not None and flow_run.has_records)
-            or self._has_running_hooks
+            or self._task.options.hooks["on_running"]
         )
         if is_awaited:
             yield self._record.write_start()
             self._record.is_start_awaited = True
+            # Hooks are called for what is on record.
+            yield from self._has_begun(running)
         elif self._body is None:
             self._record.announce_start()
-        yield from self._has_begun(running)
         return None
 
     def _restart(self, recorded: RecordedCall) -> Steps[State | None]:
@@ -449,8 +450,11 @@ class TaskCall:
         try:
             if self._body is None:
                 task, arguments, not_kept = self._task, self._arguments, None
+                # Of a test, which is told that the function is about to be called, or has returned.
+                on_call = self._engine.on_call
                 with self._keeping_prints(context):
-                    self._come_to("before")
+                    if on_call is not None:
+                        on_call(task.name, "before")
                     # Here and not in a generator of its own, which a StopIteration would end.
                     if self._yields:
                         value, not_kept = yield from iteration_of(
@@ -460,7 +464,8 @@ class TaskCall:
                         value = yield call_of(
                             task, self.function, arguments, kind="Task", run_id=self.run_id
                         )
-                    self._come_to("after")
+                    if on_call is not None:
+                        on_call(task.name, "after")
                 if not_kept is not None or tells_the_end(value):
                     told = yield from self._told(value, not_kept)
             else:
@@ -486,12 +491,6 @@ class TaskCall:
         if told is not None:
             return (yield from self._finish_as_told(*told, context))
         return (yield from self._finish_completed(value, context))
-
-    def _come_to(self, point: Moment) -> None:
-        """Tell a test that the function is about to be called, or has returned."""
-        on_call = self._engine.on_call
-        if on_call is not None:
-            on_call(self._task.name, point)
 
     @property
     def _yields(self) -> bool:
@@ -701,13 +700,9 @@ class TaskCall:
 
     def _has_begun(self, running: Proposal) -> Steps[None]:
         """An attempt begins: RUNNING is on record, or announced."""
-        if self._has_running_hooks:
+        if self._task.options.hooks["on_running"]:
             state = self._own(results.state_of(running))
             yield from call_task_hooks(self._engine, self._task, state)
-
-    @property
-    def _has_running_hooks(self) -> bool:
-        return bool(self._task.options.hooks["on_running"])
 
     def _running(self, id: UUID, timestamp: int, *, follows: UUID | None = None) -> Proposal:
         return Proposal(

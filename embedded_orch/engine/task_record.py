@@ -9,6 +9,7 @@ committed, each write of a call sees to it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from embedded_orch.engine.effects import Write
@@ -289,31 +290,31 @@ class TaskRecord:
         self, proposal: Proposal, *, force: bool = False
     ) -> Callable[[Transaction], Decision]:
         """What proposes a state, for a transaction that the caller begins."""
-        now = self._engine.process.now()
-        claim = self._claim
+        # No function of its own, which would be made for each call.
+        return partial(self._store, proposal, force, self._engine.process.now(), self._claim)
 
-        def operation(tx: Transaction) -> Decision:
-            self._insert_missing_start(tx)
-            # Now the start is committed, or has just been written in this transaction.
-            if self._decided is not None and self.ending is proposal:
-                return self._decided
-            self._store_failed_hits(tx)
-            self._engine.logs.store_failed(tx)
-            if claim is not None:
-                self._engine.owner.register(tx)
-            decision = task_runs.propose_task_state(
-                tx,
-                run_id=self.run_id,
-                proposal=proposal,
-                now=now,
-                epoch=self._epoch,
-                force=force,
-                claim=claim,
-            )
-            self._owe_hooks(tx, decision)
-            return decision
-
-        return operation
+    def _store(
+        self, proposal: Proposal, force: bool, now: int, claim: Claim | None, tx: Transaction
+    ) -> Decision:
+        self._insert_missing_start(tx)
+        # Now the start is committed, or has just been written in this transaction.
+        if self._decided is not None and self.ending is proposal:
+            return self._decided
+        self._store_failed_hits(tx)
+        self._engine.logs.store_failed(tx)
+        if claim is not None:
+            self._engine.owner.register(tx)
+        decision = task_runs.propose_task_state(
+            tx,
+            run_id=self.run_id,
+            proposal=proposal,
+            now=now,
+            epoch=self._epoch,
+            force=force,
+            claim=claim,
+        )
+        self._owe_hooks(tx, decision)
+        return decision
 
     # -- its hooks -------------------------------------------------------------------------------
 

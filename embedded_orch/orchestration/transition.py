@@ -158,12 +158,19 @@ def live(
     running = _later(running, pending.timestamp)
     completed = _later(completed, running.timestamp)
     began, ended = running.timestamp, completed.timestamp
-    lived = _completed(
+    # What _completed() makes of it, at two thirds of its price.
+    lived = msgspec.structs.replace(
         run,
-        completed,
+        state_id=completed.id,
+        state_type=StateType.COMPLETED,
+        state_name=completed.name,
+        state_timestamp=ended,
+        state_details=completed.details,
+        has_value=is_value(completed.data_format),
         run_count=1,
         expected_start_time=pending.timestamp,
         start_time=began,
+        end_time=ended,
         total_run_time=ended - began,
     )
     return Decision(Verdict.ACCEPT, lived, proposal=completed), [pending, running, completed]

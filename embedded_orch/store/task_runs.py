@@ -296,22 +296,21 @@ def _insert(tx: Transaction, new: NewTaskRun, run: Run, *, now: int, epoch: int 
 def _fields(new: NewTaskRun, run: Run, *, now: int) -> dict[str, object]:
     """A new run as it is after its first states, as columns."""
     fields = run_fields(run)
-    fields.update(
-        flow_run_id=new.flow_run_id,
-        parent_task_run_id=new.parent_task_run_id,
-        name=new.name,
-        task_key=new.task_key,
-        dynamic_key=new.dynamic_key,
-        call_number=new.call_number,
-        source_hash=new.source_hash,
-        task_version=new.task_version,
-        tags=encode_struct(list(new.tags)) if new.tags else None,
-        task_inputs=_encode_inputs(new.task_inputs) if new.task_inputs else None,
-        empirical_policy=encode_struct(new.policy) if new.policy != _NO_POLICY else None,
-        owner_id=new.owner_id,
-        created=now,
-        flow_run_run_count=run.flow_run_run_count,
-    )
+    # One by one: a call with all of them makes another dict first.
+    fields["flow_run_id"] = new.flow_run_id
+    fields["parent_task_run_id"] = new.parent_task_run_id
+    fields["name"] = new.name
+    fields["task_key"] = new.task_key
+    fields["dynamic_key"] = new.dynamic_key
+    fields["call_number"] = new.call_number
+    fields["source_hash"] = new.source_hash
+    fields["task_version"] = new.task_version
+    fields["tags"] = encode_struct(list(new.tags)) if new.tags else None
+    fields["task_inputs"] = _encode_inputs(new.task_inputs) if new.task_inputs else None
+    fields["empirical_policy"] = encode_struct(new.policy) if new.policy != _NO_POLICY else None
+    fields["owner_id"] = new.owner_id
+    fields["created"] = now
+    fields["flow_run_run_count"] = run.flow_run_run_count
     return fields
 
 

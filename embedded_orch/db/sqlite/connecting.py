@@ -157,7 +157,7 @@ _MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[errors.DatabaseError], 
         ),
     ),
     (
-        (apsw.ConnectionClosedError,),
+        (apsw.ConnectionClosedError, apsw.CursorClosedError),
         errors.DatabaseClosed,
         "it was closed during the call; open it again",
     ),

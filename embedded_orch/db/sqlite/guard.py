@@ -102,6 +102,9 @@ class FileGuard:
     write lock knows processes, not threads: whoever takes it holds the one writer mutex of the
     process first.
 
+    Attributes:
+        has_write_lock: whether this process excludes the others now.
+
     Args:
         path: the database file; it need not exist yet.
         busy_timeout: how many seconds to wait for another process at most.
@@ -117,7 +120,7 @@ class FileGuard:
         self.lock_path = f"{self.path}-lock"
         self._lock_descriptor = open_lock_file(self.lock_path, beside=self.path)
         self.has_open_file_locks = has_open_file_locks(self._lock_descriptor)
-        self._has_write_lock = False
+        self.has_write_lock = False
         self._change = threading.Lock()
         self._pins: list[int] = []
         self._shm_identity: fork.FileIdentity | None = None
@@ -145,7 +148,7 @@ class FileGuard:
             DatabaseClosed: the guard is closed.
             ForkedProcess: it was made before ``fork()``, and this is the child.
         """
-        if self._has_write_lock:
+        if self.has_write_lock:
             # The kernel would say yes: to it, both are the same owner.
             raise RuntimeError(f"{self.path}: the write lock is held already in this process")
         try:
@@ -153,7 +156,7 @@ class FileGuard:
         except (OSError, ValueError) as error:
             self.check_usable(error)
             self._wait_in_line(self.busy_timeout if patience is None else patience)
-        self._has_write_lock = True
+        self.has_write_lock = True
 
     def _wait_in_line(self, patience: float) -> None:
         place = PlaceInLine(lambda: self._lock_descriptor, patience=patience)
@@ -170,14 +173,9 @@ class FileGuard:
 
     def release_write(self) -> None:
         """Let other processes write. May be called when the lock was not acquired."""
-        self._has_write_lock = False
+        self.has_write_lock = False
         if self._lock_descriptor != CLOSED:
             unlock_file(self._lock_descriptor)
-
-    @property
-    def has_write_lock(self) -> bool:
-        """Whether this process excludes the others now."""
-        return self._has_write_lock
 
     @contextmanager
     def write_lock(self) -> Generator[None]:
@@ -410,7 +408,7 @@ class FileGuard:
         descriptor, self._lock_descriptor = self._lock_descriptor, CLOSED
         if descriptor != CLOSED:
             os.close(descriptor)
-        self._has_write_lock = False
+        self.has_write_lock = False
 
     def __repr__(self) -> str:
         if self._is_abandoned:
@@ -418,7 +416,7 @@ class FileGuard:
         elif self._lock_descriptor == CLOSED:
             state = "closed"
         else:
-            state = f"{'writing' if self._has_write_lock else 'open'}, " + (
+            state = f"{'writing' if self.has_write_lock else 'open'}, " + (
                 f"pinned, {len(self._readers)} readers" if self._pins else "not pinned"
             )
         return f"<FileGuard {self.path}: {state}>"

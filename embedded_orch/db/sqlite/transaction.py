@@ -24,7 +24,7 @@ class SQLiteTransaction:
     nothing of them.
     """
 
-    __slots__ = ("_catalog", "_execute", "connection", "places")
+    __slots__ = ("_catalog", "_execute", "_run", "connection", "places")
 
     dialect: Literal["sqlite"] = "sqlite"
     locks_reads = False
@@ -36,6 +36,8 @@ class SQLiteTransaction:
         self.places = places
         self._catalog = catalog
         self._execute = connection.execute
+        # One cursor for all that returns no rows: it holds nothing once it has run.
+        self._run = connection.cursor().execute
 
     def rows(self, name: str, /, **values: object) -> list[tuple[Any, ...]]:
         """All rows of a named statement."""
@@ -66,7 +68,7 @@ class SQLiteTransaction:
     def run(self, name: str, given: Mapping[str, object] | None = None, /, **values: object) -> int:
         """Run a named statement; how many rows it changed."""
         statement = self._catalog[name]
-        self._execute(statement.sql, statement.bind(given or values))
+        self._run(statement.sql, statement.bind(given or values))
         return self.connection.changes()
 
     def whole(self, name: str, _group: object, /, **values: object) -> tuple[Any, ...] | None:

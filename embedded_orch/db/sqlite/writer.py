@@ -144,7 +144,7 @@ class Writer:
     ) -> None:
         self.transaction = SQLiteTransaction(connection, catalog, places=places)
         self._connection = connection
-        self._execute = connection.execute
+        self._execute = connection.cursor().execute
         self._guard = guard
         self._presence = presence
         self._patience = busy_timeout_seconds
@@ -183,7 +183,9 @@ class Writer:
             self.withdraw(request)
             self.give_turn(request)
             raise
-        answer: R = request.outcome()
+        if request.error is not None:
+            raise request.error
+        answer: R = request.value
         return answer
 
     def announce(self, operation: Callable[[Transaction], object]) -> AnnouncedWrite:
@@ -276,7 +278,8 @@ class Writer:
         if self._turn.is_held_by(holder):
             self._leave_clean()
         self._turn.give(holder)
-        self._pass_on()
+        if self._queue:
+            self._pass_on()
 
     def _leave_clean(self) -> None:
         """End what Ctrl-C kept from its end: the step that ends it can be interrupted as well."""
@@ -318,7 +321,8 @@ class Writer:
     def roll_back(self) -> None:
         """End the transaction, if one is open, and let other processes write."""
         self._end_transaction()
-        self._run_due_checkpoint()
+        if self.checkpoints is not None:
+            self.checkpoints.run_if_due()
 
     def _end_transaction(self) -> None:
         try:
@@ -329,17 +333,9 @@ class Writer:
 
     # -- leading -------------------------------------------------------------------------------
 
-    def _lead_and_pass_on(self, holder: object) -> None:
-        try:
-            self._lead()
-        finally:
-            self.give_turn(holder)
-
     def _pass_on(self) -> None:
         # After the turn is free: who appended before that and found it taken sleeps, and is
         # waked here; who appends later finds it free.
-        if not self._queue:
-            return
         for request in list(self._queue):
             if request.notify is not None:
                 self._thread.wake_now()
@@ -369,7 +365,8 @@ class Writer:
             # Ctrl-C in the leader is not the others' affair.
             self._put_back(group)
             raise
-        self._run_due_checkpoint()
+        if self.checkpoints is not None:
+            self.checkpoints.run_if_due()
 
     def _take_group(self, group: list[Request]) -> None:
         # Before anything leaves the queue: a reader looks there first.
@@ -487,7 +484,10 @@ class Writer:
         deadline = 0.0
         while not request.is_done:
             if self._turn.take_if_free(request):
-                self._lead_and_pass_on(request)
+                try:
+                    self._lead()
+                finally:
+                    self.give_turn(request)
                 continue
             deadline = deadline or time.monotonic() + self._patience
             if not request.wait(max(0.0, deadline - time.monotonic())):
@@ -498,10 +498,6 @@ class Writer:
             raise self._busy()
         # Too late to take it back: a leader has it, and will answer.
         request.wait()
-
-    def _run_due_checkpoint(self) -> None:
-        if self.checkpoints is not None:
-            self.checkpoints.run_if_due()
 
     def empty_log(self, *, holding_readers: bool = True) -> None:
         """Copy the log into the file and cut it to nothing, if nobody goes on reading.
@@ -519,7 +515,10 @@ class Writer:
     def _lead_from_thread(self) -> None:
         holder = object()
         if self._turn.take_if_free(holder) or self._has_waited_for_turn(holder):
-            self._lead_and_pass_on(holder)
+            try:
+                self._lead()
+            finally:
+                self.give_turn(holder)
 
     def _has_waited_for_turn(self, holder: object) -> bool:
         """Whether the turn came in time; else those who have waited for it are answered so."""

@@ -179,8 +179,10 @@ class Decorated(Generic[P, R_co, OptionsT]):
             ParameterBindError: the arguments do not fit.
             UpstreamFailed: a run that it depends on did not complete; it was not called.
         """
-        return_state: bool = kwargs.pop("return_state", False)
-        wait_for: object = kwargs.pop("wait_for", None)
+        return_state, wait_for = False, None
+        if kwargs:
+            return_state = kwargs.pop("return_state", False)
+            wait_for = kwargs.pop("wait_for", None)
         return begun(
             self._called(self._signature.bind(args, kwargs), wait_for),
             is_async=self.is_async,

@@ -55,12 +55,13 @@ class Statement:
         decoders: how result columns become Python values, filled in at the first run.
     """
 
-    __slots__ = ("_pick", "decoders", "name", "parameters", "sql")
+    __slots__ = ("_count", "_pick", "decoders", "name", "parameters", "sql")
 
     def __init__(self, name: str, sql: str, parameters: tuple[str, ...]) -> None:
         self.name = name
         self.sql = sql
         self.parameters = parameters
+        self._count = len(parameters)
         self.decoders: Decoders | None = None
         # Of one name it would pick the bare value.
         self._pick: Callable[[Mapping[str, object]], tuple[object, ...]] | None = None
@@ -69,7 +70,7 @@ class Statement:
 
     def bind(self, values: Mapping[str, object]) -> tuple[object, ...]:
         """The values in the order of the parameters; all must be given, and no others."""
-        if len(values) != len(self.parameters):
+        if len(values) != self._count:
             self._complain(values)
         try:
             if self._pick is not None:

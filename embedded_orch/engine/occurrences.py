@@ -57,8 +57,9 @@ class Occurrences:
             return count
 
     def _count(self, digest: bytes, count: int) -> None:
-        self._recent[digest] = count + 1
-        if self._lets_go and len(self._recent) >= _REMEMBERED:
+        recent = self._recent
+        recent[digest] = count + 1
+        if self._lets_go and len(recent) >= _REMEMBERED:
             self._let_go()
 
     def _let_go(self) -> None:

@@ -60,7 +60,7 @@ def completed(id: UUID, now: int, value: object, keeping: Keeping, *, run_name: 
 def with_value(state: State, value: object, keeping: Keeping) -> State:
     """A COMPLETED state with its value at hand, unless that is to be read when asked for."""
     state.places = keeping.places
-    if state.has_result and not keeping.is_at_hand:
+    if not keeping.is_at_hand and state.has_result:
         return state
     return state.with_value(value)
 

@@ -181,7 +181,9 @@ class Signature:
     def spread(self, bound: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that call the function with these values; the reverse of :meth:`bind`."""
         args = tuple([bound[name] for name in self._positional])
-        kwargs = {name: bound[name] for name in self._keyword_only}
+        kwargs = {}
+        if self._keyword_only:
+            kwargs = {name: bound[name] for name in self._keyword_only}
         if self.var_positional is not None:
             args += tuple(bound[self.var_positional])
         if self.var_keyword is not None:

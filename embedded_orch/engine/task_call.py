@@ -111,6 +111,8 @@ class TaskCall:
         )
         self._inputs: InputsHash | None = None
         self._cache: CacheUse | None = None
+        # Whether it is not on record yet when it begins.
+        self._is_new = False
         self._retries = 0
         self._run_count = 1
         self._tags = tags_of_run(task.tags)
@@ -301,6 +303,7 @@ class TaskCall:
         if flow_run is not None:
             flow_run.cancellation.check()
         self._choose_name()
+        self._is_new = True
         process = self._engine.process
         now = process.now()
         # An id made out of another costs a third of a new one.
@@ -546,7 +549,7 @@ class TaskCall:
         run_name = f"task run {self.name}"
         try:
             completed = results.completed(
-                process.new_id(), process.now(), value, keeping, run_name=run_name
+                self._completion_id(), process.now(), value, keeping, run_name=run_name
             )
             if is_too_large(completed, keeping):
                 path = None if self._cache is None else self._cache.path
@@ -565,6 +568,12 @@ class TaskCall:
         if context.is_in_transaction:
             yield from attempts.settle(context, value)
         return self._completed(results.state_of(decision.proposal or completed), value)
+
+    def _completion_id(self) -> UUID:
+        # An attempt before may have used the one after those of the beginning.
+        if self._is_new and not self._retries:
+            return id_after(self.run_id, 3)
+        return self._engine.process.new_id()
 
     def _finish_as_told(
         self, proposal: Proposal, state: State, context: TaskRunContext

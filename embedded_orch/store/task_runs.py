@@ -210,7 +210,7 @@ def start_and_complete(
         # A repeat: the start is there, and the completion may be, with it or not.
         return propose_task_state(tx, run_id=new.id, proposal=last, now=now, epoch=epoch)
     store_whole(tx, new.id, stored, is_plain=is_plain)
-    if decision.verdict is Verdict.ACCEPT:
+    if not is_plain and decision.verdict is Verdict.ACCEPT:
         tell_cache(tx, new.id, stored[-1], now=max(now, stored[-1].timestamp))
     return decision
 

@@ -61,7 +61,7 @@ MUTANTS: dict[str, Mutant] = {
     "flock": Mutant(
         "the lock file excludes the writes of other processes",
         "embedded_orch/db/sqlite/guard.py",
-        "        try:\n            lock_file_in_turn(self._lock_descriptor)\n",
+        "        try:\n            self._lock_file()\n",
         "        try:\n            os.fstat(self._lock_descriptor)\n",
         ("tests/db/test_guard.py",),
     ),

@@ -54,6 +54,7 @@ from embedded_orch.db import fork
 from embedded_orch.db.file_locks import (
     CLOSED,
     has_open_file_locks,
+    lock_file,
     no_lock,
     open_lock_file,
     read_lock,
@@ -83,6 +84,9 @@ _PIN_DATABASE = read_lock(0x40000002, 510)
 # Of the lock file. It is another kind of lock than its ``flock``, and they do not meet.
 _CHECKPOINTS = write_lock(0)
 _CHECKPOINTS_NO_MORE = no_lock(0)
+
+# How often who writes one thing after the other looks whether somebody waits in line.
+_LOOK_SECONDS = 0.000_5
 
 # How long readers are held back at most, whatever the file says.
 _LONGEST_HOLD_SECONDS = 0.25
@@ -121,6 +125,7 @@ class FileGuard:
         self._lock_descriptor = open_lock_file(self.lock_path, beside=self.path)
         self.has_open_file_locks = has_open_file_locks(self._lock_descriptor)
         self.has_write_lock = False
+        self._next_look = 0.0
         self._change = threading.Lock()
         self._pins: list[int] = []
         self._shm_identity: fork.FileIdentity | None = None
@@ -152,11 +157,19 @@ class FileGuard:
             # The kernel would say yes: to it, both are the same owner.
             raise RuntimeError(f"{self.path}: the write lock is held already in this process")
         try:
-            lock_file_in_turn(self._lock_descriptor)
+            self._lock_file()
         except (OSError, ValueError) as error:
             self.check_usable(error)
             self._wait_in_line(self.busy_timeout if patience is None else patience)
         self.has_write_lock = True
+
+    def _lock_file(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            lock_file(self._lock_descriptor)
+            return
+        lock_file_in_turn(self._lock_descriptor)
+        self._next_look = now + _LOOK_SECONDS
 
     def _wait_in_line(self, patience: float) -> None:
         place = PlaceInLine(lambda: self._lock_descriptor, patience=patience)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from embedded_orch.engine.caching import CacheUse
     from embedded_orch.engine.contexts import FlowRunContext
     from embedded_orch.engine.effects import Steps
-    from embedded_orch.engine.engine import Engine
+    from embedded_orch.engine.engine import Engine, Moment
     from embedded_orch.engine.futures import Future
     from embedded_orch.engine.specs import TaskSpec
     from embedded_orch.engine.tag_slots import TagSlots
@@ -453,11 +453,8 @@ class TaskCall:
         try:
             if self._body is None:
                 task, arguments, not_kept = self._task, self._arguments, None
-                # Of a test, which is told that the function is about to be called, or has returned.
-                on_call = self._engine.on_call
                 with self._keeping_prints(context):
-                    if on_call is not None:
-                        on_call(task.name, "before")
+                    self._come_to("before")
                     # Here and not in a generator of its own, which a StopIteration would end.
                     if self._yields:
                         value, not_kept = yield from iteration_of(
@@ -467,8 +464,7 @@ class TaskCall:
                         value = yield call_of(
                             task, self.function, arguments, kind="Task", run_id=self.run_id
                         )
-                    if on_call is not None:
-                        on_call(task.name, "after")
+                    self._come_to("after")
                 if not_kept is not None or tells_the_end(value):
                     told = yield from self._told(value, not_kept)
             else:
@@ -494,6 +490,12 @@ class TaskCall:
         if told is not None:
             return (yield from self._finish_as_told(*told, context))
         return (yield from self._finish_completed(value, context))
+
+    def _come_to(self, point: Moment) -> None:
+        """Tell a test that the function is about to be called, or has returned."""
+        on_call = self._engine.on_call
+        if on_call is not None:
+            on_call(self._task.name, point)
 
     @property
     def _yields(self) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import embedded_orch
 from embedded_orch import Orchestrator, errors, flow, task
 from embedded_orch.db.port import Transaction
+from embedded_orch.db.sqlite.checkpoints import Checkpoints
 from embedded_orch.db.sqlite.database import SQLiteDatabase
 from embedded_orch.db.sqlite.guard import FileGuard
 from embedded_orch.db.sqlite.options import Durability
@@ -270,8 +272,7 @@ def test_the_log_stays_short_while_others_read_all_the_time(path: Path) -> None:
     with ExitStack() as stack:
         readers = [stack.enter_context(outsider_who(path, BUSY_READERS)) for _ in range(2)]
         orch = stack.enter_context(embedded_orch.open(path, checkpoint_pages=100))
-        log = file_of(orch)._writer.checkpoints
-        assert log is not None
+        log = log_of(orch)
         for number in range(400):
             insert(orch, *range(number * 5, number * 5 + 5))
             longest = max(longest, log.log_pages)
@@ -288,31 +289,123 @@ def test_the_log_begins_anew_when_it_is_long_enough(path: Path) -> None:
             insert(orch, number)
         pages = log_bytes(path) // 4096
 
-    assert 50 <= pages < 100
+    assert 50 <= pages < 110
+
+
+@pytest.fixture
+def another(path: Path) -> Iterator[FileGuard]:
+    """Another process, as far as locks go."""
+    guard = FileGuard(str(path), busy_timeout=1)
+    yield guard
+    guard.close()
+
+
+class SlowDisk:
+    """Brings nothing to the disk before it may."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.may_go_on = threading.Event(), threading.Event()
+        self.calls = 0
+
+    def fdatasync(self, _: int) -> None:
+        self.calls += 1
+        self.is_asked.set()
+        assert self.may_go_on.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDisk]:
+    disk = SlowDisk()
+    monkeypatch.setattr(os, "fdatasync", disk.fdatasync)
+    yield disk
+    disk.may_go_on.set()
+
+
+@contextmanager
+def closing_at_once(disk: SlowDisk) -> Iterator[None]:
+    """Closing waits for the disk, also where a test has failed."""
+    try:
+        yield
+    finally:
+        disk.may_go_on.set()
+
+
+def log_of(orch: Orchestrator) -> Checkpoints:
+    log = file_of(orch)._writer.checkpoints
+    assert log is not None
+    return log
+
+
+def write_until_due(orch: Orchestrator) -> None:
+    while log_of(orch).log_pages < 50:
+        insert(orch, 0)
 
 
 @needs_open_file_locks
-def test_others_write_while_the_log_is_brought_to_the_disk_for_a_checkpoint(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+def test_all_write_while_the_log_is_brought_to_the_disk_for_a_checkpoint(
+    path: Path, slow_disk: SlowDisk, another: FileGuard
 ) -> None:
-    """Seen to fail when the log is synced by the checkpoint alone."""
-    synced: list[bool] = []
-
-    def fdatasync(descriptor: int) -> None:
-        lock = os.open(f"{path}-lock", os.O_RDWR)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            synced.append(os.fstat(descriptor).st_size == log_bytes(path))
-        finally:
-            os.close(lock)
-
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
-    with embedded_orch.open(path, checkpoint_pages=50) as orch:
-        for number in range(100):
+    """Seen to fail when the log is synced by the checkpoint, or by who writes."""
+    with embedded_orch.open(path, checkpoint_pages=50) as orch, closing_at_once(slow_disk):
+        write_until_due(orch)
+        assert slow_disk.is_asked.wait(PATIENCE_SECONDS)
+        rows = orch.sql("select count(*) from row").scalar()
+        for number in range(5):
             insert(orch, number)
+        with another.write_lock():
+            assert orch.sql("select count(*) from row").scalar() == rows + 5
 
-    assert synced
-    assert all(synced)
+        slow_disk.may_go_on.set()
+        while not log_of(orch)._is_synced:
+            time.sleep(0.001)
+        insert(orch, 1)
+        insert(orch, 1)
+        assert log_of(orch).log_pages < 50
+
+
+@needs_open_file_locks
+def test_no_other_process_checkpoints_a_log_that_is_brought_to_the_disk(
+    path: Path, slow_disk: SlowDisk, another: FileGuard
+) -> None:
+    with embedded_orch.open(path, checkpoint_pages=50) as orch, closing_at_once(slow_disk):
+        write_until_due(orch)
+
+        assert not another.begin_checkpoint()
+        with sqlite_of_another_program(path) as connection:
+            assert connection.execute("select count(*) from row").get
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        insert(orch, 1)
+
+        assert log_of(orch).log_pages < 50
+        assert another.begin_checkpoint()
+
+
+@needs_open_file_locks
+def test_a_log_that_is_emptied_meanwhile_is_left_to_other_processes(
+    path: Path, slow_disk: SlowDisk, another: FileGuard
+) -> None:
+    with embedded_orch.open(path, checkpoint_pages=50) as orch, closing_at_once(slow_disk):
+        write_until_due(orch)
+        file_of(orch).with_connection(lambda _: file_of(orch)._writer.empty_log())
+
+        assert another.begin_checkpoint()
+
+
+@needs_open_file_locks
+def test_a_disk_that_takes_too_long_is_waited_for(path: Path, slow_disk: SlowDisk) -> None:
+    """Seen to fail when it is not: the log grows without bound."""
+    with embedded_orch.open(path, checkpoint_pages=50) as orch, closing_at_once(slow_disk):
+        writing = threading.Thread(target=lambda: [insert(orch, each) for each in range(300)])
+        writing.start()
+        assert slow_disk.is_asked.wait(PATIENCE_SECONDS)
+        while slow_disk.calls < 2:
+            time.sleep(0.001)
+        pages = log_of(orch).log_pages
+        slow_disk.may_go_on.set()
+        writing.join(PATIENCE_SECONDS)
+
+        assert 100 <= pages < 110
+        assert orch.sql("select count(*) from row").scalar() == 300
 
 
 @needs_open_file_locks
@@ -340,24 +433,15 @@ def test_a_log_that_cannot_be_synced_ahead_is_left_to_the_checkpoint(
     with embedded_orch.open(path, checkpoint_pages=50) as orch:
         for number in range(300):
             insert(orch, number)
-        assert log_bytes(path) // 4096 < 100
+        assert log_bytes(path) // 4096 < 110
         assert orch.sql("select count(*) from row").scalar() == 300
-
-
-@pytest.fixture
-def another(path: Path) -> Iterator[FileGuard]:
-    """Another process, as far as locks go."""
-    guard = FileGuard(str(path), busy_timeout=1)
-    yield guard
-    guard.close()
 
 
 @needs_open_file_locks
 def test_one_process_at_a_time_checkpoints(path: Path, another: FileGuard) -> None:
     """Seen to fail when each does: each waits for the disk, and has all the others wait."""
     with embedded_orch.open(path, checkpoint_pages=100) as orch:
-        log = file_of(orch)._writer.checkpoints
-        assert log is not None
+        log = log_of(orch)
         assert another.begin_checkpoint()
         lengths = [insert(orch, number) or log.log_pages for number in range(300)]
         another.end_checkpoint()

@@ -551,6 +551,8 @@ class Writer:
         finally:
             # Also when the disk has failed: the connection that it works on is closed next.
             self._thread.stop()
+            if self.checkpoints is not None:
+                self.checkpoints.close()
         holder = object()
         self.take_turn(holder)
         try:

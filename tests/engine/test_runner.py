@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from embedded_orch import errors
+from embedded_orch.engine import runner
 from embedded_orch.engine.futures import Future
 from embedded_orch.engine.runner import Runner
 from embedded_orch.engine.workers import Interruption, Job, current_worker
@@ -360,6 +362,76 @@ def test_ten_thousand_jobs_never_make_more_threads_than_there_are_places(
 
     assert all(future.is_completed for future in futures)
     assert 0 < most <= 64
+
+
+def test_jobs_that_wait_for_each_other_all_begin(process: Process) -> None:
+    """Seen to fail without looks: sixteen wait for the others for ever."""
+    bench = Bench(process, 200)
+    barrier = threading.Barrier(200)
+    try:
+        futures = [bench.submit(lambda: barrier.wait(30)) for _ in range(200)]
+        found = [future.result(30) for future in futures]
+    finally:
+        barrier.abort()
+        bench.runner.stop()
+
+    assert sorted(found) == list(range(200))
+
+
+def test_more_than_sixteen_begin_only_after_a_look(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_LOOK_SECONDS", 600.0)
+    bench = Bench(process, 64)
+    threads: set[int] = set()
+    try:
+        futures = [bench.submit(lambda: threads.add(threading.get_ident())) for _ in range(1_000)]
+        for future in futures:
+            future.wait(30)
+    finally:
+        bench.runner.stop()
+
+    assert 0 < len(threads) <= 16
+
+
+def test_more_begin_where_the_interpreter_has_time_to_spare(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although jobs come and go all the time."""
+    monkeypatch.setattr(runner, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(time, "process_time", lambda: time.perf_counter() / 2)
+    bench = Bench(process, 64)
+    is_over = threading.Event()
+    threads: set[int] = set()
+
+    def work() -> None:
+        threads.add(threading.get_ident())
+        is_over.wait(0.001)
+
+    try:
+        futures = [bench.submit(work) for _ in range(4_000)]
+        for future in futures:
+            future.wait(30)
+    finally:
+        is_over.set()
+        bench.runner.stop()
+
+    assert len(threads) == 64
+
+
+def test_stop_does_not_wait_for_the_next_look(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_LOOK_SECONDS", 600.0)
+    bench = Bench(process, 64)
+    may_end = threading.Event()
+    futures = [bench.submit(may_end.wait) for _ in range(40)]
+    until(lambda: len(workers()) == 16, "as many begin as may")
+
+    may_end.set()
+    bench.runner.stop()
+
+    assert all(future.is_done for future in futures)
 
 
 def test_no_thread_waits_for_the_futures_that_a_job_comes_after(bench: Bench) -> None:

@@ -6,6 +6,7 @@ later read wait for ever, and one in the registering of the process had every la
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from itertools import count, cycle
 from typing import TYPE_CHECKING
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
     from embedded_orch import Orchestrator
 
-pytestmark = [pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("only_new_garbage"),
+]
 
 
 @task
@@ -173,6 +177,9 @@ def test_what_is_interrupted_leaves_everything_usable(
             assert_usable(orch)
             assert not orch.flow_runs.count(state_name=UNFINISHED), interrupt.where
     assert number > 1
+    # Here, where it is expected, and not in a later test: a connection to a server that was
+    # interrupted while it was made warns that nobody closed it.
+    gc.collect()
 
 
 def assert_usable(orch: Orchestrator) -> None:

@@ -184,8 +184,7 @@ class Runner:
             queue = self._deepest()
             if queue is None:
                 return
-            if len(self._holders) >= self._open:
-                self._open_more_soon()
+            if len(self._holders) >= self._open and self._opens_more_soon():
                 return
             if self._idle:
                 worker = self._idle.pop()
@@ -229,13 +228,19 @@ class Runner:
         del self._unbegun[job]
         return job
 
-    def _open_more_soon(self) -> None:
+    def _opens_more_soon(self) -> bool:
+        """Whether somebody looks; all places are open now where nobody can."""
         # One that Ctrl-C kept from being started never lives.
         if self._opener is None or not self._opener.is_alive():
             self._opener = threading.Thread(
                 target=self._open_more, name="embedded_orch places", daemon=True
             )
-            self._opener.start()
+            try:
+                self._opener.start()
+            except RuntimeError:
+                self._open = self._limit
+                return False
+        return True
 
     def _open_more(self) -> None:
         """Open places for as long as tasks wait for one."""

@@ -419,6 +419,29 @@ def test_more_begin_where_the_interpreter_has_time_to_spare(
     assert len(threads) == 64
 
 
+def test_all_places_are_open_where_no_thread_is_to_be_had_for_the_looks(
+    process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_workers_only(thread: threading.Thread) -> None:
+        if thread.name == "embedded_orch places":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_workers_only)
+    bench = Bench(process, 40)
+    barrier = threading.Barrier(40)
+    try:
+        futures = [bench.submit(lambda: barrier.wait(30)) for _ in range(40)]
+        found = [future.result(30) for future in futures]
+    finally:
+        barrier.abort()
+        bench.runner.stop()
+
+    assert sorted(found) == list(range(40))
+
+
 def test_stop_does_not_wait_for_the_next_look(
     process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from embedded_orch import errors
 from embedded_orch.db import file_locks
+from embedded_orch.db.sqlite import guard
 from embedded_orch.db.sqlite.guard import FileGuard
 from embedded_orch.db.sqlite.reader_lock import ReaderLock
 
@@ -168,6 +169,31 @@ def test_a_waiting_writer_gets_the_lock_when_it_is_released(
     assert max(pauses) < 0.003
     first.close()
     second.close()
+
+
+def test_a_writer_does_not_sleep_for_a_short_write_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "test.db")
+    ours, theirs = FileGuard(path, busy_timeout=20), FileGuard(path, busy_timeout=20)
+    asked: list[bool] = []
+
+    def release_the_third_time() -> None:
+        asked.append(True)
+        if len(asked) == 3:
+            theirs.release_write()
+
+    monkeypatch.setattr(guard, "_SOON_SECONDS", 60.0)
+    monkeypatch.setattr(guard, "yield_processor", release_the_third_time)
+    theirs.acquire_write()
+
+    ours.acquire_write()
+
+    assert len(asked) == 3
+    with pytest.raises(BlockingIOError):
+        file_locks.lock_file(theirs._lock_descriptor)
+    ours.close()
+    theirs.close()
 
 
 def test_nobody_writes_between_when_a_folder_copy_dropped_our_locks(opened: Opened) -> None:

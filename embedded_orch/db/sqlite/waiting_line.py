@@ -134,6 +134,11 @@ def _is_due(since: int | None, now: int) -> bool:
 
 
 if sys.platform == "win32":
+
+    def yield_processor() -> None:
+        """Let another thread or process run."""
+        time.sleep(0)
+
     # What is at a place in a file cannot be read there without moving in it; nobody is ever due.
 
     def _read(_descriptor: int) -> bytes:
@@ -142,6 +147,7 @@ if sys.platform == "win32":
     def _write(_descriptor: int, _entry: bytes) -> None:
         return
 else:
+    yield_processor = os.sched_yield
 
     def _read(descriptor: int) -> bytes:
         return os.pread(descriptor, _ENTRY.size, _OFFSET)

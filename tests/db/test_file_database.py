@@ -25,6 +25,7 @@ from embedded_orch.db.sqlite.guard import FileGuard
 from embedded_orch.db.sqlite.options import Durability
 from embedded_orch.db.sqlite.transaction import SQLiteTransaction
 from tests.db.contract.probe import Background
+from tests.engine.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0
@@ -435,6 +436,34 @@ def test_a_log_that_cannot_be_synced_ahead_is_left_to_the_checkpoint(
             insert(orch, number)
         assert log_bytes(path) // 4096 < 110
         assert orch.sql("select count(*) from row").scalar() == 300
+
+
+def begin_to_rest(orch: Orchestrator) -> None:
+    """Only a writer that has a thread rests."""
+    orch.database.announce(lambda tx: connection_of(tx).execute("select 1"))
+
+
+def test_the_log_keeps_its_size_while_the_writer_rests(path: Path) -> None:
+    with embedded_orch.open(path) as orch:
+        before = path.stat().st_size
+        insert(orch, 1, 2, 3)
+        begin_to_rest(orch)
+
+        until(lambda: path.stat().st_size > before + 2 * 4096, "the log is copied")
+        assert log_bytes(path) > 3 * 4096
+
+
+def test_a_log_that_has_become_long_is_cut_while_the_writer_rests(path: Path) -> None:
+    with embedded_orch.open(path, checkpoint_pages=50) as orch:
+        with orch.session(begin_transaction=True, read_only=True) as session:
+            session.execute("select count(*) from row")
+            writing = threading.Thread(target=lambda: [insert(orch, each) for each in range(60)])
+            writing.start()
+            writing.join(PATIENCE_SECONDS)
+            assert log_bytes(path) > 200 * 4096
+        begin_to_rest(orch)
+
+        until(lambda: log_bytes(path) == 0, "the log is cut")
 
 
 @needs_open_file_locks

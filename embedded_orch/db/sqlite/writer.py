@@ -465,15 +465,22 @@ class Writer:
     def _commit(self) -> None:
         try:
             self._execute("commit")
-        except (apsw.ConstraintError, apsw.FullError):
-            # Raised before the end of the commit is written: it is not there. Not so BusyError:
-            # the lock is held since BEGIN, so it can only mean a sync that was answered so.
+        except apsw.ConstraintError:
+            # Raised before anything is written.
             raise
         except apsw.Error as error:
+            # Not BusyError either: the lock is held since BEGIN, so it can only mean a sync that
+            # was answered so.
+            if isinstance(error, apsw.FullError) and not self._may_come_back():
+                raise
             raise errors.CommitOutcomeUnknown(
                 f"{self._name}: the commit raised, and what it held may or may not be there when "
                 f"the database is opened the next time; look before you repeat it ({error})"
             ) from error
+
+    def _may_come_back(self) -> bool:
+        self._roll_back()
+        return self.checkpoints is not None and self.checkpoints.may_come_back()
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -18,6 +18,7 @@ from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.connecting import connect, translate
+from embedded_orch.db.sqlite.log_room import LogRoom
 from embedded_orch.db.sqlite.long_reads import LongReads, Named, where_opened
 from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.presence import Presence
@@ -108,6 +109,9 @@ class SQLiteDatabase:
                 watch = LongReads(guard.path, self._readers)
                 self._writer.checkpoints.on_put_off = watch.look
                 self._writer.checkpoints.syncs_ahead = options.synchronous == "NORMAL"
+            if options.synchronous == "FULL" and self._presence is not None:
+                page_size = int(self._connection.pragma("page_size"))
+                self._writer.room = LogRoom(guard.path, page_size, self._presence)
         if path is not None:
             audit.watch(path)
         fork.register(self)

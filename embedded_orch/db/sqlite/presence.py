@@ -54,6 +54,11 @@ class Presence:
                 raise self._lost(name, "removed" if found is None else "replaced by another file")
         self._next_look = now + LOOK_SECONDS
 
+    def has(self, name: str, descriptor: int) -> bool:
+        """Whether an open file is the one of these that was there by its name."""
+        status = os.fstat(descriptor)
+        return self._identities.get(name) == (status.st_dev, status.st_ino)
+
     def _lost(self, name: str, what: str) -> errors.DatabaseLost:
         return errors.DatabaseLost(
             f"{name} was {what} while the database was open, so nothing is written or read any "

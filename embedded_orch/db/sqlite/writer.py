@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from embedded_orch.db.port import R, Transaction
     from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.sqlite.log_room import LogRoom
     from embedded_orch.db.sqlite.presence import Presence
     from embedded_orch.db.statements import Catalog
     from embedded_orch.values.places import Places
@@ -160,6 +161,8 @@ class Writer:
                 pages=checkpoint_pages,
                 busy_timeout_seconds=busy_timeout_seconds,
             )
+        # Made ahead in the log, where commits are synced.
+        self.room: LogRoom | None = None
         # Whether the group that is on its way holds an announced write, which readers wait for.
         self._is_announced_leaving = False
         self._thread = Flusher(
@@ -452,6 +455,8 @@ class Writer:
             transaction = self.transaction
             try:
                 self._execute("begin immediate")
+                if self.room is not None and self.checkpoints is not None:
+                    self.room.have_behind(self.checkpoints.log_pages)
                 for request in group:
                     request.value = request.operation(transaction)
                 self._commit()

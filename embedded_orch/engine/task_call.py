@@ -484,7 +484,13 @@ class TaskCall:
                 raise
             # A strict run that has changed stops, and tries nothing again.
             is_final = isinstance(error, errors.RunChanged)
-            return (yield from self._finish_failed(error, context, is_final=is_final))
+            try:
+                return (yield from self._finish_failed(error, context, is_final=is_final))
+            except errors.DatabaseError:
+                if self._body is not None and isinstance(error, errors.CommitOutcomeUnknown):
+                    # It tells more of the call: the run that this one stands for may be on record.
+                    raise error
+                raise
         finally:
             task_run_context.set(outside)
         if told is not None:

@@ -342,3 +342,45 @@ def test_commit_of_own_sql_that_raises_is_told_or_known_and_never_made_twice(
 
     assert doubt.raised > 1
     assert judge(operation, lasting_url, witness) == []
+
+
+@pytest.mark.parametrize("step", ["start", "end"])
+def test_a_called_flow_that_may_be_on_record_is_told_so_though_nothing_can_be_written_any_more(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail when the caller was told why the failure of the call could not be recorded."""
+    path = tmp_path / "orch.db"
+    commit = Writer._in_one_transaction
+    fails, told = False, list[Exception]()
+
+    def commit_and_fail(writer: Writer, group: list[Any]) -> None:
+        if not fails:
+            return commit(writer, group)
+        if not told:
+            told.append(errors.CommitOutcomeUnknown("the disk fails"))
+            commit(writer, group)
+            raise told[0]
+        raise errors.TransactionFailed("no memory")
+
+    @flow
+    def called() -> None:
+        nonlocal fails
+        fails = True
+
+    @flow
+    def caller() -> None:
+        nonlocal fails
+        fails = step == "start"
+        try:
+            called()
+        finally:
+            fails = False
+
+    monkeypatch.setattr(Writer, "_in_one_transaction", commit_and_fail)
+    with (
+        embedded_orch.open(path) as orch,
+        pytest.raises(errors.CommitOutcomeUnknown, match="the disk fails"),
+    ):
+        caller()
+    with embedded_orch.open(path) as orch:
+        assert orch.flow_runs.find(flow_name="called") != []

@@ -482,15 +482,7 @@ class TaskCall:
             yield from attempts.undo(context, error)
             if not isinstance(error, Exception) or isinstance(error, errors.OwnershipLost):
                 raise
-            # A strict run that has changed stops, and tries nothing again.
-            is_final = isinstance(error, errors.RunChanged)
-            try:
-                return (yield from self._finish_failed(error, context, is_final=is_final))
-            except errors.DatabaseError:
-                if self._body is not None and isinstance(error, errors.CommitOutcomeUnknown):
-                    # It tells more of the call: the run that this one stands for may be on record.
-                    raise error
-                raise
+            return (yield from self._finish_raised(error, context))
         finally:
             task_run_context.set(outside)
         if told is not None:
@@ -597,6 +589,18 @@ class TaskCall:
         yield self._record.propose(proposal)
         yield from attempts.fail(context, is_final=True)
         return self._own(state)
+
+    def _finish_raised(self, error: Exception, context: TaskRunContext) -> Steps[State | None]:
+        """The function raised, or what was called in its place."""
+        # A strict run that has changed stops, and tries nothing again.
+        is_final = isinstance(error, errors.RunChanged)
+        try:
+            return (yield from self._finish_failed(error, context, is_final=is_final))
+        except errors.DatabaseError:
+            if self._body is not None and isinstance(error, errors.CommitOutcomeUnknown):
+                # It tells more of the call: the run that this one stands for may be on record.
+                raise error from error.__cause__
+            raise
 
     def _finish_crashed(self, died: ProcessDied) -> Steps[State]:
         process = self._engine.process

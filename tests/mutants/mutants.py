@@ -68,8 +68,8 @@ MUTANTS: dict[str, Mutant] = {
     "immediate": Mutant(
         "a write transaction is the only one from its beginning",
         "embedded_orch/db/sqlite/writer.py",
-        '                self._execute("begin immediate")\n                for',
-        '                self._execute("begin deferred")\n                for',
+        '                self._execute("begin immediate")\n                if',
+        '                self._execute("begin deferred")\n                if',
         (f"{_WRITER}::test_a_write_excludes_other_programs_before_its_first_statement",),
     ),
     "immediate session": Mutant(
@@ -78,6 +78,20 @@ MUTANTS: dict[str, Mutant] = {
         '            self._execute("begin immediate")\n        except',
         '            self._execute("begin deferred")\n        except',
         (f"{_WRITER}::test_a_session_excludes_other_programs_before_its_first_statement",),
+    ),
+    "no room": Mutant(
+        "a commit for which the disk has no room is looked for in the log",
+        "embedded_orch/db/sqlite/writer.py",
+        "isinstance(error, apsw.FullError) and not self._may_come_back()",
+        "isinstance(error, apsw.FullError)",
+        ("tests/faults/test_nth_fault_of_runs.py",),
+    ),
+    "another log": Mutant(
+        "zeros go into no log but the one that is open",
+        "embedded_orch/db/sqlite/log_room.py",
+        " and self._presence.has(self._log, log.fileno())",
+        "",
+        ("tests/db/test_log_room.py",),
     ),
     "id look-up": Mutant(
         "a state that is proposed a second time, as after a commit in doubt, is stored once",

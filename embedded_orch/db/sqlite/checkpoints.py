@@ -21,7 +21,6 @@ import apsw
 from embedded_orch import errors
 from embedded_orch.db.flusher import Flusher
 from embedded_orch.db.sqlite import audit
-from embedded_orch.db.sqlite.log_frames import has_commit_after
 
 if TYPE_CHECKING:
     import logging
@@ -117,6 +116,8 @@ class Checkpoints:
         which each write fails in turn: of a task's commit the last page was one that had not
         changed).
         """
+        from embedded_orch.db.sqlite.log_frames import has_commit_after
+
         try:
             frames, _ = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             # To be closed: SQLite locks no bytes of its log, so nothing is dropped by that.

@@ -417,6 +417,18 @@ def test_pid_that_is_another_process_by_now_keeps_nothing_alive(orch: Orchestrat
 
 
 @pytest.mark.parametrize("url", ["file"], indirect=True)
+def test_who_runs_a_flow_by_a_link_to_the_file_is_seen_to_live(
+    orch: Orchestrator, url: str, tmp_path: Path
+) -> None:
+    """Seen to fail when each looked beside the name that it had opened: the run was Crashed."""
+    link = tmp_path / "link.db"
+    link.symlink_to(url)
+    with owning(str(link), "holding") as process:
+        assert not orch.recover()
+        assert process.go_on() == ("wrote", "ended well")
+
+
+@pytest.mark.parametrize("url", ["file"], indirect=True)
 def test_containers_that_share_a_file_are_told_apart_by_the_lock(
     orch: Orchestrator, url: str
 ) -> None:

@@ -104,7 +104,8 @@ class OpenDatabases:
                 settings,
                 name=path,
                 make=lambda: open_file(path, options, self._process),
-                life_path=f"{path}-owners",
+                # Who opens the file by a link looks for the others where they are.
+                life_path=f"{os.path.realpath(path)}-owners",
             )
 
     def _refuse_lost(self, path: str) -> None:

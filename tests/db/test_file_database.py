@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -520,8 +520,17 @@ def test_a_close_that_is_not_the_last_leaves_the_others_at_work(path: Path) -> N
     assert log_bytes(path) == 0
 
 
-def test_a_reader_that_closes_last_empties_the_log_that_a_dead_writer_left(path: Path) -> None:
-    """Seen to fail when only who has written looks for a log."""
+def by_a_link(path: Path) -> Path:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    return link
+
+
+@pytest.mark.parametrize("named", [Path, by_a_link])
+def test_a_reader_that_closes_last_empties_the_log_that_a_dead_writer_left(
+    path: Path, named: Callable[[Path], Path]
+) -> None:
+    """Seen to fail when only who has written looks for a log, or beside the link to the file."""
     code = """
 orch = embedded_orch.open(path)
 orch.database.write(lambda tx: tx.script("insert into row values (1, 'kept')"))
@@ -531,12 +540,25 @@ orch.database.write(lambda tx: tx.script("insert into row values (1, 'kept')"))
         writer.wait()
     left = log_bytes(path)
 
-    with embedded_orch.open(path) as orch:
+    with embedded_orch.open(named(path)) as orch:
         count = orch.sql("select count(*) from row").scalar()
 
     assert left > 0
     assert count == 1
     assert log_bytes(path) == 0
+
+
+@pytest.mark.parametrize("named", [Path, by_a_link])
+def test_a_log_behind_whose_commits_there_is_none_is_known_to_hold_none(
+    path: Path, named: Callable[[Path], Path]
+) -> None:
+    """Seen to fail when it was looked for beside the link to the file, where it is not."""
+    with embedded_orch.open(named(path)) as orch:
+        insert(orch, 1)
+        checkpoints = file_of(orch)._writer.checkpoints
+
+        assert checkpoints is not None
+        assert not checkpoints.may_come_back()
 
 
 @contextmanager

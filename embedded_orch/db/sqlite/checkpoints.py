@@ -79,6 +79,8 @@ class Checkpoints:
         )
         self._connection = connection
         self._path = path
+        # SQLite has it beside the file, by whatever link that was opened.
+        self._log_path = f"{path if guard is None else guard.path}-wal"
         self._guard = guard
         self._pages = pages
         self._due_at = pages
@@ -121,7 +123,7 @@ class Checkpoints:
         try:
             frames, _ = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
             # To be closed: SQLite locks no bytes of its log, so nothing is dropped by that.
-            with audit.allow(), open(f"{self._path}-wal", "rb") as log:
+            with audit.allow(), open(self._log_path, "rb") as log:
                 return has_commit_after(log, frames)
         except (apsw.Error, OSError) as error:
             _log().debug("%s: its log cannot be looked at: %s", self._path, error)
@@ -202,7 +204,7 @@ class Checkpoints:
             return True
         try:
             # By its size: opening the file, and closing it again, would drop SQLite's locks.
-            return os.stat(f"{self._path}-wal").st_size > 0
+            return os.stat(self._log_path).st_size > 0
         except OSError:
             # There is no such file; or it is one that only a test's VFS knows.
             return False

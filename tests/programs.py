@@ -41,6 +41,15 @@ def run_program(
     )
 
 
+def copy_with_log(path: Path, copy: Path) -> None:
+    """Copy a database that is open here, as a crash would leave it.
+
+    Another process does it: in this one it would drop the locks of the file.
+    """
+    for suffix in ("", "-wal"):
+        subprocess.run(["cp", f"{path}{suffix}", f"{copy}{suffix}"], check=True)
+
+
 def run_example(example: str, *arguments: object, **added: str) -> subprocess.CompletedProcess[str]:
     """Run a program of ``examples/`` to its end, as a person does."""
     return subprocess.run(

@@ -11,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedded_orch.db.sqlite.log_frames import has_commit_after
+from embedded_orch.db.sqlite.log_frames import (
+    FRAME_HEADER_BYTES,
+    HEADER_BYTES,
+    has_commit_after,
+)
 
-HEADER_BYTES = 32
+FRAME_BYTES = FRAME_HEADER_BYTES + 4096
 
 
 class Log:
@@ -76,7 +80,7 @@ def test_a_commit_is_found_when_recovery_finds_it(
         folder = Path(name)
         log = Log(folder, before=before, now=now)
         known = data.draw(st.sampled_from([0, *log.ends]))
-        first = HEADER_BYTES + known * (4096 + 24)
+        first = HEADER_BYTES + known * FRAME_BYTES
         content = bytearray(log.log.read_bytes())
         match data.draw(st.sampled_from(["whole", "cut", "changed"])):
             case "cut":
@@ -95,7 +99,7 @@ def test_frames_of_a_commit_without_its_end_are_none(tmp_path: Path) -> None:
     log = Log(tmp_path, before=[100], now=[100, 20_000])
     known, end = log.ends
     with log.log.open("r+b") as file:
-        file.truncate(HEADER_BYTES + (end - 1) * (4096 + 24))
+        file.truncate(HEADER_BYTES + (end - 1) * FRAME_BYTES)
 
     assert end - known > 1
     assert not log.has_commit_after(known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import apsw
@@ -11,10 +10,12 @@ import pytest
 
 import embedded_orch
 from embedded_orch import task
+from embedded_orch.db.sqlite.log_frames import FRAME_HEADER_BYTES, HEADER_BYTES
 from embedded_orch.db.sqlite.log_room import LogRoom
 from embedded_orch.db.sqlite.presence import Presence
+from tests.programs import copy_with_log
 
-FRAME_BYTES = 24 + 4096
+FRAME_BYTES = FRAME_HEADER_BYTES + 4096
 ROOM_BYTES = 64 * FRAME_BYTES
 
 
@@ -53,9 +54,7 @@ def test_what_was_committed_is_there_after_a_crash_that_leaves_room_behind_it(
     path, copy = tmp_path / "orch.db", tmp_path / "copy.db"
     with embedded_orch.open(path, durability="full"):
         step(1)
-        for suffix in ("", "-wal"):
-            # By another process: in this one it would drop the file's locks.
-            subprocess.run(["cp", f"{path}{suffix}", f"{copy}{suffix}"], check=True)
+        copy_with_log(path, copy)
 
     assert log_of(copy).read_bytes().endswith(bytes(ROOM_BYTES // 2))
     with embedded_orch.open(copy) as orch:
@@ -90,7 +89,7 @@ def test_room_is_made_once_for_many_frames(a_log: ALog) -> None:
     size = a_log.size
     a_log.room.have_behind(a_log.frames + 30)
 
-    assert size == 32 + a_log.frames * FRAME_BYTES + ROOM_BYTES
+    assert size == HEADER_BYTES + a_log.frames * FRAME_BYTES + ROOM_BYTES
     assert a_log.size == size
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from tests.faults.nth_fault_vfs import (
 )
 from tests.faults.orchestrator_workload import Step, operation, value_of_task
 from tests.faults.run_records import Records
+from tests.programs import copy_with_log
 
 FLOWS = 3
 CHECKPOINT_PAGES = 25
@@ -378,9 +378,7 @@ def test_a_commit_without_room_for_its_last_page_is_told_as_who_opens_the_file_n
         is_full = True
         with pytest.raises(error):
             caller.flow(1)
-        for suffix in ("", "-wal"):
-            # By another process: in this one it would drop the file's locks.
-            subprocess.run(["cp", f"{path}{suffix}", f"{copy}{suffix}"], check=True)
+        copy_with_log(path, copy)
         is_full = False
         caller.call(lambda: caller.flow(2), 2, starts=True)
 

@@ -378,7 +378,7 @@ def test_a_called_flow_that_may_be_on_record_is_told_so_though_nothing_can_be_wr
 
     monkeypatch.setattr(Writer, "_in_one_transaction", commit_and_fail)
     with (
-        embedded_orch.open(path) as orch,
+        embedded_orch.open(path),
         pytest.raises(errors.CommitOutcomeUnknown, match="the disk fails"),
     ):
         caller()

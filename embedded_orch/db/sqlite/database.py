@@ -18,7 +18,6 @@ from embedded_orch.db.handoff import answer_for_running_loop
 from embedded_orch.db.rows import Rows
 from embedded_orch.db.sqlite import audit
 from embedded_orch.db.sqlite.connecting import connect, translate
-from embedded_orch.db.sqlite.log_room import LogRoom
 from embedded_orch.db.sqlite.long_reads import LongReads, Named, where_opened
 from embedded_orch.db.sqlite.migrating import identify, migrate
 from embedded_orch.db.sqlite.presence import Presence
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from embedded_orch.db.port import Announced, Hints, R, Transaction
     from embedded_orch.db.result_folder import ResultFolder
     from embedded_orch.db.sqlite.guard import FileGuard
+    from embedded_orch.db.sqlite.log_room import LogRoom
     from embedded_orch.db.sqlite.options import SQLiteOptions
     from embedded_orch.db.sqlite.readers import Reader
     from embedded_orch.process import Process
@@ -110,8 +110,7 @@ class SQLiteDatabase:
                 self._writer.checkpoints.on_put_off = watch.look
                 self._writer.checkpoints.syncs_ahead = options.synchronous == "NORMAL"
             if options.synchronous == "FULL" and self._presence is not None:
-                page_size = int(self._connection.pragma("page_size"))
-                self._writer.room = LogRoom(guard.path, page_size, self._presence)
+                self._writer.room = _log_room(guard, self._connection, self._presence)
         if path is not None:
             audit.watch(path)
         fork.register(self)
@@ -514,6 +513,13 @@ def _result_folder(path: str | None, options: SQLiteOptions) -> ResultFolder | N
     return ResultFolder(
         folder_beside(os.path.realpath(path)), is_synced=options.durability != "off"
     )
+
+
+def _log_room(guard: FileGuard, connection: apsw.Connection, presence: Presence) -> LogRoom:
+    """Only where commits are synced: others have no use for it, nor for its module."""
+    from embedded_orch.db.sqlite.log_room import LogRoom
+
+    return LogRoom(guard.path, int(connection.pragma("page_size")), presence)
 
 
 def _connection_of(transaction: Transaction) -> apsw.Connection:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 _HEADER = struct.Struct(">8I")
+# What stands before each page.
 _FRAME = struct.Struct(">6I")
+HEADER_BYTES = _HEADER.size
+FRAME_HEADER_BYTES = _FRAME.size
 # Its page and whether it ends a commit: the part that its checksum covers.
 _CHECKED = 8
 _WORD = 0xFFFFFFFF

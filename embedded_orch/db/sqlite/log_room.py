@@ -12,32 +12,29 @@ import os
 from typing import TYPE_CHECKING
 
 from embedded_orch.db.sqlite import audit
+from embedded_orch.db.sqlite.log_frames import FRAME_HEADER_BYTES, HEADER_BYTES
 
 if TYPE_CHECKING:
-    import logging
-
     from embedded_orch.db.sqlite.presence import Presence
 
 # 257 KiB: of 16, 64, 256 and 1,024 the fewest that help nearly as much as any.
 _FRAMES_AT_ONCE = 64
 # What most commits need at most.
 _FRAMES_OF_A_COMMIT = 8
-_HEADER_BYTES = 32
-_FRAME_HEADER_BYTES = 24
 
 
 class LogRoom:
     """Makes room in one log. Its owner calls it in write transactions that have written nothing.
 
     Args:
-        path: of the database.
+        path: of the database, its own and no link to it.
         page_size: of its pages, in bytes.
         presence: knows which log is the one that is open, and not another one by its name.
     """
 
     def __init__(self, path: str, page_size: int, presence: Presence) -> None:
-        self._log = f"{os.path.realpath(path)}-wal"
-        self._frame = _FRAME_HEADER_BYTES + page_size
+        self._log = f"{path}-wal"
+        self._frame = FRAME_HEADER_BYTES + page_size
         self._presence = presence
         self._frames = 0
         self._until = 0
@@ -57,7 +54,10 @@ class LogRoom:
         try:
             self._until = self._made(frames)
         except OSError as error:
-            _logger().debug("%s: no room was made: %s", self._log, error)
+            import logging
+
+            log = logging.getLogger("embedded_orch.db")
+            log.debug("%s: no room was made: %s", self._log, error)
             self._until = frames + _FRAMES_AT_ONCE
 
     def _made(self, frames: int) -> int:
@@ -65,13 +65,7 @@ class LogRoom:
         # To be closed: SQLite locks no bytes of its log, so nothing is dropped by that.
         with audit.allow(), open(self._log, "r+b", buffering=0) as log:
             size = log.seek(0, os.SEEK_END)
-            room = (size - _HEADER_BYTES) // self._frame
+            room = (size - HEADER_BYTES) // self._frame
             if frames + _FRAMES_OF_A_COMMIT > room and self._presence.has(self._log, log.fileno()):
                 room += log.write(bytes(_FRAMES_AT_ONCE * self._frame)) // self._frame
         return room
-
-
-def _logger() -> logging.Logger:
-    import logging
-
-    return logging.getLogger("embedded_orch.db")

@@ -484,6 +484,7 @@ class Writer:
             ) from error
 
     def _may_come_back(self) -> bool:
+        # SQLite has done it as a rule, and the log can only be looked at then.
         self._roll_back()
         return self.checkpoints is not None and self.checkpoints.may_come_back()
 

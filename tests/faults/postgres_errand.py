@@ -103,7 +103,10 @@ def prepare(orch: Orchestrator) -> None:
 def run_errand(number: int) -> None:
     """Run one, and see that nothing was noticed; ``number`` is used for one only."""
     assert errand(number) == EXPECTED
-    calls = {what: count for what, count in _calls.items() if what.startswith(f"{number} ")}
+    with _lock:
+        # Other threads are counting.
+        counted = dict(_calls)
+    calls = {what: count for what, count in counted.items() if what.startswith(f"{number} ")}
     assert calls == {f"{number} {what}": count for what, count in _CALLS.items()}
 
 
